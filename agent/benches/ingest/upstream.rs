@@ -1,0 +1,135 @@
+//! An endpoint that takes every PutRecords request and does next to nothing for it, so that it is not what is measured.
+//!
+//! It trusts its only client: no limit, no signature, no JSON is checked, and records are counted by their braces (neither
+//! base64 nor the topics of this traffic contain any). The tests' upstream is the one that checks.
+
+use std::{
+    io::{self, BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    sync::{Arc, Condvar, Mutex},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// With nothing delivered for so long, something is wrong.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+
+const ENTRY: &str =
+    r#"{"SequenceNumber":"49600000000000000000000000000000000000000000000000000000","ShardId":"shardId-000000000000"}"#;
+
+/// Listens until the program ends.
+pub(crate) struct Upstream {
+    port: u16,
+    taken: Arc<Taken>,
+}
+
+#[derive(Default)]
+struct Taken {
+    records: Mutex<u64>,
+    more: Condvar,
+}
+
+/// A delivery that is waited for.
+pub(crate) struct Delivery<'a> {
+    taken: &'a Taken,
+    before: u64,
+    begun: Instant,
+}
+
+impl Upstream {
+    pub(crate) fn start() -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("some port is free");
+        let port = listener.local_addr().expect("a bound socket has an address").port();
+        let taken = Arc::<Taken>::default();
+        let shared = Arc::clone(&taken);
+        thread::spawn(move || {
+            for connection in listener.incoming() {
+                let connection = connection.expect("a listening socket accepts");
+                let taken = Arc::clone(&shared);
+                thread::spawn(move || {
+                    // The agent is killed at the end of its run.
+                    let _ = serve(connection, &taken);
+                });
+            }
+        });
+        Self { port, taken }
+    }
+
+    pub(crate) fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// From now on it counts.
+    pub(crate) fn begin(&self) -> Delivery<'_> {
+        let before = *self.taken.records.lock().expect("no panic while counting");
+        Delivery { taken: &self.taken, before, begun: Instant::now() }
+    }
+}
+
+impl Delivery<'_> {
+    /// Waits until so many records came; returns how long that took from the beginning.
+    pub(crate) fn wait_for(self, count: u64) -> Duration {
+        let mut records = self.taken.records.lock().expect("no panic while counting");
+        while *records - self.before < count {
+            let (now, waited) = self.taken.more.wait_timeout(records, SILENCE_MAX).expect("no panic while counting");
+            assert!(
+                !waited.timed_out(),
+                "nothing delivered for {SILENCE_MAX:?}, {} of {count} before",
+                *now - self.before
+            );
+            records = now;
+        }
+        self.begun.elapsed()
+    }
+}
+
+fn serve(connection: TcpStream, taken: &Taken) -> io::Result<()> {
+    connection.set_nodelay(true)?;
+    let mut reader = BufReader::with_capacity(64 * 1024, connection.try_clone()?);
+    let mut writer = connection;
+    let (mut body, mut answer) = (Vec::new(), String::new());
+    while let Some(length) = content_length(&mut reader)? {
+        body.resize(length, 0);
+        reader.read_exact(&mut body)?;
+        // One brace is the request's own.
+        let records = body.iter().filter(|byte| **byte == b'{').count() - 1;
+        respond(records, &mut answer);
+        *taken.records.lock().expect("no panic while counting") += records as u64;
+        taken.more.notify_all();
+        writer.write_all(answer.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Reads a request's head; nothing at the connection's end.
+fn content_length(reader: &mut impl BufRead) -> io::Result<Option<usize>> {
+    let mut length = None;
+    let mut line = String::new();
+    loop {
+        line.clear();
+        if reader.read_line(&mut line)? == 0 {
+            return Ok(None);
+        }
+        match line.trim_end().split_once(':') {
+            Some((name, value)) if name.eq_ignore_ascii_case("content-length") => length = value.trim().parse().ok(),
+            None if line.trim_end().is_empty() => return Ok(Some(length.expect("the SDK says how long its body is"))),
+            _ => {}
+        }
+    }
+}
+
+fn respond(records: usize, answer: &mut String) {
+    const HEAD: &str = r#"{"FailedRecordCount":0,"Records":["#;
+    const TAIL: &str = "]}";
+    let body = HEAD.len() + records * (ENTRY.len() + 1) - 1 + TAIL.len();
+    answer.clear();
+    *answer += "HTTP/1.1 200 OK\r\ncontent-type: application/x-amz-json-1.1\r\n";
+    *answer += &format!("content-length: {body}\r\n\r\n{HEAD}");
+    for record in 0..records {
+        if record > 0 {
+            answer.push(',');
+        }
+        *answer += ENTRY;
+    }
+    *answer += TAIL;
+}

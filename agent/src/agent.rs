@@ -1,0 +1,191 @@
+//! The agent: opens the log, puts every part of the configuration to work, and takes it all down in the order of the data.
+//!
+//! Sources stop first, then deliveries, then the log: what was acknowledged is stored, what is under way is awaited, and
+//! the deliveries' checkpoints are the last that is written.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use forebay_log_store::{Store, Stream, SystemClock};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    api::{self, Api, ServedStream, Server},
+    config::{self, Config, stream},
+    delivery::{Delivery, DeliveryStats},
+    disk_room,
+    ingest::Ingest,
+    log_events::LogEvents,
+    service_manager,
+    source::{Source, SourceContext, SourceStats},
+    status::{ObservedDestination, ObservedSource, Observer},
+    supervise::{Group, supervise},
+};
+
+/// Runs the agent until `stop` is cancelled.
+///
+/// # Errors
+/// The log cannot be opened, an address cannot be listened on, or a task failed.
+pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+    for warning in disk_room::warnings(&config) {
+        warn!("{warning}");
+    }
+    let log_events = Arc::new(LogEvents::default());
+    let (store, streams) = open_log(&config, Arc::clone(&log_events)).await?;
+    let outcome = run_on(config, &store, streams, log_events, stop).await;
+    // Also after a failure: what is queued is committed, and checkpoints reach the disk.
+    let closed = tokio::task::spawn_blocking(move || store.close()).await;
+    outcome.and(closed.context("close the log"))?;
+    info!("stopped");
+    Ok(())
+}
+
+async fn open_log(
+    config: &Config,
+    log_events: Arc<LogEvents>,
+) -> anyhow::Result<(Arc<Store>, BTreeMap<String, OpenStream>)> {
+    let (settings, wanted) = (config.store.clone(), config.streams.clone());
+    let open = move || {
+        let queue_bytes = settings.queue_bytes;
+        let store = Store::open(settings, SystemClock::new(), move |event| log_events.on_event(&event))?;
+        for name in store.stream_names()?.into_iter().filter(|name| !wanted.contains_key(name)) {
+            warn!(stream = name, "the data directory holds a stream that is not configured; it is left as it is");
+        }
+        let mut streams = BTreeMap::new();
+        for (name, config) in wanted {
+            streams.insert(name, OpenStream::new(store.stream(config)?, queue_bytes));
+        }
+        Ok::<_, forebay_log_store::Error>((Arc::new(store), streams))
+    };
+    let begun = Instant::now();
+    let opened = tokio::task::spawn_blocking(open).await.context("open the log")?.context("open the log")?;
+    info!(data_dir = %config.store.dir.display(), took = ?begun.elapsed(), "log is open");
+    Ok(opened)
+}
+
+/// A stream with the one door into it, and the news of its commits.
+struct OpenStream {
+    stream: Stream,
+    ingest: Ingest,
+    commits: watch::Receiver<()>,
+}
+
+impl OpenStream {
+    fn new(stream: Stream, queue_bytes: usize) -> Self {
+        let (told, commits) = watch::channel(());
+        stream.on_commit(move || {
+            let _ = told.send(());
+        });
+        Self { ingest: Ingest::new(stream.clone(), queue_bytes), stream, commits }
+    }
+}
+
+async fn run_on(
+    config: Config,
+    store: &Arc<Store>,
+    streams: BTreeMap<String, OpenStream>,
+    log_events: Arc<LogEvents>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let grace = config.agent.grace_period;
+    // Everything that can be refused by the system is asked for before anything begins.
+    let server = Server::bind(config.api.listen).await?;
+    let (mut intake, mut outlet, mut watchers) = (Group::new(), Group::new(), Group::new());
+    let observed_destinations = start_deliveries(&config, &streams, &mut outlet).await?;
+    let observed_sources = start_sources(config.sources, &streams, &mut intake).await?;
+
+    let observer = Arc::new(Observer::new(
+        std::path::absolute(&config.store.dir).unwrap_or(config.store.dir),
+        Arc::clone(store),
+        log_events,
+        observed_sources,
+        streams.iter().map(|(name, open)| (name.clone(), open.stream.clone())).collect(),
+        observed_destinations,
+    ));
+    let served = streams
+        .into_iter()
+        .map(|(name, open)| (name, ServedStream { ingest: open.ingest, commits: open.commits }))
+        .collect();
+    // It takes records too, so it stops with the sources.
+    let api = Arc::new(Api::new(Arc::clone(&observer), served, intake.stop()));
+    let router = api::router(api, Arc::new(api::Access::new(config.api.token)));
+    intake.spawn("api", server.run(router, intake.stop()));
+
+    watchers.spawn("rates", sample_rates(observer, watchers.stop()));
+    watchers.spawn("service manager", service_manager::watch(Arc::clone(store), stop.clone(), watchers.stop()));
+    service_manager::ready();
+    info!("ready");
+    supervise([intake, outlet, watchers], stop, grace).await
+}
+
+/// Starts the sources, after every one of them has what it listens on.
+async fn start_sources(
+    sources: BTreeMap<String, config::Source>,
+    streams: &BTreeMap<String, OpenStream>,
+    group: &mut Group,
+) -> anyhow::Result<BTreeMap<String, ObservedSource>> {
+    let mut bound = Vec::new();
+    let mut observed = BTreeMap::new();
+    for (name, config) in sources {
+        let kind = config.settings.kind();
+        let source = Source::bind(config.settings).await.with_context(|| format!("start source {name}"))?;
+        let stats = Arc::new(SourceStats::default());
+        let context = SourceContext {
+            name: name.as_str().into(),
+            ingest: streams[&config.stream].ingest.clone(),
+            partition_key: config.partition_key,
+            stats: Arc::clone(&stats),
+            stop: group.stop(),
+        };
+        bound.push((format!("source {name}"), source, context));
+        observed.insert(name, ObservedSource { kind, stream: config.stream, stats });
+    }
+    for (name, source, context) in bound {
+        group.spawn(name, source.run(context));
+    }
+    Ok(observed)
+}
+
+async fn start_deliveries(
+    config: &Config,
+    streams: &BTreeMap<String, OpenStream>,
+    group: &mut Group,
+) -> anyhow::Result<BTreeMap<String, ObservedDestination>> {
+    let mut observed = BTreeMap::new();
+    for (name, destination) in &config.destinations {
+        let opened = destination.settings.open().await.with_context(|| format!("start destination {name}"))?;
+        let stats = Arc::new(DeliveryStats::default());
+        let delivery = Delivery {
+            name: name.as_str().into(),
+            stream: streams[&destination.from].stream.clone(),
+            dead_letters: streams[&stream::dead_letter_stream(name)].ingest.clone(),
+            destination: opened,
+            config: destination.delivery.clone(),
+            stats: Arc::clone(&stats),
+            stop: group.stop(),
+            // Its share: the sources come first, and the log after it.
+            grace: config.agent.grace_period / 4,
+        };
+        group.spawn(format!("delivery to {name}"), delivery.run());
+        let kind = destination.settings.kind();
+        observed.insert(name.clone(), ObservedDestination { kind, from: destination.from.clone(), stats });
+    }
+    Ok(observed)
+}
+
+/// Rates are measured over some seconds, and so the counters are looked at every second.
+async fn sample_rates(observer: Arc<Observer>, stop: CancellationToken) -> anyhow::Result<()> {
+    let mut every_second = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            _ = every_second.tick() => observer.sample(Instant::now()),
+        }
+    }
+}

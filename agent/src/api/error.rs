@@ -1,0 +1,61 @@
+//! Errors of the API: a status code for programs, and a JSON body that says what is wrong and where.
+
+use axum::{
+    Json,
+    http::{Method, StatusCode, Uri},
+    response::{IntoResponse, Response},
+};
+use forebay_log_store::Error;
+
+use super::wire::Refusal;
+
+/// Why a request is not answered.
+#[derive(Debug)]
+pub(super) struct ApiError {
+    code: StatusCode,
+    refusal: Refusal,
+}
+
+impl ApiError {
+    pub(super) fn new(code: StatusCode, error: impl Into<String>) -> Self {
+        Self { code, refusal: Refusal { error: error.into(), field: None } }
+    }
+
+    /// The request is wrong at `field`.
+    pub(super) fn bad(field: impl Into<String>, error: impl Into<String>) -> Self {
+        let refusal = Refusal { error: error.into(), field: Some(field.into()) };
+        Self { code: StatusCode::BAD_REQUEST, refusal }
+    }
+
+    pub(super) fn not_found(error: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, error)
+    }
+
+    /// What the log says, in HTTP's words.
+    pub(super) fn of_log(error: &Error) -> Self {
+        let code = match error {
+            Error::Full { .. } => StatusCode::INSUFFICIENT_STORAGE,
+            Error::Poisoned { .. } | Error::Closed => StatusCode::SERVICE_UNAVAILABLE,
+            Error::BadPartitionKey { .. } | Error::RecordTooLarge { .. } => StatusCode::BAD_REQUEST,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        (self.code, Json(self.refusal)).into_response()
+    }
+}
+
+pub(super) async fn nothing_here(uri: Uri) -> ApiError {
+    let path = uri.path();
+    ApiError::not_found(format!(
+        "there is nothing at {path}; there are /healthz, /status, /metrics and /streams/NAME/records"
+    ))
+}
+
+pub(super) async fn method_not_allowed(method: Method, uri: Uri) -> ApiError {
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} does not take {method}", uri.path()))
+}

@@ -1,0 +1,85 @@
+//! The local API: health, status and metrics of the agent, and records put into its streams and read from them, over HTTP.
+//!
+//! HTTP/1.1, and HTTP/2 with prior knowledge. Off loopback every request must carry the token; on loopback without one,
+//! requests that a web page could have made a browser send are refused. Everything is bounded: connections, bodies,
+//! answers, waiting, and how many puts and reads there are at a time.
+
+mod access;
+mod config;
+mod error;
+mod health;
+mod put;
+mod read;
+mod serve;
+pub mod wire;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    middleware,
+    routing::{get, post},
+};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+
+pub use access::Access;
+pub use config::{Config, Settings, parse_address};
+pub use serve::Server;
+
+use crate::{config::there_are, ingest::Ingest, status::Observer};
+use error::ApiError;
+
+/// Puts and reads at a time. Each may take some ten times its records' bytes for a moment: base64, JSON, the batch.
+const PUTS_AT_A_TIME: usize = 2;
+const READS_AT_A_TIME: usize = 2;
+
+/// What the API serves.
+pub struct Api {
+    observer: Arc<Observer>,
+    streams: BTreeMap<String, ServedStream>,
+    puts: Semaphore,
+    reads: Semaphore,
+    /// Cancelled when whoever waits for a record is to be sent away.
+    stop: CancellationToken,
+}
+
+/// A stream that records can be put into and read from.
+#[derive(Clone)]
+pub struct ServedStream {
+    /// The door into it.
+    pub ingest: Ingest,
+    /// Changes with every commit.
+    pub commits: watch::Receiver<()>,
+}
+
+impl Api {
+    /// An API over these.
+    #[must_use]
+    pub fn new(observer: Arc<Observer>, streams: BTreeMap<String, ServedStream>, stop: CancellationToken) -> Self {
+        let (puts, reads) = (Semaphore::new(PUTS_AT_A_TIME), Semaphore::new(READS_AT_A_TIME));
+        Self { observer, streams, puts, reads, stop }
+    }
+
+    fn stream(&self, name: &str) -> Result<&ServedStream, ApiError> {
+        self.streams.get(name).ok_or_else(|| {
+            let known = there_are(self.streams.keys().map(String::as_str));
+            ApiError::not_found(format!("there is no stream `{name}`; {known}"))
+        })
+    }
+}
+
+/// All requests and who answers them.
+pub fn router(api: Arc<Api>, access: Arc<Access>) -> Router {
+    Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/status", get(health::status))
+        .route("/metrics", get(health::metrics))
+        .route("/streams/{name}/records", post(put::put).get(read::read))
+        .method_not_allowed_fallback(error::method_not_allowed)
+        .fallback(error::nothing_here)
+        .layer(DefaultBodyLimit::max(wire::PUT_BODY_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(access, access::check))
+        .with_state(api)
+}

@@ -1,0 +1,120 @@
+//! `forebay check`: what a configuration says, or everything that is wrong with it.
+
+use std::fmt::Write as _;
+
+use forebay_log_store::{OnFull, RateLimit, StreamConfig};
+
+use super::{ConfigFile, output::Output};
+use crate::{
+    config::{Config, duration, size, stream::DEAD_LETTER},
+    disk_room,
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    config: ConfigFile,
+}
+
+impl Args {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let config = self.config.load()?;
+        let mut output = Output::new();
+        output.text(&describe(&config))?;
+        for warning in disk_room::warnings(&config) {
+            output.line(&format!("warning: {warning}"))?;
+        }
+        output.line(&format!("{} is valid", self.config.config.display()))?;
+        output.flush()
+    }
+}
+
+/// What the agent would do, stream by stream.
+fn describe(config: &Config) -> String {
+    let mut out = String::new();
+    let dir = std::path::absolute(&config.store.dir).unwrap_or_else(|_| config.store.dir.clone());
+    let token = if config.api.token.is_some() { ", with token" } else { "" };
+    let _ = writeln!(out, "data directory {}\napi on {}{token}\n", dir.display(), config.api.listen);
+    // Streams of dead letters only if somebody wrote something about them or reads them.
+    let shown = |name: &str| !name.starts_with(DEAD_LETTER) || config.destinations.values().any(|d| d.from == name);
+    for (name, stream) in config.streams.iter().filter(|(name, _)| shown(name)) {
+        let _ = writeln!(out, "stream {name}: {}", kept(stream));
+        for (source, settings) in config.sources.iter().filter(|(_, source)| source.stream == *name) {
+            let key = &settings.partition_key_text;
+            let _ = writeln!(out, "  from source {source} ({}), partition key {key}", settings.settings.describe());
+        }
+        for (destination, settings) in config.destinations.iter().filter(|(_, to)| to.from == *name) {
+            let _ = writeln!(out, "  to destination {destination} ({})", settings.settings.describe());
+        }
+        if stream.consumers.is_empty() {
+            let _ = writeln!(out, "  to no destination: records stay until their retention is over");
+        }
+        out.push('\n');
+    }
+    out
+}
+
+fn kept(stream: &StreamConfig) -> String {
+    let shards = stream.shards;
+    let plural = if shards.get() == 1 { "" } else { "s" };
+    let retention = duration::show(stream.retention);
+    let quota = size::show(stream.quota);
+    let on_full = match stream.on_full {
+        OnFull::Reject => "sources wait when it is full",
+        OnFull::DropOldest => "the oldest records are dropped when it is full",
+    };
+    let held = if stream.hold_undelivered { "longer if undelivered, " } else { "" };
+    let limit = match stream.rate_limit {
+        None => "no rate limit".to_owned(),
+        Some(RateLimit { records_per_second, bytes_per_second }) => {
+            format!("{records_per_second} records and {} per second and shard", size::show(bytes_per_second))
+        }
+    };
+    format!("{shards} shard{plural}, kept for {retention}, {held}in {quota}; {on_full}; {limit}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_flows_where_is_shown() {
+        let config = Config::parse(
+            r#"
+            data-dir = "/var/lib/forebay"
+            [streams.positions]
+            [streams.telemetry]
+            shards = 2
+            rate-limit = "off"
+            on-full = "drop-oldest"
+            hold-undelivered = false
+            [sources.devices]
+            type = "mqtt-broker"
+            listen = "127.0.0.1:1883"
+            stream = "telemetry"
+            [destinations.cloud]
+            type = "kinesis"
+            from = "telemetry"
+            stream = "plant-telemetry"
+            region = "eu-west-1"
+            "#,
+        )
+        .expect("a configuration");
+        assert_eq!(
+            describe(&config),
+            "\
+data directory /var/lib/forebay
+api on 127.0.0.1:4567
+
+stream positions: 1 shard, kept for 24h, longer if undelivered, in 1.0 GiB; sources wait when it is full; \
+             1000 records and 976.6 KiB per second and shard
+  to no destination: records stay until their retention is over
+
+stream telemetry: 2 shards, kept for 24h, in 1.0 GiB; the oldest records are dropped when it is full; no rate limit
+  from source devices (mqtt-broker on 127.0.0.1:1883), partition key {topic}
+  to destination cloud (kinesis stream plant-telemetry in eu-west-1)
+
+"
+        );
+    }
+}

@@ -1,0 +1,83 @@
+//! `forebay log dump`: prints blocks and records as they lie in the files.
+
+use std::ops::ControlFlow;
+
+use anyhow::Context as _;
+use forebay_log_store::{
+    SequenceNumber,
+    inspect::{self, Dumped},
+};
+use serde_json::{Value, json};
+
+use super::verify::finding;
+use crate::{
+    api::wire::ReadRecord,
+    cli::{ConfigFile, output::Output, stream_name, tail::for_people},
+};
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Args {
+    /// Name of the stream
+    #[arg(value_parser = stream_name)]
+    stream: String,
+    /// Only from this sequence number on
+    #[arg(long, value_name = "SEQ", default_value_t = 0)]
+    from: u64,
+    /// End after so many records
+    #[arg(long, short = 'n', value_name = "N")]
+    count: Option<u64>,
+    /// Print JSON, for scripts: a line for each segment, block, record and finding
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    config: ConfigFile,
+}
+
+impl Args {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let dir = self.config.load()?.store.dir;
+        let mut output = Output::new();
+        let mut printed = Ok(());
+        let dumped = inspect::dump(&dir, &self.stream, SequenceNumber(self.from), self.count, |shown| {
+            let line = if self.json { Ok(as_json(&shown).to_string()) } else { as_text(&shown) };
+            printed = line.and_then(|line| output.line(&line));
+            if printed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        printed?;
+        dumped.with_context(|| format!("dump {}", dir.display()))?;
+        output.flush()
+    }
+}
+
+fn as_text(shown: &Dumped) -> anyhow::Result<String> {
+    Ok(match shown {
+        Dumped::Segment { path, bytes, .. } => format!("{} ({bytes} bytes)", path.display()),
+        Dumped::Block { offset, bytes, first, checkpoints: Some(checkpoints), .. } => {
+            format!(
+                "  byte {offset}: control block of {bytes} bytes before record {first}, checkpoints {checkpoints:?}"
+            )
+        }
+        Dumped::Block { offset, bytes, first, records, .. } => {
+            format!("  byte {offset}: block of {bytes} bytes, {records} records from {first}")
+        }
+        Dumped::Record(record) => format!("    {}", for_people(&ReadRecord::from(record))?),
+        Dumped::Finding(finding) => format!("  {finding}"),
+        // What later versions may show.
+        other => format!("  {other:?}"),
+    })
+}
+
+fn as_json(shown: &Dumped) -> Value {
+    match shown {
+        Dumped::Segment { path, bytes, first, created } => json!({ "segment": {
+            "file": path, "bytes": bytes, "first": first.0, "created_ms": created.map(|time| time.0),
+        }}),
+        Dumped::Block { offset, bytes, first, records, arrival, boot, checkpoints } => json!({ "block": {
+            "offset": offset, "bytes": bytes, "first": first.0, "records": records,
+            "arrival_ms": arrival.0, "boot": boot, "checkpoints": checkpoints,
+        }}),
+        Dumped::Record(record) => json!({ "record": ReadRecord::from(record) }),
+        Dumped::Finding(found) => json!({ "finding": finding(found) }),
+        other => json!({ "other": format!("{other:?}") }),
+    }
+}

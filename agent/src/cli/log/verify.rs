@@ -1,0 +1,112 @@
+//! `forebay log verify`: reads every block of every stream and says what is damaged.
+
+use anyhow::{Context as _, bail};
+use forebay_log_store::inspect::{self, FINDINGS_MAX, Finding, Report, StreamReport};
+use serde_json::{Value, json};
+
+use crate::{
+    cli::{ConfigFile, output::Output, stream_name},
+    config::size,
+};
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Args {
+    /// Only this stream
+    #[arg(value_parser = stream_name)]
+    stream: Option<String>,
+    /// Print JSON, for scripts
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    config: ConfigFile,
+}
+
+impl Args {
+    /// Fails if something is damaged, so that a script can ask.
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let dir = self.config.load()?.store.dir;
+        let mut report = inspect::verify(&dir).with_context(|| format!("verify {}", dir.display()))?;
+        if let Some(wanted) = &self.stream {
+            report.streams.retain(|stream| stream.name == *wanted);
+            if report.streams.is_empty() {
+                bail!("verify {}: there is no stream `{wanted}`", dir.display());
+            }
+        }
+        let mut output = Output::new();
+        if self.json {
+            output.line(&as_json(&report).to_string())?;
+        } else {
+            for stream in &report.streams {
+                output.text(&for_people(stream))?;
+            }
+            for leftover in &report.leftovers {
+                output.line(&format!("set aside earlier: {}", leftover.display()))?;
+            }
+        }
+        output.flush()?;
+        if !report.streams.iter().all(StreamReport::is_sound) {
+            bail!("find the log sound: records are damaged or missing; everything else is readable");
+        }
+        Ok(())
+    }
+}
+
+fn for_people(stream: &StreamReport) -> String {
+    let StreamReport { name, segments, blocks, records, .. } = stream;
+    let range = match (stream.first, stream.last) {
+        (Some(first), Some(last)) => format!("records {first} to {last} ({records})"),
+        _ => "no records".to_owned(),
+    };
+    let bytes = size::show(stream.bytes);
+    let mut text = format!("{name}: {range} in {blocks} blocks, {segments} segments, {bytes}\n");
+    for (consumer, done) in &stream.checkpoints {
+        text.push_str(&format!("  {consumer} was done up to {done}\n"));
+    }
+    for finding in &stream.findings {
+        text.push_str(&format!("  {finding}\n"));
+    }
+    if stream.findings_omitted > 0 {
+        text.push_str(&format!("  and {} more, behind the first {FINDINGS_MAX}\n", stream.findings_omitted));
+    }
+    for leftover in &stream.leftovers {
+        text.push_str(&format!("  set aside earlier: {}\n", leftover.display()));
+    }
+    text
+}
+
+fn as_json(report: &Report) -> Value {
+    let streams: Vec<_> = report
+        .streams
+        .iter()
+        .map(|stream| {
+            json!({
+                "name": stream.name,
+                "sound": stream.is_sound(),
+                "format": stream.format,
+                "segments": stream.segments,
+                "blocks": stream.blocks,
+                "records": stream.records,
+                "payload_bytes": stream.payload_bytes,
+                "bytes": stream.bytes,
+                "first": stream.first.map(|number| number.0),
+                "last": stream.last.map(|number| number.0),
+                "checkpoints": stream.checkpoints,
+                "findings": stream.findings.iter().map(finding).collect::<Vec<_>>(),
+                "findings_omitted": stream.findings_omitted,
+                "leftovers": stream.leftovers,
+            })
+        })
+        .collect();
+    json!({ "streams": streams, "leftovers": report.leftovers })
+}
+
+/// One finding as JSON.
+pub(super) fn finding(finding: &Finding) -> Value {
+    json!({
+        "kind": finding.kind.to_string(),
+        "file": finding.file,
+        "offset": finding.offset,
+        "what": finding.what,
+        "records": finding.records.as_ref().map(|range| [range.start().0, range.end().0]),
+    })
+}

@@ -1,0 +1,306 @@
+//! The whole configuration: read from its file, section by section, into what the agent can run with.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use forebay_log_store::{StoreConfig, StreamConfig};
+use serde::Deserialize;
+use toml::{Table, Value};
+
+use super::{Problem, Problems, agent, key_path, log, reader, references::References, stream, there_are};
+use crate::{api, delivery, destination, ingest::PartitionKeyTemplate, source};
+
+/// A configuration that was read and checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The process itself.
+    pub agent: agent::Config,
+    /// Status and control.
+    pub api: api::Settings,
+    /// The data directory and how it is written. A relative directory is relative to the working directory.
+    pub store: StoreConfig,
+    /// Every stream, also those of dead letters, with the deliveries that read it as its consumers.
+    pub streams: BTreeMap<String, StreamConfig>,
+    /// Every source.
+    pub sources: BTreeMap<String, Source>,
+    /// Every destination.
+    pub destinations: BTreeMap<String, Destination>,
+}
+
+/// `[sources.NAME]`.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Where its records go.
+    pub stream: String,
+    /// How its records get their partition keys.
+    pub partition_key: PartitionKeyTemplate,
+    /// The same, as it was written.
+    pub partition_key_text: String,
+    /// What its type has settings for.
+    pub settings: source::Settings,
+}
+
+/// `[destinations.NAME]`.
+#[derive(Debug, Clone)]
+pub struct Destination {
+    /// The stream whose records it gets.
+    pub from: String,
+    /// How records are taken to it.
+    pub delivery: delivery::Config,
+    /// What its type has settings for.
+    pub settings: destination::Config,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file could not be read.
+    #[error("{0}")]
+    Unreadable(io::Error),
+    /// It is not TOML; the text shows line, column and the line itself.
+    #[error("{0}")]
+    Syntax(String),
+    /// It is TOML, but not a configuration. At least one problem.
+    #[error("{}", list(.0))]
+    Problems(Vec<Problem>),
+}
+
+/// The sections; each is read by its own module.
+const SECTIONS: [&str; 6] = ["agent", "api", "log", "streams", "sources", "destinations"];
+
+/// What stands above the sections.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+struct TopLevel {
+    data_dir: Option<PathBuf>,
+}
+
+impl Config {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// Unreadable, not TOML, or with problems: all of them.
+    pub fn load(file: &Path) -> Result<Self, Error> {
+        let bytes = fs::read(file).map_err(Error::Unreadable)?;
+        let text = String::from_utf8(bytes)
+            .map_err(|error| Error::Syntax(format!("not UTF-8 at byte {}", error.utf8_error().valid_up_to())))?;
+        Self::parse(&text)
+    }
+
+    /// Reads a text.
+    ///
+    /// # Errors
+    /// Not TOML, or with problems: all of them.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let mut table: Table = toml::from_str(text).map_err(|error| Error::Syntax(error.to_string()))?;
+        let mut problems = Problems::default();
+        let [agent, api, log, streams, sources, destinations] =
+            SECTIONS.map(|name| subtable(&mut table, name, "", &mut problems));
+
+        let top: TopLevel = reader::read(table, "", &SECTIONS, &mut problems).unwrap_or_default();
+        let data_dir = check_data_dir(top.data_dir, &mut problems);
+        let agent: agent::Config = reader::read(agent, "agent", &[], &mut problems).unwrap_or_default();
+        agent.validate("agent", &mut problems);
+        let api: api::Config = reader::read(api, "api", &[], &mut problems).unwrap_or_default();
+        let api = api.resolve("api", &mut problems);
+        let log: log::Config = reader::read(log, "log", &[], &mut problems).unwrap_or_default();
+        let store = log.resolve(&data_dir, "log", &mut problems);
+
+        let streams =
+            named(streams, "streams", &mut problems, |name, table, problems| Some(stream::read(name, table, problems)));
+        let mut references = References::default();
+        references.listener("api.listen", api.listen);
+        let sources = named(sources, "sources", &mut problems, |name, table, problems| {
+            read_source(name, table, &mut references, problems)
+        });
+        let destinations = named(destinations, "destinations", &mut problems, |name, table, problems| {
+            references.dead_letters_of(name);
+            read_destination(name, table, &mut references, problems)
+        });
+        references.check(&streams, &mut problems);
+
+        let problems = problems.into_list();
+        if !problems.is_empty() {
+            return Err(Error::Problems(problems));
+        }
+        let streams = with_deliveries(streams, &destinations);
+        Ok(Self { agent, api, store, streams, sources, destinations })
+    }
+}
+
+fn check_data_dir(given: Option<PathBuf>, problems: &mut Problems) -> PathBuf {
+    match given {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => {
+            problems.add("data-dir", "missing; say where the log is kept, such as \"/var/lib/forebay\"");
+            PathBuf::new()
+        }
+    }
+}
+
+fn read_source(name: &str, mut table: Table, references: &mut References, problems: &mut Problems) -> Option<Source> {
+    let path = key_path("sources", name);
+    check_name(name, &path, problems);
+    let kind = text(&mut table, "type", &path, problems);
+    let stream = text(&mut table, "stream", &path, problems);
+    let partition_key_text = text(&mut table, "partition-key", &path, problems);
+
+    match &stream {
+        Given::Text(stream) => references.stream(format!("{path}.stream"), stream),
+        Given::Nothing => problems.add(format!("{path}.stream"), "missing; name the stream that its records go to"),
+        Given::Wrong => {}
+    }
+    // Devices are told apart by their topics nearly everywhere.
+    let partition_key_text = partition_key_text.into_option().unwrap_or_else(|| "{topic}".to_owned());
+    let partition_key = PartitionKeyTemplate::parse(&partition_key_text)
+        .map_err(|error| problems.add(format!("{path}.partition-key"), error.to_string()))
+        .ok();
+    let settings = kind_of(kind, &source::TYPES, &path, problems)
+        .and_then(|kind| source::Settings::read(kind, table, &path, &["type", "stream", "partition-key"], problems));
+    if let Some(address) = settings.as_ref().and_then(source::Settings::listens_on) {
+        references.listener(format!("{path}.listen"), address);
+    }
+    Some(Source {
+        stream: stream.into_option()?,
+        partition_key: partition_key?,
+        partition_key_text,
+        settings: settings?,
+    })
+}
+
+fn read_destination(
+    name: &str,
+    mut table: Table,
+    references: &mut References,
+    problems: &mut Problems,
+) -> Option<Destination> {
+    let path = key_path("destinations", name);
+    check_name(name, &path, problems);
+    let kind = text(&mut table, "type", &path, problems);
+    let from = text(&mut table, "from", &path, problems);
+    match &from {
+        Given::Text(from) if *from == stream::dead_letter_stream(name) => problems.add(
+            format!("{path}.from"),
+            "a destination cannot take its own dead letters: it would refuse them again and again",
+        ),
+        Given::Text(from) => references.stream(format!("{path}.from"), from),
+        Given::Nothing => problems.add(format!("{path}.from"), "missing; name the stream whose records it gets"),
+        Given::Wrong => {}
+    }
+    let shared = reader::split_off::<delivery::Config>(&mut table);
+    let delivery: Option<delivery::Config> = reader::read(shared, &path, &[], problems);
+    if let Some(delivery) = &delivery {
+        delivery.validate(&path, problems);
+    }
+    let elsewhere: Vec<_> = ["type", "from"].iter().chain(reader::keys_of::<delivery::Config>()).copied().collect();
+    let settings = kind_of(kind, &destination::TYPES, &path, problems)
+        .and_then(|kind| destination::Config::read(kind, table, &path, &elsewhere, problems));
+    Some(Destination { from: from.into_option()?, delivery: delivery?, settings: settings? })
+}
+
+/// Streams as the log needs them: with those of dead letters, and with the deliveries whose progress holds records.
+fn with_deliveries(
+    mut streams: BTreeMap<String, StreamConfig>,
+    destinations: &BTreeMap<String, Destination>,
+) -> BTreeMap<String, StreamConfig> {
+    for name in destinations.keys().map(|destination| stream::dead_letter_stream(destination)) {
+        streams.entry(name.clone()).or_insert_with(|| stream::defaults(&name));
+    }
+    for (name, destination) in destinations {
+        let stream = streams.get_mut(&destination.from).expect("every reference to a stream was checked");
+        stream.consumers.push(name.clone());
+    }
+    streams
+}
+
+/// Reads each table of a section of named tables.
+fn named<T>(
+    section: Table,
+    path: &str,
+    problems: &mut Problems,
+    mut read: impl FnMut(&str, Table, &mut Problems) -> Option<T>,
+) -> BTreeMap<String, T> {
+    let mut found = BTreeMap::new();
+    for (name, value) in section {
+        match value {
+            Value::Table(table) => found.extend(read(&name, table, problems).map(|one| (name, one))),
+            other => problems.add(key_path(path, &name), format!("must be a table, not {other}")),
+        }
+    }
+    found
+}
+
+/// Takes a section out of the top level; an empty one if it is missing.
+fn subtable(table: &mut Table, key: &str, path: &str, problems: &mut Problems) -> Table {
+    match table.remove(key) {
+        None => Table::new(),
+        Some(Value::Table(table)) => table,
+        Some(other) => {
+            problems.add(key_path(path, key), format!("must be a table, not {other}"));
+            Table::new()
+        }
+    }
+}
+
+/// What stands at a key that every source or destination has.
+enum Given {
+    Text(String),
+    Nothing,
+    /// And the problem was noted.
+    Wrong,
+}
+
+impl Given {
+    fn into_option(self) -> Option<String> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Nothing | Self::Wrong => None,
+        }
+    }
+}
+
+fn text(table: &mut Table, key: &str, path: &str, problems: &mut Problems) -> Given {
+    match table.remove(key) {
+        Some(Value::String(text)) => Given::Text(text),
+        None => Given::Nothing,
+        Some(other) => {
+            problems.add(format!("{path}.{key}"), format!("must be a string, not {other}"));
+            Given::Wrong
+        }
+    }
+}
+
+fn kind_of(given: Given, types: &[&'static str], path: &str, problems: &mut Problems) -> Option<&'static str> {
+    let (message, hint) = match given {
+        Given::Text(text) => match types.iter().find(|kind| **kind == text) {
+            Some(kind) => return Some(*kind),
+            None => (format!("there is no type `{text}`"), reader::nearest(&text, types.iter().copied())),
+        },
+        Given::Nothing => ("missing".to_owned(), None),
+        Given::Wrong => return None,
+    };
+    let help = match hint {
+        Some(near) => format!("{message}, did you mean `{near}`?"),
+        None => format!("{message}; {}", there_are(types.iter().copied())),
+    };
+    problems.add(format!("{path}.type"), help);
+    None
+}
+
+/// Names of sources and destinations stand in metrics, in checkpoints and in the names of dead letters' streams.
+fn check_name(name: &str, path: &str, problems: &mut Problems) {
+    let fits =
+        (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+    if !fits {
+        problems.add(path, "a name has 1 to 64 characters of a-z A-Z 0-9 _ -");
+    }
+}
+
+fn list(problems: &[Problem]) -> String {
+    let lines: Vec<_> = problems.iter().map(|problem| format!("\n  {problem}")).collect();
+    let count = if problems.len() == 1 { "1 problem".to_owned() } else { format!("{} problems", problems.len()) };
+    format!("{count}:{}", lines.concat())
+}

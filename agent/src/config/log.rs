@@ -1,0 +1,110 @@
+//! `[log]`: how the data directory is written. The defaults suit an SD card; few will ever change them.
+
+use std::{ops::RangeInclusive, path::Path, time::Duration};
+
+use forebay_log_store::StoreConfig;
+use serde::Deserialize;
+
+use super::{Problems, duration, size};
+
+/// More would only delay acknowledgements; a device gives up after some seconds.
+const COMMIT_DELAY: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(10);
+/// From what still holds a commit, to what a 32-bit machine maps and a recovery reads in a bearable time.
+const SEGMENT_SIZE: RangeInclusive<u64> = 4 << 10..=1 << 30;
+const SEGMENT_AGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+/// This much memory is taken per stream when the disk is slower than the sources.
+const QUEUE_SIZE: RangeInclusive<u64> = 64 << 10..=1 << 30;
+/// What may be delivered again after a power cut; and every checkpoint wears the flash.
+const CHECKPOINT_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(600);
+
+/// How the data directory is written.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Config {
+    /// How long a commit waits for company, so that fewer syncs do.
+    #[serde(with = "duration::option")]
+    pub commit_delay: Option<Duration>,
+    /// A segment file is closed at this size; freeing space goes by whole segments.
+    #[serde(with = "size::option")]
+    pub segment_size: Option<u64>,
+    /// A segment file is closed at this age.
+    #[serde(with = "duration::option")]
+    pub segment_age: Option<Duration>,
+    /// Bytes of records that may wait for the disk, per stream.
+    #[serde(with = "size::option")]
+    pub queue_size: Option<u64>,
+    /// How often deliveries' checkpoints reach the disk.
+    #[serde(with = "duration::option")]
+    pub checkpoint_interval: Option<Duration>,
+}
+
+impl Config {
+    /// The store's settings.
+    pub fn resolve(&self, data_dir: &Path, path: &str, problems: &mut Problems) -> StoreConfig {
+        let mut store = StoreConfig::new(data_dir);
+        let mut set_duration =
+            |key: &str, given: Option<Duration>, within: &RangeInclusive<Duration>, to: &mut Duration| {
+                let Some(given) = given else { return };
+                if !within.contains(&given) {
+                    let [from, upto, given] = [*within.start(), *within.end(), given].map(duration::show);
+                    problems.add(format!("{path}.{key}"), format!("must be {from} to {upto}, not {given}"));
+                }
+                *to = given;
+            };
+        set_duration("commit-delay", self.commit_delay, &COMMIT_DELAY, &mut store.commit_delay);
+        set_duration("segment-age", self.segment_age, &SEGMENT_AGE, &mut store.segment_age);
+        set_duration(
+            "checkpoint-interval",
+            self.checkpoint_interval,
+            &CHECKPOINT_INTERVAL,
+            &mut store.checkpoint_interval,
+        );
+        let mut size = |key: &str, given: Option<u64>, within: &RangeInclusive<u64>| {
+            let given = given?;
+            if !within.contains(&given) {
+                let [from, upto, given] = [*within.start(), *within.end(), given].map(size::show);
+                problems.add(format!("{path}.{key}"), format!("must be {from} to {upto}, not {given}"));
+            }
+            Some(given)
+        };
+        if let Some(bytes) = size("segment-size", self.segment_size, &SEGMENT_SIZE) {
+            store.segment_bytes = bytes;
+        }
+        if let Some(bytes) = size("queue-size", self.queue_size, &QUEUE_SIZE) {
+            store.queue_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        }
+        store
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_out_of_bounds_is_told_with_the_bounds() {
+        let config: Config =
+            toml::from_str("commit-delay = '1m'\nsegment-size = 1\nqueue-size = '2GiB'\nsegment-age = '1ms'")
+                .expect("TOML");
+        let mut problems = Problems::default();
+        let _ = config.resolve(Path::new("data"), "log", &mut problems);
+        let found: Vec<_> = problems.list().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            found,
+            [
+                "log.commit-delay: must be 0s to 10s, not 1m",
+                "log.segment-age: must be 1s to 24h, not 1ms",
+                "log.segment-size: must be 4.0 KiB to 1.0 GiB, not 1 B",
+                "log.queue-size: must be 64.0 KiB to 1.0 GiB, not 2.0 GiB",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_empty_table_gives_the_defaults_of_the_log() {
+        let mut problems = Problems::default();
+        let store = Config::default().resolve(Path::new("data"), "log", &mut problems);
+        assert_eq!(format!("{store:?}"), format!("{:?}", StoreConfig::new("data")));
+        assert_eq!(problems.list(), []);
+    }
+}

@@ -1,0 +1,275 @@
+//! Reads a TOML table into a module's `Config`, and finds all its mistakes rather than the first.
+//!
+//! serde stops at the first value that does not fit. So upon a mistake the key is reported and taken out, and the rest is
+//! read again; what is returned after a mistake lacks that key, and serves only to find further problems.
+
+use serde::{Deserialize, Deserializer, de};
+use serde_path_to_error::Segment;
+use toml::{Table, Value};
+
+use super::problem::{Problems, key_path, there_are};
+
+/// Reads `table`, which stands at `path`. `elsewhere` are keys of the same table that another module reads: they are not
+/// in `table`, but somebody who misspells them should get them as a hint.
+pub fn read<T: de::DeserializeOwned>(
+    mut table: Table,
+    path: &str,
+    elsewhere: &[&str],
+    problems: &mut Problems,
+) -> Option<T> {
+    // Each round takes one key out, so that this ends.
+    loop {
+        let error = match serde_path_to_error::deserialize(Value::Table(table.clone())) {
+            Ok(config) => return Some(config),
+            Err(error) => error,
+        };
+        let keys = keys_to(error.path());
+        let known = if keys.len() > 1 { &[] } else { elsewhere };
+        problems.add(place(path, error.path()), explain(error.inner().message(), known));
+        if !take_out(&mut table, &keys) {
+            return None;
+        }
+    }
+}
+
+/// The keys of a `Config` struct, as they are written in TOML.
+///
+/// For a table that two modules share: the first takes its keys out of it.
+#[must_use]
+pub fn keys_of<T: for<'de> Deserialize<'de>>() -> &'static [&'static str] {
+    let mut keys: &'static [&'static str] = &[];
+    // It always fails: all that is wanted is the list that `T` asks with.
+    let _ = T::deserialize(KeyCatcher(&mut keys));
+    keys
+}
+
+/// Moves the keys that `T` knows from `table` to a table of its own.
+#[must_use]
+pub fn split_off<T: for<'de> Deserialize<'de>>(table: &mut Table) -> Table {
+    keys_of::<T>().iter().filter_map(|key| table.remove_entry(*key)).collect()
+}
+
+/// The key of `known` that `key` was probably meant to be.
+#[must_use]
+pub fn nearest<'a>(key: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let (distance, nearest) = known.into_iter().map(|known| (edits(key, known), known)).min()?;
+    // Two slips, or one in a short word; more is another word.
+    (distance <= 2.min(nearest.len() / 2)).then_some(nearest)
+}
+
+/// The keys on the way to a value, as far as tables go: an array's element cannot be taken out without moving the others.
+fn keys_to(path: &serde_path_to_error::Path) -> Vec<String> {
+    path.iter()
+        .map_while(|segment| match segment {
+            Segment::Map { key } => Some(key.clone()),
+            _ => None,
+        })
+        .collect()
+}
+
+/// The whole way to a value, for the message.
+fn place(path: &str, within: &serde_path_to_error::Path) -> String {
+    within.iter().fold(path.to_owned(), |path, segment| match segment {
+        Segment::Map { key } => key_path(&path, key),
+        Segment::Seq { index } => format!("{path}[{index}]"),
+        _ => path,
+    })
+}
+
+/// Removes the value at `keys`, or the nearest table around it that exists.
+fn take_out(table: &mut Table, keys: &[String]) -> bool {
+    let Some((key, rest)) = keys.split_first() else { return false };
+    if let Some(Value::Table(inner)) = table.get_mut(key)
+        && take_out(inner, rest)
+    {
+        return true;
+    }
+    table.remove(key).is_some()
+}
+
+/// Says in our words what serde says in its own.
+fn explain(message: &str, elsewhere: &[&str]) -> String {
+    if message.starts_with("unknown field") {
+        let mut quoted = message.split('`').skip(1).step_by(2);
+        let unknown = quoted.next().unwrap_or_default();
+        let mut known: Vec<_> = quoted.chain(elsewhere.iter().copied()).collect();
+        known.sort_unstable();
+        return match nearest(unknown, known.iter().copied()) {
+            Some(near) => format!("unknown key, did you mean `{near}`?"),
+            None if known.is_empty() => "unknown key".to_owned(),
+            None => format!("unknown key; {}", there_are(known)),
+        };
+    }
+    if let Some(rest) = message.strip_prefix("unknown variant ")
+        && let Some((found, expected)) = rest.split_once(", expected ")
+    {
+        return format!("must be {expected}, not {found}");
+    }
+    let wrong = message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "));
+    if let Some((found, expected)) = wrong.and_then(|rest| rest.rsplit_once(", expected ")) {
+        return format!("must be {}, not {found}", in_words(expected));
+    }
+    if let Some(field) = message.strip_prefix("missing field ") {
+        return format!("{field} is missing");
+    }
+    message.to_owned()
+}
+
+/// Rust's names for numbers mean nothing to whoever writes a configuration.
+fn in_words(expected: &str) -> &str {
+    match expected {
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number",
+        "a nonzero u8" | "a nonzero u16" | "a nonzero u32" | "a nonzero u64" | "a nonzero usize" => {
+            "a whole number from 1"
+        }
+        "f32" | "f64" => "a number",
+        "a sequence" => "a list",
+        "a map" => "a table",
+        _ if expected.starts_with("struct ") => "a table",
+        _ => expected,
+    }
+}
+
+/// Levenshtein's distance between two words.
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, to) in b.iter().enumerate() {
+            let changed = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// A deserializer that only notes which keys a struct asks for.
+struct KeyCatcher<'a>(&'a mut &'static [&'static str]);
+
+impl<'de> Deserializer<'de> for KeyCatcher<'_> {
+    type Error = de::value::Error;
+
+    fn deserialize_struct<V: de::Visitor<'de>>(
+        self,
+        _name: &'static str,
+        fields: &'static [&'static str],
+        _visitor: V,
+    ) -> Result<V::Value, Self::Error> {
+        *self.0 = fields;
+        Err(de::Error::custom("only the keys were wanted"))
+    }
+
+    fn deserialize_any<V: de::Visitor<'de>>(self, _visitor: V) -> Result<V::Value, Self::Error> {
+        Err(de::Error::custom("a Config is a struct"))
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit unit_struct newtype_struct
+        seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(rename_all = "kebab-case", deny_unknown_fields)]
+    #[expect(dead_code, reason = "only read from TOML")]
+    struct Sample {
+        listen: Option<String>,
+        #[serde(default)]
+        topics: Vec<String>,
+        max_size: Option<u32>,
+        #[serde(default, with = "crate::config::duration::option")]
+        keep_alive: Option<Duration>,
+        #[serde(default, with = "crate::config::size::option")]
+        room: Option<u64>,
+        mode: Option<Mode>,
+        tls: Option<Tls>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(rename_all = "kebab-case")]
+    enum Mode {
+        Fast,
+        Safe,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(rename_all = "kebab-case", deny_unknown_fields)]
+    #[expect(dead_code, reason = "only read from TOML")]
+    struct Tls {
+        ca: Option<String>,
+    }
+
+    fn problems_of(text: &str) -> Vec<String> {
+        let mut problems = Problems::default();
+        let _: Option<Sample> = read(text.parse().expect("TOML"), "a.b", &["type", "stream"], &mut problems);
+        problems.list().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn every_mistake_is_found_and_told_in_plain_words() {
+        let found = problems_of(
+            r#"
+            lisen = "127.0.0.1:1"
+            colour = "green"
+            streem = "x"
+            topics = ["a", 3]
+            max-size = "many"
+            keep-alive = "soon"
+            room = -1
+            mode = "quick"
+            tls = { ca-file = "x", key = "y" }
+            "#,
+        );
+        assert_eq!(
+            found,
+            [
+                "a.b.colour: unknown key; there are `keep-alive`, `listen`, `max-size`, `mode`, `room`, `stream`, `tls`, \
+                 `topics` and `type`",
+                "a.b.keep-alive: must be a duration with its unit, such as \"500ms\" or \"24h\", not string \"soon\"",
+                "a.b.lisen: unknown key, did you mean `listen`?",
+                "a.b.max-size: must be a whole number, not string \"many\"",
+                "a.b.mode: must be `fast` or `safe`, not `quick`",
+                "a.b.room: must be a size such as \"64KiB\" or \"1GiB\", not integer `-1`",
+                "a.b.streem: unknown key, did you mean `stream`?",
+                "a.b.tls.ca-file: unknown key; there is only `ca`",
+                "a.b.tls.key: unknown key; there is only `ca`",
+                "a.b.topics[1]: must be a string, not integer `3`",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_right_is_read() {
+        let mut problems = Problems::default();
+        let text = r#"keep-alive = "90s"
+            room = "1MB""#;
+        let sample: Sample = read(text.parse().expect("TOML"), "", &[], &mut problems).expect("a sample");
+        assert_eq!(sample.keep_alive, Some(Duration::from_secs(90)));
+        assert_eq!(sample.room, Some(1_000_000));
+        assert_eq!(problems.list(), []);
+    }
+
+    #[test]
+    fn a_table_is_split_by_the_keys_of_a_module() {
+        assert_eq!(keys_of::<Tls>(), ["ca"]);
+        let mut table: Table = "ca = 'x'\nlisten = 'y'".parse().expect("TOML");
+        assert_eq!(split_off::<Tls>(&mut table).keys().collect::<Vec<_>>(), ["ca"]);
+        assert_eq!(table.keys().collect::<Vec<_>>(), ["listen"]);
+    }
+
+    #[test]
+    fn a_hint_is_only_given_for_a_slip() {
+        assert_eq!(nearest("data_dir", ["data-dir", "api"]), Some("data-dir"));
+        assert_eq!(nearest("retension", ["retention"]), Some("retention"));
+        assert_eq!(nearest("colour", ["retention", "quota"]), None);
+        assert_eq!(nearest("x", ["ca"]), None);
+    }
+}

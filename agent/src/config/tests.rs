@@ -1,0 +1,233 @@
+//! Whole configurations: one that works as written, and what is said about those that do not.
+
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+use forebay_log_store::OnFull;
+
+use super::{Config, Error, agent, log, reader::keys_of, stream};
+use crate::{api, delivery, destination, source};
+
+/// The smallest that does the main job.
+const WORKS: &str = r#"
+    data-dir = "data"
+
+    [api]
+    listen = "127.0.0.1:4567"          # status and control now, the Kinesis API later
+
+    [streams.telemetry]
+    shards = 2
+    retention = "24h"
+    quota = "1GiB"
+    on-full = "reject"                 # or "drop-oldest"
+    rate-limit = "off"                 # default "kinesis"; or { records-per-second = 1000, bytes-per-second = "1MB" } per shard
+
+    [sources.devices]
+    type = "mqtt-broker"
+    listen = "127.0.0.1:1883"
+    stream = "telemetry"
+    partition-key = "{topic}"
+
+    [destinations.cloud]
+    type = "kinesis"
+    from = "telemetry"
+    stream = "plant-telemetry"
+    region = "eu-west-1"
+    endpoint = "http://127.0.0.1:4568"
+"#;
+
+/// What is said about `text`, one line per problem.
+fn problems_of(text: &str) -> Vec<String> {
+    match Config::parse(text) {
+        Err(Error::Problems(problems)) => problems.iter().map(ToString::to_string).collect(),
+        other => panic!("expected problems, not {other:?}"),
+    }
+}
+
+#[test]
+fn a_configuration_that_does_the_main_job() {
+    let config = Config::parse(WORKS).expect("it works as written");
+    assert_eq!(config.store.dir, Path::new("data"));
+    assert_eq!(config.api.listen.to_string(), "127.0.0.1:4567");
+    assert_eq!(config.agent.grace_period, Duration::from_secs(10));
+    let telemetry = &config.streams["telemetry"];
+    assert_eq!(telemetry.shards.get(), 2);
+    assert_eq!(telemetry.quota, 1 << 30);
+    assert_eq!(telemetry.on_full, OnFull::Reject);
+    assert_eq!(telemetry.rate_limit, None);
+    assert_eq!(telemetry.consumers, ["cloud"]);
+    assert_eq!(config.sources["devices"].stream, "telemetry");
+    assert_eq!(config.sources["devices"].settings.kind(), "mqtt-broker");
+    assert_eq!(config.destinations["cloud"].from, "telemetry");
+}
+
+#[test]
+fn every_destination_has_a_stream_for_its_dead_letters() {
+    let config = Config::parse(WORKS).expect("it works as written");
+    assert_eq!(config.streams["dead-letter.cloud"].on_full, OnFull::DropOldest);
+    let with_table = format!("{WORKS}\n[streams.\"dead-letter.cloud\"]\nquota = \"2MiB\"\n");
+    let config = Config::parse(&with_table).expect("dead letters may have a table");
+    assert_eq!(config.streams["dead-letter.cloud"].quota, 2 << 20);
+}
+
+#[test]
+fn five_mistakes_are_five_problems() {
+    let text = WORKS
+        .replace("shards = 2", "shards = 0")
+        .replace("retention = \"24h\"", "retension = \"24h\"")
+        .replace("\"1GiB\"", "\"lots\"")
+        .replace("partition-key = \"{topic}\"", "partition-key = \"{topc}\"")
+        .replace("from = \"telemetry\"", "from = \"telemetri\"");
+    let error = Config::parse(&text).expect_err("five mistakes");
+    assert_eq!(
+        error.to_string(),
+        "5 problems:\n  \
+         streams.telemetry.quota: must be a size such as \"64KiB\" or \"1GiB\", not string \"lots\"\n  \
+         streams.telemetry.retension: unknown key, did you mean `retention`?\n  \
+         streams.telemetry.shards: must be 1 to 1000, not 0\n  \
+         sources.devices.partition-key: `{topc}` is not a placeholder; known are {topic}, {topic[N]}, {client-id} and \
+         {json:/pointer}; {{ and }} stand for braces\n  \
+         destinations.cloud.from: there is no stream `telemetri`, did you mean `telemetry`?"
+    );
+}
+
+#[test]
+fn an_empty_file_lacks_a_data_directory() {
+    assert_eq!(problems_of(""), ["data-dir: missing; say where the log is kept, such as \"/var/lib/forebay\""]);
+}
+
+#[test]
+fn unknown_keys_and_sections_are_refused_with_the_nearest_known_one() {
+    let found = problems_of("data_dir = 'x'\ndata-dir = 'x'\nquota = 3\n[stream.a]\n[api]\nlisten-on = 'x'");
+    assert_eq!(
+        found,
+        [
+            "data_dir: unknown key, did you mean `data-dir`?",
+            "quota: unknown key; there are `agent`, `api`, `data-dir`, `destinations`, `log`, `sources` and `streams`",
+            "stream: unknown key, did you mean `streams`?",
+            "api.listen-on: unknown key; there are `listen` and `token-file`",
+        ]
+    );
+}
+
+#[test]
+fn what_sources_and_destinations_must_say_is_asked_for() {
+    let found = problems_of("data-dir = 'x'\n[sources.a]\n[destinations.b]\ntype = 'kinesiss'\n[sources.c]\ntype = 3");
+    assert_eq!(
+        found,
+        [
+            "sources.a.stream: missing; name the stream that its records go to",
+            "sources.a.type: missing; there are `mqtt` and `mqtt-broker`",
+            "sources.c.type: must be a string, not 3",
+            "sources.c.stream: missing; name the stream that its records go to",
+            "destinations.b.from: missing; name the stream whose records it gets",
+            "destinations.b.type: there is no type `kinesiss`, did you mean `kinesis`?",
+        ]
+    );
+}
+
+#[test]
+fn names_that_cannot_be_are_told() {
+    let found = problems_of("data-dir = 'x'\n[streams.\"a b\"]\n[streams.\".a\"]\n[streams]\nc = 3");
+    let rule = "a stream's name has 1 to 128 characters of a-z A-Z 0-9 _ . - and does not begin with a dot";
+    assert_eq!(
+        found,
+        [
+            format!("streams.\".a\": {rule}"),
+            format!("streams.\"a b\": {rule}"),
+            "streams.c: must be a table, not 3".into()
+        ]
+    );
+    let text = WORKS.replace("sources.devices", "sources.\"my devices\"");
+    assert_eq!(problems_of(&text), ["sources.\"my devices\": a name has 1 to 64 characters of a-z A-Z 0-9 _ -"]);
+}
+
+#[test]
+fn streams_that_do_not_exist_are_told_with_those_that_do() {
+    let text = WORKS.replace("stream = \"telemetry\"", "stream = \"positions\"");
+    assert_eq!(
+        problems_of(&text),
+        ["sources.devices.stream: there is no stream `positions`; there is only `telemetry`"]
+    );
+    let text = WORKS.replace("from = \"telemetry\"", "from = \"dead-letter.cloud\"");
+    assert_eq!(
+        problems_of(&text),
+        ["destinations.cloud.from: a destination cannot take its own dead letters: it would refuse them again and \
+             again"]
+    );
+    let text = format!("{WORKS}\n[streams.\"dead-letter.old\"]");
+    assert_eq!(
+        problems_of(&text),
+        ["streams.\"dead-letter.old\": names like this are for dead letters, and there is no destination `old`"]
+    );
+}
+
+#[test]
+fn two_listeners_cannot_share_an_address() {
+    let text = WORKS.replace("listen = \"127.0.0.1:1883\"", "listen = \"127.0.0.1:4567\"");
+    assert_eq!(problems_of(&text), ["sources.devices.listen: 127.0.0.1:4567 is already what `api.listen` listens on"]);
+}
+
+#[test]
+fn what_is_not_toml_is_told_with_line_and_column() {
+    let Err(Error::Syntax(message)) = Config::parse("data-dir = \"data\"\n[api\nlisten = 3") else {
+        panic!("expected a syntax error");
+    };
+    assert!(message.contains("line 2, column 5"), "{message}");
+    assert!(message.contains("[api"), "{message}");
+}
+
+/// Every example does what its comments say, as far as reading it can tell.
+#[test]
+fn examples_are_configurations() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let mut examples = BTreeMap::new();
+    for entry in dir.read_dir().expect("the folder of examples") {
+        let file = entry.expect("an entry").path();
+        if file.extension().is_some_and(|extension| extension == "toml") {
+            examples.insert(file.clone(), Config::load(&file));
+        }
+    }
+    assert!(!examples.is_empty());
+    for (file, outcome) in examples {
+        if let Err(error) = outcome {
+            panic!("{}: {error}", file.display());
+        }
+    }
+}
+
+/// Whoever adds a key shows it there too.
+#[test]
+fn the_complete_example_shows_every_key() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/complete.toml");
+    let text = std::fs::read_to_string(file).expect("the example");
+    let section_of = |header: &str| {
+        let (_, rest) = text.split_once(&format!("\n[{header}]\n")).expect("the section");
+        rest.split_once("\n[").map_or(rest, |(section, _)| section)
+    };
+    for (header, keys) in [
+        ("agent", keys_of::<agent::Config>()),
+        ("api", keys_of::<api::Config>()),
+        ("log", keys_of::<log::Config>()),
+        ("streams.telemetry", keys_of::<stream::Config>()),
+        ("sources.devices", keys_of::<source::mqtt_broker::Config>()),
+        ("sources.plant", keys_of::<source::mqtt::Config>()),
+        ("destinations.cloud", keys_of::<destination::kinesis::Config>()),
+        ("destinations.cloud", keys_of::<delivery::Config>()),
+    ] {
+        assert!(!keys.is_empty(), "{header}");
+        for key in keys {
+            let shown = |line: &str| line.trim_start_matches("# ").starts_with(&format!("{key} = "));
+            assert!(section_of(header).lines().any(shown), "[{header}] does not show `{key}`");
+        }
+    }
+}
+
+#[test]
+fn the_readme_shows_a_configuration_that_works() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).expect("README.md");
+    let blocks: Vec<_> = readme.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(!blocks.is_empty());
+    for block in blocks {
+        Config::parse(block).unwrap_or_else(|error| panic!("{error}\n{block}"));
+    }
+}

@@ -1,0 +1,168 @@
+//! How a destination is delivered to: the keys that every type of destination has.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::{
+    config::{Problems, duration, size},
+    destination::Limits,
+};
+
+/// More would only be memory: a window of this many records keeps 8 requests of 500 full more than a hundred times over.
+const WINDOW_RECORDS_MAX: usize = 1_000_000;
+
+/// A few records that are stuck must not be all that is held.
+const WINDOW_RECORDS_MIN: usize = 100;
+
+/// More connections than this to one endpoint help nobody.
+const IN_FLIGHT_MAX: usize = 64;
+
+/// What one request is given by default as a share of the window, so that several are under way.
+const REQUESTS_PER_WINDOW: u64 = 4;
+
+/// How a destination is delivered to.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Config {
+    /// Whether records of one partition key ever overtake each other.
+    pub ordering: Ordering,
+    /// Records of a request. The destination's own limit holds too.
+    pub batch_records: usize,
+    /// Keys and data of a request in bytes; left out: the destination's limit, at most a quarter of `window-bytes`.
+    #[serde(with = "size::option")]
+    pub batch_bytes: Option<u64>,
+    /// How long a request that is not full waits for more records. The first one after a pause does not wait.
+    #[serde(with = "duration")]
+    pub batch_age: Duration,
+    /// Requests under way at the same time.
+    pub in_flight: usize,
+    /// Records held in memory.
+    pub window_records: usize,
+    /// Their keys and data in bytes.
+    #[serde(with = "size")]
+    pub window_bytes: u64,
+    /// The longest wait between two attempts when the endpoint answers, but not as it should.
+    #[serde(with = "duration")]
+    pub max_backoff: Duration,
+}
+
+/// What is promised about the order in which the destination gets records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ordering {
+    /// Records of one partition key arrive in their order, whatever fails: a record leaves only when the one before it
+    /// with its key is resolved.
+    Strict,
+    /// Any number of a key at once. What fails is sent again, and then comes behind later ones; that is counted.
+    Relaxed,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            ordering: Ordering::Strict,
+            batch_records: 500,
+            batch_bytes: None,
+            batch_age: Duration::from_millis(100),
+            in_flight: 8,
+            window_records: 10_000,
+            window_bytes: 8 << 20,
+            max_backoff: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Config {
+    /// Notes what cannot be.
+    pub fn validate(&self, path: &str, problems: &mut Problems) {
+        let mut between = |key: &str, value: usize, min: usize, max: usize| {
+            if !(min..=max).contains(&value) {
+                problems.add(format!("{path}.{key}"), format!("must be {min} to {max}, not {value}"));
+            }
+        };
+        between("batch-records", self.batch_records, 1, WINDOW_RECORDS_MAX);
+        between("in-flight", self.in_flight, 1, IN_FLIGHT_MAX);
+        between("window-records", self.window_records, WINDOW_RECORDS_MIN, WINDOW_RECORDS_MAX);
+        if self.window_bytes == 0 {
+            problems.add(format!("{path}.window-bytes"), "must be more than 0");
+        }
+        if let Some(bytes) = self.batch_bytes
+            && (bytes == 0 || bytes > self.window_bytes)
+        {
+            let window = size::show(self.window_bytes);
+            problems.add(
+                format!("{path}.batch-bytes"),
+                format!("must be more than 0, and at most window-bytes ({window})"),
+            );
+        }
+        for (key, value, max) in [
+            ("batch-age", self.batch_age, Duration::from_secs(3600)),
+            ("max-backoff", self.max_backoff, Duration::from_secs(3600)),
+        ] {
+            if value > max {
+                problems.add(format!("{path}.{key}"), format!("must be {} or less", duration::show(max)));
+            }
+        }
+        if self.max_backoff < Duration::from_millis(100) {
+            problems.add(format!("{path}.max-backoff"), "must be 100ms or more");
+        }
+    }
+
+    /// Bytes of a request to a destination with these limits.
+    pub(super) fn request_bytes(&self, limits: &Limits) -> u64 {
+        self.batch_bytes.unwrap_or(self.window_bytes / REQUESTS_PER_WINDOW).clamp(1, limits.request_bytes)
+    }
+
+    /// Records of a request to a destination with these limits.
+    pub(super) fn request_records(&self, limits: &Limits) -> usize {
+        self.batch_records.clamp(1, limits.request_records)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::reader;
+
+    fn read(text: &str) -> (Option<Config>, Vec<String>) {
+        let mut problems = Problems::default();
+        let config: Option<Config> =
+            reader::read(toml::from_str(text).expect("TOML"), "destinations.cloud", &[], &mut problems);
+        if let Some(config) = &config {
+            config.validate("destinations.cloud", &mut problems);
+        }
+        (config, problems.list().iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn everything_has_a_default() {
+        assert_eq!(read(""), (Some(Config::default()), vec![]));
+    }
+
+    #[test]
+    fn sizes_and_durations_have_units() {
+        let (config, problems) = read("ordering = 'relaxed'\nbatch-bytes = '1MiB'\nbatch-age = '20ms'\nin-flight = 2");
+        assert_eq!(problems, Vec::<String>::new());
+        let config = config.expect("read");
+        assert_eq!((config.ordering, config.batch_bytes, config.in_flight), (Ordering::Relaxed, Some(1 << 20), 2));
+    }
+
+    #[test]
+    fn every_mistake_is_told() {
+        let (_, problems) = read(
+            "ordering = 'loose'\nbatch-records = 0\nbatch-bytes = '9MiB'\nin-flight = 65\nwindow-records = 0\n\
+             max-backoff = '1ms'\nbatch-age = '2h'",
+        );
+        assert_eq!(problems.len(), 7, "{problems:#?}");
+        assert!(problems.iter().all(|problem| problem.starts_with("destinations.cloud.")), "{problems:#?}");
+    }
+
+    #[test]
+    fn the_destinations_limits_hold() {
+        let limits = Limits { request_records: 500, request_bytes: 10 << 20, request_timeout: Duration::from_secs(30) };
+        let config = Config { batch_records: 9000, window_bytes: 1 << 30, ..Config::default() };
+        assert_eq!((config.request_records(&limits), config.request_bytes(&limits)), (500, 10 << 20));
+        assert_eq!(Config::default().request_bytes(&limits), 2 << 20);
+    }
+}

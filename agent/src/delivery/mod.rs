@@ -1,0 +1,17 @@
+//! Deliveries: the task between one stream and one destination.
+//!
+//! A delivery decides when and what is sent, and sent again; a destination only encodes, sends, and tells what became of
+//! it. All deciding is done by `window`, which is pure; `run` is the loop around it.
+
+mod backoff;
+mod config;
+mod dead_letter;
+mod run;
+mod stats;
+#[cfg(test)]
+mod tests;
+mod window;
+
+pub use config::{Config, Ordering};
+pub use run::Delivery;
+pub use stats::{DeliveryStats, Down, LastError, Snapshot};

@@ -1,0 +1,276 @@
+//! The loop of a delivery: does what its window says, and tells it what came of it. Decides nothing.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use forebay_log_store::{Cursor, Error, ReadLimit, Record, Start, Stream, WhenFull};
+use tokio::{
+    sync::Notify,
+    task::{Id, JoinError, JoinSet},
+    time::sleep_until,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::{
+    Config, DeliveryStats,
+    dead_letter::{self, Began},
+    window::{Batch, DeadLetter, Down, Link, Step, Window},
+};
+use crate::{
+    destination::{Destination, Failure, FailureKind, Outcome, RecordOutcome},
+    ingest::Ingest,
+};
+
+/// Takes one stream's records to one destination.
+pub struct Delivery {
+    /// The destination's name: what the checkpoint is kept under.
+    pub name: Arc<str>,
+    /// Where the records come from.
+    pub stream: Stream,
+    /// Where records go that the destination will never take.
+    pub dead_letters: Ingest,
+    /// Where all others go.
+    pub destination: Destination,
+    /// How.
+    pub config: Config,
+    /// What it tells about itself.
+    pub stats: Arc<DeliveryStats>,
+    /// Cancelled when it is to stop.
+    pub stop: CancellationToken,
+    /// How long it then waits for requests under way.
+    pub grace: Duration,
+}
+
+type Reading = (Cursor, Result<Vec<Record>, Error>);
+
+struct Loop {
+    name: Arc<str>,
+    stream: Stream,
+    dead_letters: Ingest,
+    destination: Arc<Destination>,
+    stats: Arc<DeliveryStats>,
+    window: Window,
+    started: Instant,
+    began: Began,
+    /// Not here while it is being read with.
+    cursor: Option<Cursor>,
+    reads: JoinSet<Reading>,
+    sends: JoinSet<Outcome>,
+    /// The request that a task of `sends` carries.
+    requests: HashMap<Id, u64>,
+    burials: JoinSet<Result<(), Error>>,
+    /// Whether the newest read, or burial, failed: only the first failure in a row is told.
+    read_failed: bool,
+    burial_failed: bool,
+}
+
+impl Delivery {
+    /// Delivers until it is told to stop.
+    ///
+    /// When it returns, everything that is known to be delivered is behind the checkpoint.
+    ///
+    /// # Errors
+    /// None: whatever fails is tried again.
+    pub async fn run(self) -> anyhow::Result<()> {
+        let commits = Arc::new(Notify::new());
+        self.stream.on_commit({
+            let commits = Arc::clone(&commits);
+            move || commits.notify_one()
+        });
+        let checkpoint = self.stream.checkpoint(&self.name);
+        let mut delivery = Loop {
+            window: Window::new(&self.config, &self.destination.limits(), checkpoint, fastrand::u64(..)),
+            cursor: Some(self.stream.cursor(Start::After(checkpoint))),
+            name: self.name,
+            stream: self.stream,
+            dead_letters: self.dead_letters,
+            destination: Arc::new(self.destination),
+            stats: self.stats,
+            started: Instant::now(),
+            began: Began { at: SystemTime::now() },
+            reads: JoinSet::new(),
+            sends: JoinSet::new(),
+            requests: HashMap::new(),
+            burials: JoinSet::new(),
+            read_failed: false,
+            burial_failed: false,
+        };
+        delivery.run(&commits, &self.stop, self.grace).await;
+        Ok(())
+    }
+}
+
+impl Loop {
+    async fn run(&mut self, commits: &Notify, stop: &CancellationToken, grace: Duration) {
+        let mut give_up = None;
+        loop {
+            let Some(wake) = self.drive() else { return };
+            self.stats.show(&self.window, self.started);
+            let timer = async {
+                match wake {
+                    Some(wake) => sleep_until((self.started + wake).into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let too_late = async {
+                match give_up {
+                    Some(give_up) => sleep_until(give_up).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled(), if give_up.is_none() => {
+                    self.window.stop();
+                    give_up = Some(tokio::time::Instant::now() + grace);
+                }
+                () = too_late => {
+                    let requests = self.sends.len();
+                    // Nobody will know what becomes of them, so they are sent again after the next start.
+                    debug!(destination = %self.name, requests, "gave up requests under way in order to stop");
+                    return;
+                }
+                Some(ended) = self.sends.join_next_with_id() => self.on_sent(ended),
+                Some(ended) = self.reads.join_next() => self.on_read(ended),
+                Some(ended) = self.burials.join_next() => self.on_buried(ended),
+                () = commits.notified() => self.window.on_commit(),
+                () = timer => {}
+            }
+            // What has ended by now is told before the window decides again, so that it sees all of it together.
+            while let Some(ended) = self.sends.try_join_next_with_id() {
+                self.on_sent(ended);
+            }
+        }
+    }
+
+    /// Does what the window says. Returns until when it waits; nothing once it has stopped.
+    fn drive(&mut self) -> Option<Option<Duration>> {
+        loop {
+            match self.window.next(self.started.elapsed()) {
+                Step::Read(limit) => self.read(limit),
+                Step::Send(batch) => self.send(batch),
+                Step::StoreDeadLetters(letters) => self.bury(letters),
+                Step::Save(checkpoint) => self.stream.save_checkpoint(&self.name, checkpoint),
+                Step::Wait(wake) => return Some(wake),
+                Step::Stopped => {
+                    self.stats.show(&self.window, self.started);
+                    return None;
+                }
+            }
+        }
+    }
+
+    fn read(&mut self, limit: ReadLimit) {
+        // It is gone if a read panicked; then it begins again where the window is.
+        let cursor = self.cursor.take();
+        let mut cursor = cursor.unwrap_or_else(|| self.stream.cursor(Start::After(self.window.last_read())));
+        self.reads.spawn_blocking(move || {
+            let read = cursor.read(limit);
+            (cursor, read)
+        });
+    }
+
+    fn on_read(&mut self, ended: Result<Reading, JoinError>) {
+        let now = self.started.elapsed();
+        let error = match ended {
+            Ok((cursor, read)) => {
+                self.cursor = Some(cursor);
+                match read {
+                    Ok(records) => {
+                        self.read_failed = false;
+                        self.window.on_read(records, |record| self.destination.accepts(record), now);
+                        return;
+                    }
+                    Err(error) => error.to_string(),
+                }
+            }
+            Err(panic) => panic.to_string(),
+        };
+        self.window.on_read_failed(now);
+        self.stats.failed(format!("read stream: {error}"));
+        if !std::mem::replace(&mut self.read_failed, true) {
+            warn!(destination = %self.name, stream = self.stream.name(), error, "cannot read; trying again");
+        }
+    }
+
+    fn send(&mut self, batch: Batch) {
+        let destination = Arc::clone(&self.destination);
+        let task = self.sends.spawn(async move { destination.send(&batch.records).await });
+        self.requests.insert(task.id(), batch.id);
+    }
+
+    fn on_sent(&mut self, ended: Result<(Id, Outcome), JoinError>) {
+        let (task, outcome) = match ended {
+            Ok(ended) => ended,
+            Err(panic) => {
+                let message = format!("sending panicked, which is a defect of forebay: {panic}");
+                let kind = FailureKind::EndpointFailed;
+                (panic.id(), Outcome::Failed(Failure { kind, message, retry_after: None }))
+            }
+        };
+        let request = self.requests.remove(&task).expect("every task carries a request");
+        let error = problem(&outcome);
+        let was_up = *self.window.link() == Link::Up;
+        let ended = self.window.on_outcome(request, outcome, self.started.elapsed());
+        if let Some(outage) = ended {
+            self.tell_end(&outage);
+        }
+        let Some(error) = error else { return };
+        if was_up && let Link::Down(down) = self.window.link() {
+            warn!(destination = %self.name, kind = %down.kind, error, "destination does not take records; trying again");
+        }
+        self.stats.failed(error);
+    }
+
+    fn tell_end(&self, outage: &Down) {
+        let lasted = self.started.elapsed().saturating_sub(outage.since);
+        info!(destination = %self.name, ?lasted, attempts = outage.failures, "destination takes records again");
+    }
+
+    fn bury(&mut self, letters: Vec<DeadLetter>) {
+        // A door of its own each time: a batch that is refused is offered again, in the same order.
+        let (door, from, began) = (self.dead_letters.for_connection(), self.stream.clone(), self.began);
+        let [first, ..] = &letters[..] else { return };
+        let (number, reason) = (first.record.sequence_number, first.reason.clone());
+        warn!(
+            destination = %self.name, records = letters.len(), first = %number, reason,
+            dead_letters = self.dead_letters.stream().name(), "records can never be delivered; setting them aside"
+        );
+        self.burials.spawn(async move {
+            let batch = dead_letter::batch(door.batch(), &letters, &from, began)?;
+            door.offer(batch, WhenFull::Refuse).await.durable().await.map(|_| ())
+        });
+    }
+
+    fn on_buried(&mut self, ended: Result<Result<(), Error>, JoinError>) {
+        let outcome = match ended {
+            Ok(outcome) => outcome.map_err(|error| error.to_string()),
+            Err(panic) => Err(panic.to_string()),
+        };
+        let failed = outcome.is_err();
+        self.window.on_dead_letters(!failed, self.started.elapsed());
+        if let Err(error) = outcome {
+            self.stats.failed(format!("store dead letters: {error}"));
+            if !self.burial_failed {
+                warn!(destination = %self.name, error, "cannot store dead letters; trying again");
+            }
+        }
+        self.burial_failed = failed;
+    }
+}
+
+/// What went wrong with a request, if anything did.
+fn problem(outcome: &Outcome) -> Option<String> {
+    match outcome {
+        Outcome::Failed(failure) => Some(failure.to_string()),
+        Outcome::Answered(outcomes) => outcomes.iter().find_map(|outcome| match outcome {
+            RecordOutcome::Accepted => None,
+            RecordOutcome::Throttled(message) => Some(format!("throttled: {message}")),
+            RecordOutcome::Failed(message) => Some(format!("record failed: {message}")),
+            RecordOutcome::Rejected(message) => Some(format!("record rejected: {message}")),
+        }),
+    }
+}

@@ -1,0 +1,135 @@
+//! What a delivery tells about itself, for status and metrics.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Instant, SystemTime},
+};
+
+use super::window::{Counts, Held, Link, Window};
+use crate::destination::FailureKind;
+
+/// A delivery's counters, since the agent's start.
+#[derive(Debug, Default)]
+pub struct DeliveryStats {
+    shown: Mutex<Shown>,
+}
+
+/// What was true when the delivery last had a moment.
+#[derive(Debug, Default)]
+struct Shown {
+    counts: Counts,
+    held: Held,
+    checkpoint: u64,
+    down: Option<Down>,
+    last_error: Option<LastError>,
+}
+
+/// A look at a delivery.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// Records that the destination accepted.
+    pub records: u64,
+    /// Their keys and data in bytes.
+    pub bytes: u64,
+    /// Requests under way.
+    pub in_flight: u64,
+    /// Records read and not finished.
+    pub window_records: u64,
+    /// Their keys and data in bytes.
+    pub window_bytes: u64,
+    /// Whether it is the order per partition key that limits the rate, and neither the link nor the endpoint.
+    pub limited_by_key_order: bool,
+    /// Requests sent.
+    pub requests: u64,
+    /// Requests that failed as a whole, by [`FailureKind::as_str`]. Their records were sent again.
+    pub failed_requests: BTreeMap<&'static str, u64>,
+    /// Records that an answered request said were too much at once.
+    pub throttled_records: u64,
+    /// Records that an answered request said had failed.
+    pub failed_records: u64,
+    /// Records moved to the dead-letter stream.
+    pub dead_letters: u64,
+    /// Relaxed order: records that a failure put behind a later one of their key.
+    pub out_of_order: u64,
+    /// Everything up to this sequence number is done.
+    pub checkpoint: u64,
+    /// Since when the endpoint does not answer as it should, if so.
+    pub down: Option<Down>,
+    /// The newest thing that went wrong.
+    pub last_error: Option<LastError>,
+}
+
+/// An outage.
+#[derive(Debug, Clone)]
+pub struct Down {
+    /// [`FailureKind::as_str`] of the newest failure.
+    pub kind: &'static str,
+    /// Since when.
+    pub since: Instant,
+    /// How often it was tried since.
+    pub attempts: u64,
+    /// When it will be tried again; past while an attempt is under way.
+    pub next_attempt: Instant,
+}
+
+/// Something that went wrong.
+#[derive(Debug, Clone)]
+pub struct LastError {
+    /// When.
+    pub at: SystemTime,
+    /// What, as a sentence fragment.
+    pub message: String,
+}
+
+impl DeliveryStats {
+    /// As it is at the moment.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let shown = self.lock();
+        let Shown { counts, held, checkpoint, down, last_error } = &*shown;
+        let failed = FailureKind::ALL.iter().zip(counts.failed_requests).filter(|(_, count)| *count > 0);
+        Snapshot {
+            records: counts.records,
+            bytes: counts.bytes,
+            in_flight: held.in_flight as u64,
+            window_records: held.records as u64,
+            window_bytes: held.bytes,
+            limited_by_key_order: held.limited_by_key_order,
+            requests: counts.requests,
+            failed_requests: failed.map(|(kind, count)| (kind.as_str(), count)).collect(),
+            throttled_records: counts.throttled_records,
+            failed_records: counts.failed_records,
+            dead_letters: counts.dead_letters,
+            out_of_order: counts.out_of_order,
+            checkpoint: *checkpoint,
+            down: down.clone(),
+            last_error: last_error.clone(),
+        }
+    }
+
+    /// Shows what the window counts; its times are since `started`.
+    pub(super) fn show(&self, window: &Window, started: Instant) {
+        let mut shown = self.lock();
+        shown.counts = window.counts();
+        shown.held = window.held();
+        shown.checkpoint = window.checkpoint().0;
+        shown.down = match window.link() {
+            Link::Up => None,
+            Link::Down(down) => Some(Down {
+                kind: down.kind.as_str(),
+                since: started + down.since,
+                attempts: u64::from(down.failures),
+                next_attempt: started + down.next_probe,
+            }),
+        };
+    }
+
+    pub(super) fn failed(&self, message: String) {
+        self.lock().last_error = Some(LastError { at: SystemTime::now(), message });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shown> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

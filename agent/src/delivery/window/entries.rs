@@ -1,0 +1,115 @@
+//! The records of a window that are not finished, each in a numbered slot. Slots are reused; nothing is searched.
+
+use std::{ops, sync::Arc, time::Duration};
+
+use forebay_log_store::Record;
+
+/// Where an unfinished record is.
+pub(super) type Slot = u32;
+
+/// No slot.
+pub(super) const NONE: Slot = Slot::MAX;
+
+/// An unfinished record and all that the window knows about it.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) record: Arc<Record>,
+    /// How many records were read before it: its place in the order of the stream, without gaps.
+    pub(super) ordinal: u64,
+    /// What it takes of the window, in bytes.
+    pub(super) cost: u64,
+    /// Stands for its partition key.
+    pub(super) key: u64,
+    /// The record behind it with the same key (strict order only).
+    pub(super) next_of_key: Slot,
+    pub(super) state: State,
+    /// Failures of this record alone, in a row.
+    pub(super) failures: u32,
+    /// The number of the first request that was sent after a request with this record had been refused.
+    pub(super) isolated_at: Option<u64>,
+    /// How often the endpoint refused a request that held nothing else.
+    pub(super) refused_alone: u32,
+    /// The number of the first request that was sent after the newest of these refusals.
+    pub(super) refused_before: Option<u64>,
+    pub(super) attempts: u32,
+    pub(super) first_attempt: Option<Duration>,
+    pub(super) last_attempt: Option<Duration>,
+    /// Why it can never be delivered.
+    pub(super) reason: Option<String>,
+}
+
+/// What an unfinished record waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum State {
+    /// An earlier record with its key.
+    Behind,
+    /// A request to leave with.
+    Ready,
+    /// The outcome of its request.
+    InFlight,
+    /// The end of its own backoff.
+    Waiting,
+    /// Its turn as one of a request that failed and is kept together.
+    Suspect,
+    /// Its dead letter to become durable.
+    Dead,
+}
+
+/// All entries of a window.
+#[derive(Debug, Default)]
+pub(super) struct Entries {
+    slots: Vec<Option<Entry>>,
+    free: Vec<Slot>,
+    cost: u64,
+}
+
+impl Entries {
+    pub(super) fn insert(&mut self, entry: Entry) -> Slot {
+        self.cost += entry.cost;
+        match self.free.pop() {
+            Some(slot) => {
+                self.slots[slot as usize] = Some(entry);
+                slot
+            }
+            None => {
+                self.slots.push(Some(entry));
+                Slot::try_from(self.slots.len() - 1).expect("a window is bounded far below 2^32 records")
+            }
+        }
+    }
+
+    pub(super) fn remove(&mut self, slot: Slot) -> Entry {
+        let entry = self.slots[slot as usize].take().expect("a slot is named only while it is taken");
+        self.free.push(slot);
+        self.cost -= entry.cost;
+        entry
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// What all of them take, in bytes.
+    pub(super) fn cost(&self) -> u64 {
+        self.cost
+    }
+
+    #[cfg(test)]
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Slot, &Entry)> {
+        self.slots.iter().enumerate().filter_map(|(slot, entry)| Some((slot as Slot, entry.as_ref()?)))
+    }
+}
+
+impl ops::Index<Slot> for Entries {
+    type Output = Entry;
+
+    fn index(&self, slot: Slot) -> &Entry {
+        self.slots[slot as usize].as_ref().expect("a slot is named only while it is taken")
+    }
+}
+
+impl ops::IndexMut<Slot> for Entries {
+    fn index_mut(&mut self, slot: Slot) -> &mut Entry {
+        self.slots[slot as usize].as_mut().expect("a slot is named only while it is taken")
+    }
+}

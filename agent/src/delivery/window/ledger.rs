@@ -1,0 +1,61 @@
+//! Which of the records read are finished, and from that the checkpoint. Four bytes for each record behind the oldest
+//! unfinished one; the finished ones in front of it are forgotten.
+
+use std::collections::VecDeque;
+
+use forebay_log_store::SequenceNumber;
+
+use super::entries::{Entries, NONE, Slot};
+
+#[derive(Debug)]
+pub(super) struct Ledger {
+    /// For each record since the oldest unfinished one: its slot, or [`NONE`] once it is finished.
+    slots: VecDeque<Slot>,
+    /// Ordinal of the first of them.
+    first: u64,
+    last_read: SequenceNumber,
+}
+
+impl Ledger {
+    /// Everything up to `checkpoint` is finished.
+    pub(super) fn new(checkpoint: SequenceNumber) -> Self {
+        Self { slots: VecDeque::new(), first: 0, last_read: checkpoint }
+    }
+
+    /// The ordinal of the next record.
+    pub(super) fn next(&self) -> u64 {
+        self.first + self.slots.len() as u64
+    }
+
+    pub(super) fn push(&mut self, slot: Slot, sequence_number: SequenceNumber) {
+        assert!(sequence_number > self.last_read, "record {sequence_number} read after {}", self.last_read);
+        self.last_read = sequence_number;
+        self.slots.push_back(slot);
+    }
+
+    pub(super) fn finish(&mut self, ordinal: u64) {
+        let index = usize::try_from(ordinal - self.first).expect("within the window");
+        assert_ne!(std::mem::replace(&mut self.slots[index], NONE), NONE, "finished twice");
+        while self.slots.front() == Some(&NONE) {
+            self.slots.pop_front();
+            self.first += 1;
+        }
+    }
+
+    /// How many records lie between the oldest unfinished one and the newest one read, both included.
+    pub(super) fn span(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(super) fn last_read(&self) -> SequenceNumber {
+        self.last_read
+    }
+
+    /// The number up to which everything is finished.
+    pub(super) fn checkpoint(&self, entries: &Entries) -> SequenceNumber {
+        match self.slots.front() {
+            Some(oldest) => entries[*oldest].record.sequence_number.previous(),
+            None => self.last_read,
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Whether the endpoint answers. While it does not, one probe at a time is sent, and the first success ends the wait.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use super::super::backoff::Backoff;
+use crate::destination::{Failure, FailureKind};
+
+/// The longest wait between two probes of an endpoint that cannot be reached: a backlog is to move within a second of the
+/// link's return, and a probe that finds no link costs next to nothing.
+const UNREACHABLE_BACKOFF_MAX: Duration = Duration::from_millis(750);
+
+/// The longest wait after a request that was found at fault. Records that have not been refused yet go no slower than
+/// this; what was refused waits longer, see `suspects`.
+const INVALID_BACKOFF_MAX: Duration = Duration::from_millis(750);
+
+/// No endpoint can send us away for longer, whatever it answers.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
+
+/// The state of a delivery's link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Link {
+    /// The newest answer was one.
+    Up,
+    /// It was not.
+    Down(Down),
+}
+
+/// An outage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Down {
+    /// When it began.
+    pub(crate) since: Duration,
+    /// Its newest failure.
+    pub(crate) kind: FailureKind,
+    /// When the next probe may leave.
+    pub(crate) next_probe: Duration,
+    /// Probes that failed, and the failure that began it.
+    pub(crate) failures: u32,
+    /// The request that is out to see.
+    pub(crate) probe: Option<u64>,
+}
+
+impl Link {
+    /// The endpoint answered. Returns the outage that this ends.
+    pub(super) fn succeed(&mut self) -> Option<Down> {
+        match std::mem::replace(self, Self::Up) {
+            Self::Up => None,
+            Self::Down(down) => Some(down),
+        }
+    }
+
+    /// Request `id` failed. One that was sent before the outage began tells nothing new.
+    pub(super) fn fail(&mut self, id: u64, failure: &Failure, max: Duration, now: Duration, rng: &mut Rng) {
+        let (since, failures) = match self {
+            Self::Up => (now, 1),
+            Self::Down(down) if down.probe == Some(id) => (down.since, down.failures.saturating_add(1)),
+            Self::Down(_) => return,
+        };
+        let max = match failure.kind {
+            FailureKind::Unreachable => max.min(UNREACHABLE_BACKOFF_MAX),
+            FailureKind::Invalid => max.min(INVALID_BACKOFF_MAX),
+            _ => max,
+        };
+        let asked = failure.retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
+        let wait = Backoff { base: super::BACKOFF_BASE, max }.delay(failures, rng).max(asked);
+        *self = Self::Down(Down { since, kind: failure.kind, next_probe: now + wait, failures, probe: None });
+    }
+
+    pub(super) fn sent(&mut self, id: u64) {
+        if let Self::Down(down) = self {
+            assert_eq!(down.probe, None, "one probe at a time");
+            down.probe = Some(id);
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! The forebay agent: sources, ingest, deliveries, destinations, the local API and the command line.
+//!
+//! Everything lives in this library so that tests reach it; `main.rs` only maps the outcome to an exit code.
+
+pub mod agent;
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod delivery;
+pub mod demo;
+pub mod destination;
+pub mod disk_room;
+pub mod ingest;
+pub mod log_events;
+pub mod logging;
+pub mod service_manager;
+pub mod source;
+pub mod status;
+pub mod supervise;
+pub mod tls;

@@ -1,0 +1,111 @@
+//! The log's events: written to the agent's log with fields, and counted by kind.
+//!
+//! Error is what a person must act upon, because records are gone or not taken; warn is what was unexpected but was dealt
+//! with; info is the good news after either.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+};
+
+use forebay_log_store::Event;
+use tracing::{error, info, warn};
+
+/// Counts what the log told.
+#[derive(Debug, Default)]
+pub struct LogEvents(Mutex<BTreeMap<&'static str, u64>>);
+
+impl LogEvents {
+    /// Writes and counts one event.
+    pub fn on_event(&self, event: &Event) {
+        let kind = tell(event);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(kind).or_default() += 1;
+    }
+
+    /// How many of each kind there were.
+    #[must_use]
+    pub fn counts(&self) -> BTreeMap<String, u64> {
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.iter().map(|(kind, count)| ((*kind).to_owned(), *count)).collect()
+    }
+}
+
+/// Writes an event, and gives its kind.
+fn tell(event: &Event) -> &'static str {
+    match event {
+        Event::CatalogueRebuilt { set_aside, reason } => {
+            let set_aside = set_aside.as_ref().map(|path| path.display().to_string());
+            warn!(reason, set_aside, "the catalogue was rebuilt from the segments");
+            "catalogue-rebuilt"
+        }
+        Event::CatalogueBehind { reason } => {
+            warn!(reason, "the catalogue did not take a change; the next start rebuilds what is missing");
+            "catalogue-behind"
+        }
+        Event::TailTorn { stream, segment, offset, bytes, kept } => {
+            let (segment, kept) = (segment.display(), kept.as_ref().map(|path| path.display().to_string()));
+            warn!(stream, %segment, offset, bytes, kept, "segment ended in an unfinished commit, which was cut off");
+            "tail-torn"
+        }
+        Event::Damaged { stream, segment, offset, what, records } => {
+            let segment = segment.display();
+            let (first, last) = records.as_ref().map(|range| (range.start().0, range.end().0)).unzip();
+            error!(stream, %segment, offset, what, first, last, "segment is damaged; what is around is served");
+            "damaged"
+        }
+        Event::Dropped { stream, reason, records, undelivered } => {
+            let (first, last) = (records.start().0, records.end().0);
+            if *undelivered > 0 {
+                error!(stream, %reason, first, last, undelivered, "records were dropped that had not been delivered");
+                "records-lost"
+            } else {
+                info!(stream, %reason, first, last, "records were dropped");
+                "records-dropped"
+            }
+        }
+        Event::NotRemoved { segment, reason } => {
+            let segment = segment.display();
+            warn!(%segment, reason, "segment could not be removed; the next start tries again");
+            "not-removed"
+        }
+        Event::Full { stream, reason } => {
+            warn!(stream, reason, "stream is full");
+            "full"
+        }
+        Event::RoomAgain { stream } => {
+            info!(stream, "stream has room again");
+            "room-again"
+        }
+        Event::Poisoned { stream, reason } => {
+            error!(stream, reason, "stream takes no records after a disk failure");
+            "poisoned"
+        }
+        Event::Recovered { stream } => {
+            info!(stream, "stream takes records again");
+            "recovered"
+        }
+        Event::ShardCountKept { stream, has, asked } => {
+            warn!(stream, has, asked, "stream keeps its number of shards");
+            "shard-count-kept"
+        }
+        other => {
+            warn!(event = %other, "the log has something to tell");
+            "other"
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_counted_by_kind() {
+        let events = LogEvents::default();
+        for _ in 0..2 {
+            events.on_event(&Event::RoomAgain { stream: "telemetry".into() });
+        }
+        events.on_event(&Event::Full { stream: "telemetry".into(), reason: "quota".into() });
+        assert_eq!(events.counts(), BTreeMap::from([("room-again".into(), 2), ("full".into(), 1)]));
+    }
+}

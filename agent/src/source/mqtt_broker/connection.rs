@@ -1,0 +1,192 @@
+//! One client's connection: the loop around its protocol, and what happens at its end.
+//!
+//! Everything that one read brought goes to the log as one batch; several batches may be on their way to the disk. While
+//! ingest has no room, or too much is on its way, nothing is read: that is the back-pressure. Whatever ends the connection,
+//! what was taken is brought to the log, and only then the client id is given back: a client that comes again finds its
+//! session as it left it, and its records in order.
+
+use std::{io, pin::pin, sync::Arc, time::Duration};
+
+use bytes::BytesMut;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{
+    connect::Will,
+    goodbye::Goodbye,
+    listener::Shared,
+    passage::Passage,
+    protocol::{Protocol, Sink},
+    recorder::Recorder,
+    registry::Lease,
+    wire::Wire,
+};
+
+/// Answers that a client has not read before we read nothing more from it.
+const UNREAD_BYTES_MAX: usize = 64 * 1024;
+
+/// How long a stop, or a goodbye that comes behind acknowledgements, waits for the log.
+/// Less than the share that sources have of the default grace period.
+const LOG_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A client that was let in.
+pub(super) struct Connection {
+    pub(super) shared: Arc<Shared>,
+    pub(super) client_id: Arc<str>,
+    pub(super) protocol: Protocol,
+    pub(super) silence_max: Option<Duration>,
+    pub(super) will: Option<Will>,
+    pub(super) session_expiry_secs: u32,
+    pub(super) lease: Lease,
+}
+
+impl Connection {
+    /// Serves the client until something ends the connection, and everything that it sent has found its end.
+    pub(super) async fn serve(mut self, mut wire: Wire) {
+        let recorder = Recorder::new(Arc::clone(&self.shared), Arc::clone(&self.client_id));
+        let mut passage = Passage::new(Arc::clone(&self.shared), recorder);
+        let goodbye = self.exchange(&mut wire, &mut passage).await;
+        self.shared.told_goodbye(&self.client_id, &goodbye);
+        self.part(wire, &mut passage, &goodbye).await;
+        if goodbye.publishes_will()
+            && let Some(will) = self.will.take()
+        {
+            self.publish(will, &mut passage).await;
+        }
+        let unreleased = self.protocol.session.into_unreleased();
+        let forgotten = self.lease.release(unreleased, self.session_expiry_secs, std::time::Instant::now());
+        if forgotten > 0 {
+            let detail = format_args!("forgot {forgotten} QoS 2 packet ids of the oldest sessions");
+            self.shared.count("qos2-forgotten", &self.client_id, detail);
+        }
+    }
+
+    async fn exchange(&mut self, wire: &mut Wire, passage: &mut Passage) -> Goodbye {
+        let Self { shared, protocol, lease, silence_max, .. } = self;
+        let mut stop = pin!(shared.context.stop.cancelled());
+        let mut taken_over = pin!(lease.taken_over.cancelled());
+        let mut heard = Instant::now();
+        // Without a keep-alive nobody listens to the alarm.
+        let mut alarm = pin!(sleep(silence_max.unwrap_or_default()));
+
+        // What came together with CONNECT.
+        if let Err(goodbye) = take_in(protocol, wire, passage) {
+            return goodbye;
+        }
+        loop {
+            if let Err(error) = wire.write_now() {
+                return Goodbye::Gone(Some(error));
+            }
+            let listening = !passage.is_full();
+            if !listening {
+                // The client may well be talking.
+                heard = Instant::now();
+            }
+            tokio::select! {
+                biased;
+                () = &mut stop => return Goodbye::Stopping,
+                () = &mut taken_over => return Goodbye::TakenOver,
+                progress = passage.progress(&mut protocol.session, &mut wire.out), if passage.is_busy() => {
+                    if let Err(error) = progress {
+                        return Goodbye::NotStored(error.to_string());
+                    }
+                }
+                writable = wire.stream.writable(), if !wire.out.is_empty() => {
+                    if let Err(error) = writable {
+                        return Goodbye::Gone(Some(error));
+                    }
+                }
+                readable = wire.stream.readable(), if listening && wire.out.len() < UNREAD_BYTES_MAX => {
+                    let read = match readable {
+                        Ok(()) => wire.read_now().await,
+                        Err(error) => Err(error),
+                    };
+                    match read {
+                        Ok(()) => heard = Instant::now(),
+                        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Goodbye::Gone(None),
+                        Err(error) => return Goodbye::Gone(Some(error)),
+                    }
+                    if let Err(goodbye) = take_in(protocol, wire, passage) {
+                        return goodbye;
+                    }
+                }
+                () = &mut alarm, if silence_max.is_some() => {
+                    let silent_at = heard + silence_max.unwrap_or_default();
+                    if silent_at <= Instant::now() {
+                        return Goodbye::Silent;
+                    }
+                    alarm.as_mut().reset(silent_at);
+                }
+            }
+        }
+    }
+
+    /// Says goodbye, and brings what was taken to the log.
+    async fn part(&mut self, mut wire: Wire, passage: &mut Passage, goodbye: &Goodbye) {
+        if goodbye.awaits_acknowledgements() {
+            let finish = passage.finish(&mut self.protocol.session, &mut wire.out);
+            if let Ok(Err(error)) = timeout(LOG_PATIENCE, finish).await {
+                self.shared.told_goodbye(&self.client_id, &Goodbye::NotStored(error.to_string()));
+            }
+        }
+        if let Some(reason) = goodbye.reason() {
+            self.protocol.codec.write_disconnect(reason, goodbye.explanation(), &mut wire.out);
+        }
+        let close = async {
+            if !matches!(goodbye, Goodbye::Gone(_)) {
+                wire.close().await;
+            }
+        };
+        tokio::join!(close, self.finish(passage));
+    }
+
+    /// Waits for the outcomes of all that is on its way, but once the agent stops not for long.
+    async fn finish(&mut self, passage: &mut Passage) {
+        let stopped = async {
+            self.shared.context.stop.cancelled().await;
+            sleep(LOG_PATIENCE).await;
+        };
+        let mut nobody = BytesMut::new();
+        tokio::select! {
+            biased;
+            finished = passage.finish(&mut self.protocol.session, &mut nobody) => {
+                if let Err(error) = finished {
+                    self.shared.told_goodbye(&self.client_id, &Goodbye::NotStored(error.to_string()));
+                }
+                return;
+            }
+            () = stopped => {}
+        }
+        let detail = format_args!("stopped while {} of its messages were not stored yet", passage.records());
+        self.shared.count("stopped", &self.client_id, detail);
+    }
+
+    /// Publishes the client's will, unless it comes back before its delay is over.
+    async fn publish(&mut self, will: Will, passage: &mut Passage) {
+        if will.delay_secs > 0 && self.session_expiry_secs > 0 {
+            // The end of the session ends the delay, too.
+            let delay = Duration::from_secs(will.delay_secs.min(self.session_expiry_secs).into());
+            tokio::select! {
+                biased;
+                () = self.lease.taken_over.cancelled() => return,
+                () = self.shared.context.stop.cancelled() => return,
+                () = sleep(delay) => {}
+            }
+        }
+        if let Err(violation) = passage.recorder.store(&will.topic, &will.payload) {
+            self.shared.count(violation.count, &self.client_id, format_args!("its will: {}", violation.message));
+        }
+        if !passage.is_busy() {
+            passage.send(&mut self.protocol.session, &mut BytesMut::new());
+            self.finish(passage).await;
+        }
+    }
+}
+
+/// Takes in what was read: records go off to the log, answers to `wire`.
+fn take_in(protocol: &mut Protocol, wire: &mut Wire, passage: &mut Passage) -> Result<(), Goodbye> {
+    let taken = protocol.advance(&mut wire.buffer, &mut wire.out, &mut passage.recorder);
+    wire.let_go();
+    // Also before a goodbye: what came before it counts.
+    passage.send(&mut protocol.session, &mut wire.out);
+    taken
+}

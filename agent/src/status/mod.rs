@@ -1,0 +1,194 @@
+//! Status: what the agent tells about itself, in one form for `GET /status`, `forebay status` and the metrics.
+//!
+//! Plain data, written and read by serde, so that the command line reads what the agent wrote. Counters are since the
+//! agent's start unless they say otherwise; times are whole milliseconds since 1970 (UTC). Keys may be added, but none is
+//! renamed: scripts read them.
+
+mod metrics;
+mod observer;
+mod rates;
+#[cfg(test)]
+mod samples;
+mod table;
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use metrics::render as render_metrics;
+pub use observer::{ObservedDestination, ObservedSource, Observer};
+pub use rates::{Meter, Totals};
+pub use table::render as render_table;
+
+/// Everything.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Of the program.
+    pub version: String,
+    /// Of the process.
+    pub pid: u32,
+    /// Since the agent's start.
+    pub uptime_seconds: u64,
+    /// Whether the log takes records and every source runs.
+    pub healthy: bool,
+    /// Why not.
+    pub reasons: Vec<String>,
+    /// Where the log is.
+    pub data_dir: PathBuf,
+    /// What the log told that a person should hear, by kind.
+    pub log_events: BTreeMap<String, u64>,
+    /// By name.
+    pub sources: BTreeMap<String, SourceStatus>,
+    /// By name.
+    pub streams: BTreeMap<String, StreamStatus>,
+    /// By name.
+    pub destinations: BTreeMap<String, DestinationStatus>,
+}
+
+/// How much, and how fast at the moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Flow {
+    /// Number of records.
+    pub records: u64,
+    /// Their keys and data.
+    pub bytes: u64,
+    /// Over the last seconds.
+    pub records_per_second: f64,
+    /// Over the last seconds.
+    pub bytes_per_second: f64,
+}
+
+/// One source.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SourceStatus {
+    /// Its type.
+    pub r#type: String,
+    /// Where its records go.
+    pub stream: String,
+    /// What became durable, and was acknowledged.
+    #[serde(flatten)]
+    pub stored: Flow,
+    /// Open now.
+    pub connections: u64,
+    /// What was not taken, or not as it came, by reason.
+    pub refused: BTreeMap<String, u64>,
+    /// The newest.
+    pub last_error: Option<ErrorStatus>,
+}
+
+/// One stream.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct StreamStatus {
+    /// What was committed.
+    #[serde(flatten)]
+    pub committed: Flow,
+    /// Sequence number of the oldest record that is still there.
+    pub oldest: u64,
+    /// Sequence number that the next record will get.
+    pub next: u64,
+    /// On disk.
+    pub disk_bytes: u64,
+    /// The most that it may take of the disk.
+    pub quota_bytes: u64,
+    /// Number of files.
+    pub segments: u64,
+    /// Written to its files.
+    pub written_bytes: u64,
+    /// What wears the flash: `written_bytes` per byte of keys and data.
+    pub written_per_payload_byte: Option<f64>,
+    /// Writes, each with one sync.
+    pub commits: u64,
+    /// By shard id.
+    pub shards: BTreeMap<String, ShardStatus>,
+    /// Records that left by a limit or by damage, since the stream was made.
+    pub dropped: Dropped,
+    /// Those of them that a destination had not got yet.
+    pub lost: Dropped,
+    /// Why it takes no records at the moment, if so.
+    pub stopped: Option<String>,
+}
+
+/// Records by what took them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    /// Older than the stream's retention.
+    pub retention: u64,
+    /// To make room.
+    pub quota: u64,
+    /// Their bytes were damaged.
+    pub damage: u64,
+}
+
+/// One shard.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ShardStatus {
+    /// What was committed.
+    #[serde(flatten)]
+    pub committed: Flow,
+    /// How often a writer was told to wait by the rate limit.
+    pub throttled: u64,
+}
+
+/// One destination, and the delivery to it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct DestinationStatus {
+    /// Its type.
+    pub r#type: String,
+    /// The stream whose records it gets.
+    pub from: String,
+    /// What it took.
+    #[serde(flatten)]
+    pub delivered: Flow,
+    /// Everything up to this sequence number is done.
+    pub checkpoint: u64,
+    /// Records behind the checkpoint.
+    pub backlog_records: u64,
+    /// Their share of the stream's bytes on disk; an estimate.
+    pub backlog_bytes: u64,
+    /// Age of the oldest record behind the checkpoint; 0 when there is none.
+    pub lag_seconds: f64,
+    /// Requests under way.
+    pub in_flight: u64,
+    /// Records held in memory.
+    pub window_records: u64,
+    /// Their keys and data.
+    pub window_bytes: u64,
+    /// Whether keeping the order per partition key is what limits the rate: few keys, and a round trip for each record.
+    pub limited_by_key_order: bool,
+    /// Requests that were sent.
+    pub requests: u64,
+    /// Requests that failed as a whole, by kind.
+    pub failed_requests: BTreeMap<String, u64>,
+    /// Records that the destination sent back because they were too many at once.
+    pub throttled_records: u64,
+    /// Records that the destination sent back for a passing reason of its own.
+    pub failed_records: u64,
+    /// Records that the destination will never take; they are in its dead-letter stream.
+    pub dead_letters: u64,
+    /// Records that came behind later ones of their key; always 0 with strict ordering.
+    pub out_of_order: u64,
+    /// What keeps it from delivering, if something does.
+    pub down: Option<Down>,
+    /// The newest.
+    pub last_error: Option<ErrorStatus>,
+}
+
+/// A destination that cannot be delivered to.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Down {
+    /// `unreachable`, `unauthorised`, `throttled`, ...
+    pub kind: String,
+    /// For how long.
+    pub seconds: u64,
+    /// Attempts since.
+    pub attempts: u64,
+}
+
+/// Something that went wrong.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorStatus {
+    /// When.
+    pub at_ms: u64,
+    /// What.
+    pub message: String,
+}

@@ -1,0 +1,317 @@
+//! The observer: looks at the counters of sources, streams and deliveries, and makes a status of them.
+//!
+//! It changes nothing and slows nobody: counters are read where they lie. Only the age of the oldest undelivered record
+//! has to be read from the log, and is remembered as long as the checkpoint stays.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use forebay_log_store::{
+    DropCounts, ReadLimit, SequenceNumber, ShardIndex, Start, Store, Stream, StreamStats, Timestamp,
+};
+
+use super::{
+    DestinationStatus, Down, Dropped, ErrorStatus, Flow, Meter, ShardStatus, SourceStatus, Status, StreamStatus, Totals,
+};
+use crate::{delivery::DeliveryStats, log_events::LogEvents, source::SourceStats};
+
+/// Looks at everything that the agent runs.
+pub struct Observer {
+    started: Instant,
+    data_dir: PathBuf,
+    store: Arc<Store>,
+    log_events: Arc<LogEvents>,
+    sources: BTreeMap<String, ObservedSource>,
+    streams: BTreeMap<String, Stream>,
+    destinations: BTreeMap<String, ObservedDestination>,
+    meters: Mutex<BTreeMap<Metered, Meter>>,
+    oldest_undelivered: Mutex<BTreeMap<String, OldestUndelivered>>,
+}
+
+/// A source, as far as it is looked at.
+pub struct ObservedSource {
+    /// Its type.
+    pub kind: &'static str,
+    /// Where its records go.
+    pub stream: String,
+    /// What it counts.
+    pub stats: Arc<SourceStats>,
+}
+
+/// A destination, as far as it is looked at.
+pub struct ObservedDestination {
+    /// Its type.
+    pub kind: &'static str,
+    /// The stream whose records it gets.
+    pub from: String,
+    /// What its delivery counts.
+    pub stats: Arc<DeliveryStats>,
+}
+
+/// Whose rate is measured.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Metered {
+    Source(String),
+    Stream(String),
+    Shard(String, ShardIndex),
+    Destination(String),
+}
+
+/// When the first record behind a checkpoint arrived.
+#[derive(Debug, Clone, Copy)]
+struct OldestUndelivered {
+    checkpoint: SequenceNumber,
+    /// Records may also leave by a limit.
+    oldest: SequenceNumber,
+    arrival: Timestamp,
+}
+
+impl Observer {
+    /// An observer of all these.
+    #[must_use]
+    pub fn new(
+        data_dir: PathBuf,
+        store: Arc<Store>,
+        log_events: Arc<LogEvents>,
+        sources: BTreeMap<String, ObservedSource>,
+        streams: BTreeMap<String, Stream>,
+        destinations: BTreeMap<String, ObservedDestination>,
+    ) -> Self {
+        Self {
+            started: Instant::now(),
+            data_dir,
+            store,
+            log_events,
+            sources,
+            streams,
+            destinations,
+            meters: Mutex::default(),
+            oldest_undelivered: Mutex::default(),
+        }
+    }
+
+    /// Notes all counters, for the rates. To be called about once a second.
+    pub fn sample(&self, now: Instant) {
+        let mut meters = lock(&self.meters);
+        let mut sample = |metered, totals| meters.entry(metered).or_default().sample(now, totals);
+        for (name, source) in &self.sources {
+            sample(Metered::Source(name.clone()), source_totals(&source.stats));
+        }
+        for (name, stream) in &self.streams {
+            let stats = stream.stats();
+            let totals = Totals { records: stats.records, bytes: stats.payload_bytes };
+            sample(Metered::Stream(name.clone()), totals);
+            for (shard, stats) in &stats.shards {
+                let totals = Totals { records: stats.records, bytes: stats.payload_bytes };
+                sample(Metered::Shard(name.clone(), *shard), totals);
+            }
+        }
+        for (name, destination) in &self.destinations {
+            let counts = destination.stats.snapshot();
+            sample(Metered::Destination(name.clone()), Totals { records: counts.records, bytes: counts.bytes });
+        }
+    }
+
+    /// Why the agent is not healthy; nothing if it is.
+    #[must_use]
+    pub fn reasons(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if !self.store.is_alive() {
+            reasons.push("the log's committer has ended".to_owned());
+        }
+        for (name, stream) in &self.streams {
+            if let Some(reason) = stream.stats().stopped {
+                reasons.push(format!("stream `{name}` takes no records: {reason}"));
+            }
+        }
+        reasons
+    }
+
+    /// Everything. Blocks: it may read from the disk.
+    #[must_use]
+    pub fn status(&self, now: Instant) -> Status {
+        let reasons = self.reasons();
+        let stats: BTreeMap<_, _> = self.streams.iter().map(|(name, stream)| (name.as_str(), stream.stats())).collect();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_seconds: now.duration_since(self.started).as_secs(),
+            healthy: reasons.is_empty(),
+            reasons,
+            data_dir: self.data_dir.clone(),
+            log_events: self.log_events.counts(),
+            sources: self.sources.iter().map(|(name, source)| (name.clone(), self.source(name, source))).collect(),
+            streams: self
+                .streams
+                .iter()
+                .map(|(name, stream)| (name.clone(), self.stream(name, stream, &stats[name.as_str()])))
+                .collect(),
+            destinations: self
+                .destinations
+                .iter()
+                .map(|(name, destination)| {
+                    (name.clone(), self.destination(name, destination, &stats[destination.from.as_str()]))
+                })
+                .collect(),
+        }
+    }
+
+    fn source(&self, name: &str, source: &ObservedSource) -> SourceStatus {
+        let stats = &source.stats;
+        SourceStatus {
+            r#type: source.kind.to_owned(),
+            stream: source.stream.clone(),
+            stored: self.flow(&Metered::Source(name.to_owned()), source_totals(stats)),
+            connections: stats.connections.load(Relaxed),
+            refused: stats.refusals().into_iter().map(|(reason, count)| (reason.to_owned(), count)).collect(),
+            last_error: stats.last_error().map(|error| error_status(error.at, error.message)),
+        }
+    }
+
+    fn stream(&self, name: &str, stream: &Stream, stats: &StreamStats) -> StreamStatus {
+        let totals = Totals { records: stats.records, bytes: stats.payload_bytes };
+        StreamStatus {
+            committed: self.flow(&Metered::Stream(name.to_owned()), totals),
+            oldest: stats.oldest.0,
+            next: stats.next.0,
+            disk_bytes: stats.disk_bytes,
+            quota_bytes: stream.config().quota,
+            segments: stats.segments as u64,
+            written_bytes: stats.written_bytes,
+            written_per_payload_byte: (stats.payload_bytes > 0)
+                .then(|| stats.written_bytes as f64 / stats.payload_bytes as f64),
+            commits: stats.commits,
+            shards: stats
+                .shards
+                .iter()
+                .map(|(shard, stats)| {
+                    let totals = Totals { records: stats.records, bytes: stats.payload_bytes };
+                    let committed = self.flow(&Metered::Shard(name.to_owned(), *shard), totals);
+                    (shard.to_string(), ShardStatus { committed, throttled: stats.throttled })
+                })
+                .collect(),
+            dropped: stats.dropped.into(),
+            lost: stats.lost.into(),
+            stopped: stats.stopped.clone(),
+        }
+    }
+
+    fn destination(&self, name: &str, destination: &ObservedDestination, stream: &StreamStats) -> DestinationStatus {
+        let checkpoint = stream.checkpoints.get(name).copied().unwrap_or_default();
+        let backlog_records = backlog(checkpoint, stream);
+        let kept = stream.next.0.saturating_sub(stream.oldest.0).max(1);
+        let counts = destination.stats.snapshot();
+        let totals = Totals { records: counts.records, bytes: counts.bytes };
+        DestinationStatus {
+            r#type: destination.kind.to_owned(),
+            from: destination.from.clone(),
+            delivered: self.flow(&Metered::Destination(name.to_owned()), totals),
+            checkpoint: checkpoint.0,
+            backlog_records,
+            backlog_bytes: (stream.disk_bytes as f64 * backlog_records as f64 / kept as f64) as u64,
+            lag_seconds: if backlog_records == 0 { 0.0 } else { self.lag(name, destination, checkpoint, stream) },
+            in_flight: counts.in_flight,
+            window_records: counts.window_records,
+            window_bytes: counts.window_bytes,
+            limited_by_key_order: counts.limited_by_key_order,
+            requests: counts.requests,
+            failed_requests: counts.failed_requests.into_iter().map(|(k, n)| (k.to_owned(), n)).collect(),
+            throttled_records: counts.throttled_records,
+            failed_records: counts.failed_records,
+            dead_letters: counts.dead_letters,
+            out_of_order: counts.out_of_order,
+            down: counts.down.map(|down| Down {
+                kind: down.kind.to_owned(),
+                seconds: down.since.elapsed().as_secs(),
+                attempts: down.attempts,
+            }),
+            last_error: counts.last_error.map(|error| error_status(error.at, error.message)),
+        }
+    }
+
+    /// Age in seconds of the first record behind the checkpoint.
+    fn lag(
+        &self,
+        name: &str,
+        destination: &ObservedDestination,
+        checkpoint: SequenceNumber,
+        stats: &StreamStats,
+    ) -> f64 {
+        let known = lock(&self.oldest_undelivered).get(name).copied();
+        let arrival = match known {
+            Some(known) if known.checkpoint == checkpoint && known.oldest == stats.oldest => known.arrival,
+            _ => {
+                let mut cursor = self.streams[&destination.from].cursor(Start::After(checkpoint));
+                // An unreadable place has been told by the delivery that met it.
+                let read = cursor.read(ReadLimit { records: 1, payload_bytes: 1 }).unwrap_or_default();
+                let Some(record) = read.first() else { return 0.0 };
+                let found = OldestUndelivered { checkpoint, oldest: stats.oldest, arrival: record.arrival };
+                lock(&self.oldest_undelivered).insert(name.to_owned(), found);
+                record.arrival
+            }
+        };
+        // The clock may have been set back since; then nothing is known, and 0 is said.
+        milliseconds(SystemTime::now()).saturating_sub(arrival.0) as f64 / 1000.0
+    }
+
+    fn flow(&self, metered: &Metered, totals: Totals) -> Flow {
+        let (records_per_second, bytes_per_second) =
+            lock(&self.meters).get(metered).map(Meter::per_second).unwrap_or_default();
+        Flow { records: totals.records, bytes: totals.bytes, records_per_second, bytes_per_second }
+    }
+}
+
+impl From<DropCounts> for Dropped {
+    fn from(counts: DropCounts) -> Self {
+        Self { retention: counts.retention, quota: counts.quota, damage: counts.damage }
+    }
+}
+
+/// Records behind a checkpoint that are still there.
+fn backlog(checkpoint: SequenceNumber, stream: &StreamStats) -> u64 {
+    let first = checkpoint.next().max(stream.oldest);
+    stream.next.0.saturating_sub(first.0)
+}
+
+fn source_totals(stats: &SourceStats) -> Totals {
+    Totals { records: stats.records.load(Relaxed), bytes: stats.bytes.load(Relaxed) }
+}
+
+fn error_status(at: SystemTime, message: String) -> ErrorStatus {
+    ErrorStatus { at_ms: milliseconds(at), message }
+}
+
+fn milliseconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // What is kept here are numbers for show; half an update does no harm.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_backlog_is_what_is_behind_the_checkpoint_and_still_there() {
+        let stream = |oldest, next| StreamStats {
+            oldest: SequenceNumber(oldest),
+            next: SequenceNumber(next),
+            ..StreamStats::default()
+        };
+        assert_eq!(backlog(SequenceNumber::ZERO, &stream(1, 1)), 0);
+        assert_eq!(backlog(SequenceNumber::ZERO, &stream(1, 11)), 10);
+        assert_eq!(backlog(SequenceNumber(4), &stream(1, 11)), 6);
+        assert_eq!(backlog(SequenceNumber(10), &stream(1, 11)), 0);
+        // Records 1 to 7 were dropped.
+        assert_eq!(backlog(SequenceNumber(4), &stream(8, 11)), 3);
+        // A checkpoint may be ahead of a log that lost its catalogue and its newest segment.
+        assert_eq!(backlog(SequenceNumber(100), &stream(1, 11)), 0);
+    }
+}

@@ -1,0 +1,86 @@
+//! A status as an agent in some trouble would give it, for the tests of what is made of it.
+
+use std::collections::BTreeMap;
+
+use super::{DestinationStatus, Down, Dropped, ErrorStatus, Flow, ShardStatus, SourceStatus, Status, StreamStatus};
+
+pub(super) fn busy() -> Status {
+    let flow = |records: u64| Flow {
+        records,
+        bytes: records * 1024,
+        records_per_second: 12.34,
+        bytes_per_second: 12.34 * 1024.0,
+    };
+    let error = |message: &str| Some(ErrorStatus { at_ms: 1_790_000_000_000, message: message.into() });
+    Status {
+        version: "0.1.0".into(),
+        pid: 4711,
+        uptime_seconds: 90_061,
+        healthy: false,
+        reasons: vec!["stream `telemetry` takes no records: quota of 1.0 GiB is used up".into()],
+        data_dir: "/var/lib/forebay".into(),
+        log_events: BTreeMap::from([("full".into(), 1)]),
+        sources: BTreeMap::from([(
+            "devices".into(),
+            SourceStatus {
+                r#type: "mqtt-broker".into(),
+                stream: "telemetry".into(),
+                stored: flow(1200),
+                connections: 3,
+                refused: BTreeMap::from([("malformed".into(), 1), ("oversize".into(), 2)]),
+                last_error: error("127.0.0.1:50122: malformed packet"),
+            },
+        )]),
+        streams: BTreeMap::from([
+            (
+                "dead-letter.cloud".into(),
+                StreamStatus { oldest: 1, next: 1, quota_bytes: 64 << 20, ..Default::default() },
+            ),
+            (
+                "telemetry".into(),
+                StreamStatus {
+                    committed: flow(1200),
+                    oldest: 6,
+                    next: 1201,
+                    disk_bytes: 1_300_000,
+                    quota_bytes: 1 << 30,
+                    segments: 2,
+                    written_bytes: 1_351_680,
+                    written_per_payload_byte: Some(1.1),
+                    commits: 31,
+                    shards: BTreeMap::from([
+                        ("shardId-000000000000".into(), ShardStatus { committed: flow(700), throttled: 0 }),
+                        ("shardId-000000000001".into(), ShardStatus { committed: flow(500), throttled: 4 }),
+                    ]),
+                    dropped: Dropped { retention: 0, quota: 5, damage: 0 },
+                    lost: Dropped { retention: 0, quota: 5, damage: 0 },
+                    stopped: Some("quota of 1.0 GiB is used up".into()),
+                },
+            ),
+        ]),
+        destinations: BTreeMap::from([(
+            "cloud".into(),
+            DestinationStatus {
+                r#type: "kinesis".into(),
+                from: "telemetry".into(),
+                delivered: flow(1000),
+                checkpoint: 1000,
+                backlog_records: 200,
+                backlog_bytes: 217_000,
+                lag_seconds: 42.5,
+                in_flight: 1,
+                window_records: 200,
+                window_bytes: 204_800,
+                limited_by_key_order: true,
+                requests: 20,
+                failed_requests: BTreeMap::from([("unreachable".into(), 7)]),
+                throttled_records: 8,
+                failed_records: 0,
+                dead_letters: 1,
+                out_of_order: 0,
+                down: Some(Down { kind: "unreachable".into(), seconds: 40, attempts: 7 }),
+                last_error: error("connection refused"),
+            },
+        )]),
+    }
+}

@@ -1,0 +1,169 @@
+//! TLS as a client: whom we trust and who we are, for whoever connects to something.
+//!
+//! One provider in the whole binary: ring, named here and never taken from the process's default. Files are read when a
+//! connection is made, so that a renewed certificate is used without a restart.
+
+use std::{path::Path, sync::Arc};
+
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::{CryptoProvider, ring},
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+};
+
+use crate::config::Problems;
+
+/// The PEM files that a configuration names.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ClientFiles<'a> {
+    /// Certificates of the authorities to trust; those of the system if there is none.
+    pub ca: Option<&'a Path>,
+    /// Our own certificate, followed by the chain that leads to its authority.
+    pub certificate: Option<&'a Path>,
+    /// Its private key.
+    pub key: Option<&'a Path>,
+}
+
+/// What is wrong with one of the files.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct TlsError {
+    /// The configuration key that names it.
+    pub key: &'static str,
+    /// A sentence fragment, with the path.
+    pub message: String,
+}
+
+impl ClientFiles<'_> {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// The first file that cannot be read, holds nothing of its kind, or does not go with the others.
+    pub fn load(&self) -> Result<Arc<ClientConfig>, TlsError> {
+        let builder = ClientConfig::builder_with_provider(Arc::new(provider()))
+            .with_safe_default_protocol_versions()
+            .expect("ring offers what every supported version of TLS needs")
+            .with_root_certificates(self.roots()?);
+        let config = match (self.certificate, self.key) {
+            (None, None) => builder.with_no_client_auth(),
+            (Some(certificate), Some(key)) => {
+                let chain = certificates("client-cert-file", certificate)?;
+                let key_der = PrivateKeyDer::from_pem_file(key)
+                    .map_err(|error| unreadable("client-key-file", key, "private key", &error))?;
+                builder.with_client_auth_cert(chain, key_der).map_err(|error| TlsError {
+                    key: "client-key-file",
+                    message: format!("{} does not go with {}: {error}", key.display(), certificate.display()),
+                })?
+            }
+            (Some(_), None) => return Err(alone("client-cert-file", "client-key-file")),
+            (None, Some(_)) => return Err(alone("client-key-file", "client-cert-file")),
+        };
+        Ok(Arc::new(config))
+    }
+
+    /// Reads the files to see whether they are right, and notes what is not, under `path`.
+    pub fn validate(&self, path: &str, problems: &mut Problems) {
+        if let Err(error) = self.load() {
+            problems.add(format!("{path}.{}", error.key), error.message);
+        }
+    }
+
+    fn roots(&self) -> Result<RootCertStore, TlsError> {
+        let (found, from) = match self.ca {
+            Some(ca) => (certificates("ca-file", ca)?, ca.display().to_string()),
+            // Broken ones among them are no reason to do without the others.
+            None => (rustls_native_certs::load_native_certs().certs, "the system's certificate store".to_owned()),
+        };
+        let mut roots = RootCertStore::empty();
+        let (usable, _) = roots.add_parsable_certificates(found);
+        if usable == 0 {
+            let message = format!("there is no usable certificate of an authority in {from}");
+            return Err(TlsError { key: "ca-file", message });
+        }
+        Ok(roots)
+    }
+}
+
+fn provider() -> CryptoProvider {
+    ring::default_provider()
+}
+
+fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let certificates = read.map_err(|error| unreadable(key, path, "certificates", &error))?;
+    if certificates.is_empty() {
+        return Err(TlsError { key, message: format!("{} holds no certificate in PEM form", path.display()) });
+    }
+    Ok(certificates)
+}
+
+fn unreadable(key: &'static str, path: &Path, what: &str, error: &rustls::pki_types::pem::Error) -> TlsError {
+    TlsError { key, message: format!("cannot read {what} from {}: {error}", path.display()) }
+}
+
+fn alone(key: &'static str, other: &str) -> TlsError {
+    TlsError { key, message: format!("needs `{other}` with it") }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+
+    /// A self-signed certificate and its key, as files.
+    fn pair(dir: &Path, name: &str) -> (std::path::PathBuf, std::path::PathBuf) {
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+        let certificate = params.self_signed(&key).expect("a certificate");
+        let (cert_path, key_path) = (dir.join(format!("{name}.crt")), dir.join(format!("{name}.key")));
+        fs::write(&cert_path, certificate.pem()).expect("written");
+        fs::write(&key_path, key.serialize_pem()).expect("written");
+        (cert_path, key_path)
+    }
+
+    fn key_of(files: ClientFiles<'_>) -> (&'static str, String) {
+        let error = files.load().expect_err("something is wrong");
+        (error.key, error.message)
+    }
+
+    #[test]
+    fn good_files_are_taken() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (cert, key) = pair(dir.path(), "localhost");
+        ClientFiles { ca: Some(&cert), ..Default::default() }.load().expect("an authority is enough");
+        ClientFiles { ca: Some(&cert), certificate: Some(&cert), key: Some(&key) }.load().expect("with a client");
+    }
+
+    #[test]
+    fn a_wrong_file_is_told_by_key_and_path() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (cert, key) = pair(dir.path(), "localhost");
+        let (_, other_key) = pair(dir.path(), "other");
+        let missing = dir.path().join("missing.pem");
+        let ca = Some(cert.as_path());
+
+        let (at, message) = key_of(ClientFiles { ca: Some(&missing), ..Default::default() });
+        assert!(at == "ca-file" && message.contains("missing.pem"), "{at}: {message}");
+        let (at, message) = key_of(ClientFiles { ca: Some(&key), ..Default::default() });
+        assert!(at == "ca-file" && message.contains("no certificate"), "{at}: {message}");
+        let (at, message) = key_of(ClientFiles { ca, certificate: Some(&cert), key: None });
+        assert!(at == "client-cert-file" && message.contains("client-key-file"), "{at}: {message}");
+        let (at, _) = key_of(ClientFiles { ca, certificate: None, key: Some(&key) });
+        assert_eq!(at, "client-key-file");
+        let (at, message) = key_of(ClientFiles { ca, certificate: Some(&cert), key: Some(&cert) });
+        assert!(at == "client-key-file" && message.contains("localhost.crt"), "{at}: {message}");
+        let (at, message) = key_of(ClientFiles { ca, certificate: Some(&cert), key: Some(&other_key) });
+        assert!(at == "client-key-file" && message.contains("does not go with"), "{at}: {message}");
+    }
+
+    #[test]
+    fn problems_carry_the_key_path() {
+        let mut problems = Problems::default();
+        ClientFiles { ca: Some(Path::new("/nowhere/ca.pem")), ..Default::default() }
+            .validate("sources.a", &mut problems);
+        assert_eq!(problems.list()[0].path, "sources.a.ca-file");
+    }
+}

@@ -1,0 +1,224 @@
+//! The catalogue: an index of the segments, kept in a small key-value store. Never the only place of a record.
+//!
+//! Everything in it can be made again from the segments, so a change that it does not take is told and survived. Nothing
+//! is written to it per record or per commit.
+
+mod kv;
+#[cfg(test)]
+pub(crate) mod memory;
+mod sled;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError, RwLock},
+};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+pub(crate) use self::{
+    kv::{Kv, KvError},
+    sled::open_sled,
+};
+use crate::{clock::Stamp, segment::StreamDefinition, sequence::SequenceNumber, stats::DropTotals};
+
+/// What is known of a segment that takes no more records. Persisted: never change, only add a new kind of key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SealedSegment {
+    /// Its last record; the number before the first if it holds none.
+    pub(crate) last: SequenceNumber,
+    /// Its length in bytes.
+    pub(crate) bytes: u64,
+    /// Time of its newest record.
+    pub(crate) newest: Stamp,
+}
+
+/// The typed view of the key-value store.
+pub(crate) struct Catalogue {
+    /// `None` once it was closed.
+    kv: RwLock<Option<Box<dyn Kv>>>,
+    /// Whether it was empty when it was opened.
+    pub(crate) is_new: bool,
+    /// Why it no longer takes changes, once it has failed.
+    failed: Mutex<Option<String>>,
+}
+
+impl Catalogue {
+    /// Persisted: the version of keys and values.
+    pub(crate) const FORMAT_VERSION: u16 = 1;
+
+    /// Checks the version of an open store, or sets it in an empty one.
+    ///
+    /// # Errors
+    /// The store failed, is of a newer version (`Ok(Err(version))`), or has no version although it holds something.
+    pub(crate) fn new(kv: Box<dyn Kv>) -> Result<Result<Self, u16>, KvError> {
+        let is_new = match kv.get(b"format")? {
+            Some(bytes) => {
+                let version: u16 = decode("format", &bytes)?;
+                if version > Self::FORMAT_VERSION {
+                    return Ok(Err(version));
+                }
+                false
+            }
+            None if kv.scan(b"")?.is_empty() => {
+                kv.put(b"format", &encode(&Self::FORMAT_VERSION))?;
+                true
+            }
+            None => return Err(KvError::new("it has entries but no format version")),
+        };
+        Ok(Ok(Self { kv: RwLock::new(Some(kv)), is_new, failed: Mutex::new(None) }))
+    }
+
+    /// The definitions of all streams.
+    pub(crate) fn streams(&self) -> Result<BTreeMap<String, StreamDefinition>, KvError> {
+        self.section(b"s/")
+    }
+
+    pub(crate) fn put_stream(&self, definition: &StreamDefinition) {
+        self.put(key(b's', &definition.name, None), definition);
+    }
+
+    /// Forgets everything about a stream.
+    pub(crate) fn forget_stream(&self, stream: &str) {
+        self.change(|kv| {
+            for kind in [b'g', b'i', b'c'] {
+                let from = prefix(kind, stream);
+                let mut end = from.clone();
+                *end.last_mut().expect("a prefix ends with a zero") = 1;
+                kv.remove_range(&from, &end)?;
+            }
+            kv.remove(&key(b'd', stream, None))?;
+            kv.remove(&key(b's', stream, None))
+        });
+    }
+
+    /// What is known of a stream's sealed segments, by their first sequence numbers.
+    pub(crate) fn segments(&self, stream: &str) -> Result<BTreeMap<SequenceNumber, SealedSegment>, KvError> {
+        let prefix = prefix(b'g', stream);
+        let entries = self.read(|kv| kv.scan(&prefix))?;
+        entries
+            .iter()
+            .map(|(key, value)| Ok((decode_sequence(key, prefix.len())?, decode("segment", value)?)))
+            .collect()
+    }
+
+    pub(crate) fn put_segment(&self, stream: &str, first: SequenceNumber, segment: &SealedSegment) {
+        self.put(key(b'g', stream, Some(first)), segment);
+    }
+
+    /// Forgets a segment and the index entries before `end`, where the next segment begins.
+    pub(crate) fn forget_segment(&self, stream: &str, first: SequenceNumber, end: SequenceNumber) {
+        self.change(|kv| {
+            kv.remove(&key(b'g', stream, Some(first)))?;
+            kv.remove_range(&key(b'i', stream, Some(first)), &key(b'i', stream, Some(end)))
+        });
+    }
+
+    /// Notes that in the segment that begins at `segment`, the block that begins with `first` lies at `offset`.
+    pub(crate) fn put_index(&self, stream: &str, first: SequenceNumber, segment: SequenceNumber, offset: u64) {
+        self.put(key(b'i', stream, Some(first)), &(segment, offset));
+    }
+
+    /// The last known place of a block at or before `wanted` in this segment.
+    pub(crate) fn place(&self, stream: &str, segment: SequenceNumber, wanted: SequenceNumber) -> Option<u64> {
+        let found = self.read(|kv| kv.last_in(&key(b'i', stream, Some(segment)), &key(b'i', stream, Some(wanted))));
+        // Without an entry, and if the catalogue fails, the segment is read from its start.
+        let (_, value) = found.ok().flatten()?;
+        let (in_segment, offset) = decode::<(SequenceNumber, u64)>("index", &value).ok()?;
+        (in_segment == segment).then_some(offset)
+    }
+
+    /// A stream's checkpoints by consumer.
+    pub(crate) fn checkpoints(&self, stream: &str) -> Result<BTreeMap<String, SequenceNumber>, KvError> {
+        self.section(&prefix(b'c', stream))
+    }
+
+    pub(crate) fn put_checkpoint(&self, stream: &str, consumer: &str, done: SequenceNumber) {
+        let mut key = prefix(b'c', stream);
+        key.extend_from_slice(consumer.as_bytes());
+        self.put(key, &done);
+    }
+
+    /// What a stream has dropped; `None` if nothing was ever noted.
+    pub(crate) fn drops(&self, stream: &str) -> Result<Option<DropTotals>, KvError> {
+        self.read(|kv| kv.get(&key(b'd', stream, None)))?.map(|value| decode("drops", &value)).transpose()
+    }
+
+    pub(crate) fn put_drops(&self, stream: &str, drops: &DropTotals) {
+        self.put(key(b'd', stream, None), drops);
+    }
+
+    /// Makes all changes so far survive a power cut.
+    pub(crate) fn flush(&self) {
+        self.change(|kv| kv.flush());
+    }
+
+    /// Why it takes no more changes, if so.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.failed.lock().expect("held only to read or set it").clone()
+    }
+
+    /// Lets go of the files, whoever still holds a stream of this store: then the directory can be opened again. What is
+    /// asked later fails, which readers of old segments survive.
+    pub(crate) fn close(&self) {
+        *self.kv.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn read<T>(&self, act: impl FnOnce(&dyn Kv) -> Result<T, KvError>) -> Result<T, KvError> {
+        let kv = self.kv.read().unwrap_or_else(PoisonError::into_inner);
+        act(kv.as_deref().ok_or_else(|| KvError::new("it is closed"))?)
+    }
+
+    fn section<T: DeserializeOwned>(&self, prefix: &[u8]) -> Result<BTreeMap<String, T>, KvError> {
+        let entries = self.read(|kv| kv.scan(prefix))?;
+        let named = entries.iter().map(|(key, value)| {
+            let name = str::from_utf8(&key[prefix.len()..]).map_err(|_| KvError::new("a key is not UTF-8"))?;
+            Ok((name.to_owned(), decode(name, value)?))
+        });
+        named.collect()
+    }
+
+    fn put(&self, key: Vec<u8>, value: &impl Serialize) {
+        self.change(|kv| kv.put(&key, &encode(value)));
+    }
+
+    /// After the first failure nothing more is changed: what is there stays a sound earlier state, which recovery knows
+    /// how to bring up to date.
+    fn change(&self, act: impl FnOnce(&dyn Kv) -> Result<(), KvError>) {
+        let mut failed = self.failed.lock().expect("held only to read or set it");
+        if failed.is_none() {
+            *failed = self.read(act).err().map(|error| error.reason);
+        }
+    }
+}
+
+/// `<kind>/<stream>\0`: a stream's name holds neither a slash nor a zero.
+fn prefix(kind: u8, stream: &str) -> Vec<u8> {
+    let mut key = vec![kind, b'/'];
+    key.extend_from_slice(stream.as_bytes());
+    key.push(0);
+    key
+}
+
+#[expect(clippy::big_endian_bytes, reason = "the order of keys is the order of their bytes")]
+fn key(kind: u8, name: &str, sequence: Option<SequenceNumber>) -> Vec<u8> {
+    let mut key = prefix(kind, name);
+    match sequence {
+        Some(sequence) => key.extend_from_slice(&sequence.0.to_be_bytes()),
+        None => _ = key.pop(),
+    }
+    key
+}
+
+#[expect(clippy::big_endian_bytes, reason = "the order of keys is the order of their bytes")]
+fn decode_sequence(key: &[u8], at: usize) -> Result<SequenceNumber, KvError> {
+    let bytes = key.get(at..).and_then(|bytes| bytes.try_into().ok());
+    bytes.map(|bytes| SequenceNumber(u64::from_be_bytes(bytes))).ok_or_else(|| KvError::new("a key has a wrong length"))
+}
+
+fn encode(value: &impl Serialize) -> Vec<u8> {
+    postcard::to_allocvec(value).expect("catalogue values have no unserialisable part")
+}
+
+fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, KvError> {
+    postcard::from_bytes(bytes).map_err(|error| KvError::new(format!("the entry `{what}` is damaged: {error}")))
+}

@@ -1,0 +1,166 @@
+//! The committer: the one thread that writes. It takes what is queued, commits a block per stream, and tells the outcome.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a real thread that waits for a real queue; what it decides gets its time passed in"
+)]
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    batch::Batch,
+    catalogue::Catalogue,
+    error::Error,
+    event::Event,
+    queue::{Entry, Queue, StreamSlot},
+    store::WhenFull,
+    stream::{CommitError, Events, StreamWriter},
+};
+
+/// A block is written when this much waits, company or not; it bounds the memory of a commit and of a read.
+const BLOCK_BYTES: usize = 1 << 20;
+
+/// All writers of a store, in the order of their slots, and what they share.
+pub(crate) struct Writers {
+    pub(crate) streams: Vec<StreamWriter>,
+    pub(crate) catalogue: Arc<Catalogue>,
+    pub(crate) events: Events,
+    pub(crate) told_catalogue: bool,
+}
+
+/// How the thread waits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    pub(crate) commit_delay: Duration,
+    pub(crate) tick: Duration,
+}
+
+impl Writers {
+    /// Commits everything that is queued, as far as there is room.
+    pub(crate) fn commit_queued(&mut self, queue: &Queue) {
+        for slot in 0..self.streams.len() {
+            while self.commit_block(queue, slot) {}
+        }
+    }
+
+    /// Commits one block of one stream; says whether there may be more to do at once.
+    fn commit_block(&mut self, queue: &Queue, slot: StreamSlot) -> bool {
+        let entries = queue.take(slot, BLOCK_BYTES.min(self.streams[slot].block_bytes_max()));
+        if entries.is_empty() {
+            return false;
+        }
+        let writer = &mut self.streams[slot];
+        let batches: Vec<&Batch> = entries.iter().map(|entry| &entry.batch).collect();
+        match writer.commit(&batches) {
+            Ok(appended) => {
+                for (entry, appended) in entries.into_iter().zip(appended) {
+                    (entry.done)(Ok(appended));
+                }
+                true
+            }
+            Err(CommitError::Full(reason)) => {
+                let stream = writer.core().name().to_owned();
+                let (waiting, refused): (Vec<_>, Vec<_>) =
+                    entries.into_iter().partition(|entry| entry.when_full == WhenFull::Wait);
+                for entry in refused {
+                    entry.refuse(Error::Full { stream: stream.clone(), reason: reason.clone() });
+                }
+                queue.put_back(slot, waiting.into_iter());
+                false
+            }
+            Err(CommitError::NeverFits(reason)) => {
+                let stream = writer.core().name().to_owned();
+                for entry in entries {
+                    entry.refuse(Error::Full { stream: stream.clone(), reason: reason.clone() });
+                }
+                true
+            }
+            Err(CommitError::Poisoned(reason)) => {
+                refuse_all(entries, writer.core().name(), &reason);
+                true
+            }
+        }
+    }
+
+    /// What is due once in a while: checkpoints, retention, recovery of poisoned streams.
+    pub(crate) fn tick(&mut self, queue: &Queue) {
+        let mut flush = false;
+        for (slot, writer) in self.streams.iter_mut().enumerate() {
+            if let Some(reason) = writer.recover_if_poisoned() {
+                // What was queued meanwhile may follow something that was refused: taking it would break the order.
+                refuse_all(queue.take(slot, usize::MAX), writer.core().name(), &reason);
+            }
+            flush |= writer.tick();
+        }
+        if flush {
+            self.catalogue.flush();
+        }
+        self.tell_catalogue_failure();
+    }
+
+    /// The last things before the files are closed. What still waits is refused.
+    pub(crate) fn close(&mut self, queue: &Queue) {
+        self.commit_queued(queue);
+        for (slot, writer) in self.streams.iter_mut().enumerate() {
+            for entry in queue.take(slot, usize::MAX) {
+                entry.refuse(Error::Closed);
+            }
+            writer.close();
+        }
+        self.catalogue.flush();
+        self.tell_catalogue_failure();
+        self.streams.clear();
+        self.catalogue.close();
+    }
+
+    fn tell_catalogue_failure(&mut self) {
+        if let Some(reason) = self.catalogue.failure().filter(|_| !self.told_catalogue) {
+            self.told_catalogue = true;
+            (self.events)(Event::CatalogueBehind { reason });
+        }
+    }
+}
+
+fn refuse_all(entries: Vec<Entry>, stream: &str, reason: &str) {
+    for entry in entries {
+        entry.refuse(Error::Poisoned { stream: stream.to_owned(), reason: reason.to_owned() });
+    }
+}
+
+/// The thread's loop; returns when the queue is closed and everything is written.
+pub(crate) fn run(writers: &Mutex<Writers>, queue: &Queue, pace: Pace) {
+    let mut next_tick = Instant::now() + pace.tick;
+    // A panic here would be a bug; sources must then not wait for ever for what never comes.
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        loop {
+            let open = queue.wait(next_tick, pace.commit_delay, BLOCK_BYTES / 2);
+            let mut writers = writers.lock().unwrap_or_else(PoisonError::into_inner);
+            if !open {
+                writers.close(queue);
+                return;
+            }
+            writers.commit_queued(queue);
+            if Instant::now() >= next_tick {
+                writers.tick(queue);
+                // Streams that had no room may have some now.
+                writers.commit_queued(queue);
+                next_tick = Instant::now() + pace.tick;
+            }
+        }
+    }));
+    if outcome.is_err() {
+        queue.close();
+        let mut writers = writers.lock().unwrap_or_else(PoisonError::into_inner);
+        for slot in 0..writers.streams.len() {
+            for entry in queue.take(slot, usize::MAX) {
+                entry.refuse(Error::Closed);
+            }
+        }
+        writers.streams.clear();
+        writers.catalogue.close();
+    }
+}

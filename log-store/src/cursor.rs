@@ -1,0 +1,289 @@
+//! Cursors: reading committed records in order, of a whole stream or of one shard.
+
+use std::{collections::VecDeque, io, sync::Arc};
+
+use bytes::Bytes;
+
+use crate::{
+    clock::Timestamp,
+    error::Error,
+    record::{Encoded, Record},
+    segment::{BlockHeader, BlockKind, Found, SegmentReader, decode_runs, salt},
+    sequence::SequenceNumber,
+    shard::ShardIndex,
+    stream::{Segment, StreamCore},
+};
+
+/// Where a cursor begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// At the oldest record there is.
+    Oldest,
+    /// Behind the newest record there is.
+    Latest,
+    /// At this number, or at the next one that exists.
+    At(SequenceNumber),
+    /// Behind this number.
+    After(SequenceNumber),
+    /// At the first record that arrived at this time or later.
+    AtTime(Timestamp),
+}
+
+/// How much one read returns at the most; at least one record if there is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadLimit {
+    /// Records.
+    pub records: usize,
+    /// Keys and data, in bytes.
+    pub payload_bytes: usize,
+}
+
+/// A place that the disk refuses to read this often is passed over as damaged.
+const READ_TRIES: u32 = 3;
+/// How much is passed over then, before sound blocks are looked for again.
+const UNREADABLE_STEP_BYTES: u64 = 64 << 10;
+
+/// A place in a stream. Independent of other cursors; holds nothing back from retention.
+pub struct Cursor {
+    core: Arc<StreamCore>,
+    shard: Option<ShardIndex>,
+    not_before: Timestamp,
+    /// Everything before it was returned, is in `pending`, or is not wanted.
+    next: SequenceNumber,
+    /// Decoded, but not returned yet.
+    pending: VecDeque<Record>,
+    open: Option<Open>,
+    failures: u32,
+}
+
+/// The segment that the cursor is in.
+struct Open {
+    first: SequenceNumber,
+    reader: SegmentReader,
+    /// Damage met since the last sound block: where and what.
+    damage: Option<(u64, &'static str)>,
+}
+
+impl Cursor {
+    pub(crate) fn new(core: Arc<StreamCore>, shard: Option<ShardIndex>, start: Start) -> Self {
+        let (oldest, next) = core.view(|view| (view.oldest(), view.next));
+        let mut not_before = Timestamp(0);
+        let next = match start {
+            Start::Oldest => oldest,
+            Start::Latest => next,
+            Start::At(at) => at,
+            Start::After(after) => after.next(),
+            Start::AtTime(time) => {
+                not_before = time;
+                // Arrival times never run backwards, so whole segments before the time can be passed over.
+                let first = |view: &crate::stream::View| {
+                    view.segments.iter().find(|segment| segment.newest.wall_ms >= time.0).map(|segment| segment.first)
+                };
+                core.view(first).unwrap_or(next)
+            }
+        };
+        Self { core, shard, not_before, next, pending: VecDeque::new(), open: None, failures: 0 }
+    }
+
+    /// Number of the next record to be read, if it exists already.
+    #[must_use]
+    pub fn position(&self) -> SequenceNumber {
+        self.pending.front().map_or(self.next, |record| record.sequence_number)
+    }
+
+    /// The next records; none when it has reached the end. Never returns what is not durable.
+    ///
+    /// Records that were dropped, and damaged blocks, are passed over: the log has counted and told them. So is what is
+    /// past retention and held by nobody.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; the cursor has not moved. A place that fails again and again is passed over as damaged.
+    pub fn read(&mut self, limit: ReadLimit) -> Result<Vec<Record>, Error> {
+        let mut records = Vec::new();
+        let mut bytes = 0;
+        loop {
+            while let Some(record) = self.pending.front() {
+                bytes += usize::try_from(record.payload_bytes()).unwrap_or(usize::MAX);
+                if !records.is_empty() && (records.len() >= limit.records || bytes > limit.payload_bytes) {
+                    return Ok(records);
+                }
+                records.extend(self.pending.pop_front());
+            }
+            match self.load() {
+                Ok(true) => self.failures = 0,
+                Ok(false) => return Ok(records),
+                // What was read is returned first; the next call meets the error again.
+                Err(_) if !records.is_empty() => return Ok(records),
+                Err(source) => {
+                    let segment = self.open.as_ref().map_or(self.next, |open| open.first);
+                    self.pass_over_unreadable();
+                    return Err(Error::Io { action: "read segment", path: self.core.path_of(segment), source });
+                }
+            }
+        }
+    }
+
+    /// Decodes the next block into `pending`, or moves on; `false` at the end.
+    fn load(&mut self) -> io::Result<bool> {
+        let Some(segment) = self.core.view(|view| view.segment_for(self.next)) else { return Ok(false) };
+        if self.open.as_ref().is_none_or(|open| open.first != segment.first) && !self.enter(segment)? {
+            return Ok(true);
+        }
+        let open = self.open.as_mut().expect("entered");
+        match open.reader.next(segment.bytes)? {
+            Found::End => {
+                let damage = open.damage.take().unwrap_or((segment.bytes, "records are missing"));
+                self.lose(segment.first, damage, segment.end);
+                Ok(true)
+            }
+            Found::Damaged { bytes, what } => {
+                open.damage.get_or_insert((bytes.start, what));
+                Ok(true)
+            }
+            Found::Block { offset, header } => {
+                // A block with later numbers is what a failed commit left; the next segment has those numbers.
+                if header.end() <= self.next || header.kind == BlockKind::Control || header.first >= segment.end {
+                    return Ok(true);
+                }
+                self.read_block(segment, offset, &header)?;
+                Ok(true)
+            }
+        }
+    }
+
+    fn read_block(&mut self, segment: Segment, offset: u64, header: &BlockHeader) -> io::Result<()> {
+        let open = self.open.as_mut().expect("a block was found in it");
+        if let Some(damage) = open.damage.take() {
+            self.lose(segment.first, damage, header.first);
+        } else if header.first > self.next {
+            self.lose(segment.first, (offset, "records are missing"), header.first);
+        }
+        let wanted =
+            self.shard.is_none_or(|shard| header.may_hold(shard)) && header.arrival.wall_ms >= self.not_before.0;
+        if !wanted || self.core.is_past(header.arrival, header.end()) {
+            self.next = header.end();
+            return Ok(());
+        }
+        let open = self.open.as_mut().expect("a block was found in it");
+        let decoded = match open.reader.payload(offset, header) {
+            Ok(Some(payload)) => decode(payload, header, self.next, self.shard, &mut self.pending),
+            Ok(None) => Err("the block's checksum does not match"),
+            Err(error) => {
+                open.reader.go_to(offset);
+                return Err(error);
+            }
+        };
+        match decoded {
+            Ok(()) => self.next = header.end(),
+            Err(what) => {
+                self.pending.clear();
+                self.lose(segment.first, (offset, what), header.end());
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens a segment at or before the wanted record; `false` if it is not there (any more).
+    fn enter(&mut self, segment: Segment) -> io::Result<bool> {
+        // A gap before it: either what lay there was dropped, or a segment is missing.
+        if segment.first > self.next {
+            let dropped = self.core.view(|view| view.oldest()) == segment.first;
+            if !dropped {
+                self.lose(segment.first, (0, "records before this segment are missing"), segment.first);
+            }
+            self.next = segment.first;
+        }
+        let path = self.core.path_of(segment.first);
+        let file = match self.core.around.disk.open_read(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // Dropped between the look at the view and the opening, or taken away from outside.
+                if self.core.view(|view| view.segments.iter().any(|other| other.first == segment.first)) {
+                    self.lose(segment.first, (0, "the file is missing"), segment.end);
+                }
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        };
+        // A damaged header is passed over like any other damage.
+        let start = crate::segment::SegmentHeader::read(file.as_ref(), &path).map_or(0, |header| header.encoded_len());
+        let mut reader = SegmentReader::new(file, salt(self.core.definition.id, segment.first), start);
+        if let Some(place) = self.core.around.catalogue.place(self.core.name(), segment.first, self.next) {
+            reader.go_to(place);
+            // An entry that points into nowhere, or behind the wanted record, is as good as none.
+            let sound =
+                matches!(reader.next(segment.bytes), Ok(Found::Block { header, .. }) if header.first <= self.next);
+            reader.go_to(if sound { place } else { start });
+        }
+        self.open = Some(Open { first: segment.first, reader, damage: None });
+        Ok(true)
+    }
+
+    /// Goes on at `end`, and tells what is lost before it.
+    fn lose(&mut self, segment: SequenceNumber, (offset, what): (u64, &'static str), end: SequenceNumber) {
+        let records = (self.next < end).then(|| self.next..=end.previous());
+        if records.is_some() || offset > 0 {
+            self.core.damaged(segment, offset, what, records);
+        }
+        self.next = self.next.max(end);
+    }
+
+    fn pass_over_unreadable(&mut self) {
+        self.failures += 1;
+        if self.failures >= READ_TRIES
+            && let Some(open) = &mut self.open
+        {
+            self.failures = 0;
+            let offset = open.reader.offset();
+            open.damage.get_or_insert((offset, "the disk does not give these bytes"));
+            open.reader.go_to(offset + UNREADABLE_STEP_BYTES);
+        }
+    }
+}
+
+/// The wanted records of a block.
+pub(crate) fn decode(
+    payload: &[u8],
+    header: &BlockHeader,
+    from: SequenceNumber,
+    shard: Option<ShardIndex>,
+    out: &mut VecDeque<Record>,
+) -> Result<(), &'static str> {
+    let mut next = header.first;
+    for run in decode_runs(payload) {
+        let run = run.ok_or("the block's runs cannot be read")?;
+        let end = next.plus(u64::from(run.records));
+        if end > from && shard.is_none_or(|shard| shard == run.shard) {
+            let mut rest = run.encoded;
+            for _ in 0..run.records {
+                let (encoded, behind) = Encoded::take(rest).map_err(|_| "a record cannot be read")?;
+                rest = behind;
+                if next >= from {
+                    out.push_back(record(encoded, next, run.shard, Timestamp(header.arrival.wall_ms)));
+                }
+                next = next.next();
+            }
+        }
+        next = end;
+    }
+    if next == header.end() { Ok(()) } else { Err("the block does not hold as many records as it says") }
+}
+
+/// Copies, so that one record that is kept does not keep its whole block.
+fn record(encoded: Encoded<'_>, sequence_number: SequenceNumber, shard: ShardIndex, arrival: Timestamp) -> Record {
+    let (partition_key, explicit_hash_key, tags, data) = match encoded {
+        Encoded::Plain { partition_key, data } => (partition_key, None, Vec::new(), data),
+        Encoded::Full { partition_key, explicit_hash_key, tags, data } => {
+            (partition_key, explicit_hash_key, tags, data)
+        }
+    };
+    Record {
+        sequence_number,
+        shard,
+        arrival,
+        partition_key: partition_key.into(),
+        explicit_hash_key,
+        tags,
+        data: Bytes::copy_from_slice(data),
+    }
+}

@@ -1,0 +1,114 @@
+//! What can go wrong, one variant for each thing that a caller does differently.
+
+use std::{io, path::PathBuf};
+
+use crate::{batch::Batch, sequence::SequenceNumber};
+
+/// An error of the log.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The disk refused; the message names the action and the path.
+    #[error("{action} {}: {source}", path.display())]
+    Io {
+        /// Verb and object, such as `open segment`.
+        action: &'static str,
+        /// What it was done to.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another process has the data directory open.
+    #[error("data directory {} is in use by another process", path.display())]
+    InUse {
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// The data was written by a newer version of forebay.
+    #[error("{} has format version {found}, but this program reads up to {known}: use a newer forebay", path.display())]
+    NewerFormat {
+        /// The file.
+        path: PathBuf,
+        /// The version in the file.
+        found: u16,
+        /// The newest version that this program knows.
+        known: u16,
+    },
+    /// Stored bytes are not what was written.
+    #[error("{} is damaged at byte {offset}: {what}", path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// Where, in bytes from the start of the file.
+        offset: u64,
+        /// What does not fit.
+        what: String,
+    },
+    /// A partition key must have 1 to 256 characters.
+    #[error("a partition key has 1 to 256 characters, not {chars}")]
+    BadPartitionKey {
+        /// Its length in characters.
+        chars: usize,
+    },
+    /// The record's data is over the limit.
+    #[error("a record holds at most {max} bytes, not {bytes}")]
+    RecordTooLarge {
+        /// Its size in bytes.
+        bytes: usize,
+        /// The limit in bytes.
+        max: usize,
+    },
+    /// A stream name has 1 to 128 of `a-z A-Z 0-9 _ . -`.
+    #[error("stream name `{name}` must have 1 to 128 characters of a-z A-Z 0-9 _ . - and not begin with a dot")]
+    BadStreamName {
+        /// The name.
+        name: String,
+    },
+    /// There is no room under the stream's quota or on the disk, and the stream's policy is to reject.
+    #[error("stream `{stream}` is full: {reason}")]
+    Full {
+        /// The stream.
+        stream: String,
+        /// Quota or disk, with figures.
+        reason: String,
+    },
+    /// A write or sync failed earlier; the stream takes no records until it has recovered.
+    #[error("stream `{stream}` takes no records after a disk failure: {reason}")]
+    Poisoned {
+        /// The stream.
+        stream: String,
+        /// The failure.
+        reason: String,
+    },
+    /// The store was closed.
+    #[error("the log is closed")]
+    Closed,
+}
+
+/// A batch that was not stored, given back so that it can be offered again.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct Refused {
+    /// Why.
+    pub error: Error,
+    /// The batch, untouched.
+    pub batch: Batch,
+}
+
+/// What a commit did to a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Appended {
+    /// For each shard that the batch touched, in the order of [`Batch::load`].
+    pub runs: Vec<AppendedRun>,
+}
+
+/// Where a batch's records of one shard are: numbered one after the other from `first`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AppendedRun {
+    /// The shard.
+    pub shard: crate::shard::ShardIndex,
+    /// Number of the first of them.
+    pub first: SequenceNumber,
+    /// How many there are.
+    pub records: u32,
+}

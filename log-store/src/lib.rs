@@ -1,0 +1,99 @@
+//! A durable, sharded, append-only record log for small machines.
+//!
+//! It keeps records on a gateway's own disk with the semantics of Kinesis: streams with shards over the hash-key space,
+//! sequence numbers, retention, checkpoints. It is made for SD cards that wear out, power that is cut without warning,
+//! and clocks that are wrong until somebody sets them.
+//!
+//! ```text
+//!  Batch ──► queue ──► committer ──► segment files ──► Cursor ──► Record
+//!                      (one thread,   (the truth)       (any number, whole stream or one shard)
+//!                       one sync per       │
+//!                       group commit)      └──► catalogue (sled: an index, rebuilt when it is lost)
+//! ```
+//!
+//! # What it is not
+//! It is no network service, no database with queries, and no multi-process store: one process opens a data directory,
+//! and knows nothing of MQTT or AWS. It is synchronous; whoever is not bridges with [`Done`] and [`Stream::on_commit`].
+//! It prints nothing: what a person should hear comes as an [`Event`].
+//!
+//! # Promises
+//! 1. A batch whose [`Done`] got [`Appended`] survives a power cut, whole, and is there exactly once.
+//! 2. Records of a shard keep the order in which their batches were appended. Numbers are never used again.
+//! 3. A cursor never sees what is not durable yet.
+//! 4. Nothing is dropped silently: what retention, quota or damage took is counted by reason and told with its range.
+//! 5. Damage costs the blocks it hits and nothing around them. A lost or broken catalogue costs no record.
+//! 6. After a failed write or sync a stream takes no records until it has recovered; a full disk is no such failure.
+//! 7. Memory and the time to open do not grow with the backlog.
+//!
+//! `docs/format.md` has the bytes and what is assumed of the disk.
+//!
+//! # Example
+//! ```
+//! use std::sync::mpsc;
+//!
+//! use forebay_log_store::{
+//!     NewRecord, ReadLimit, Start, Store, StoreConfig, StreamConfig, SystemClock, WhenFull,
+//! };
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! let store = Store::open(StoreConfig::new(dir.path()), SystemClock::new(), |event| eprintln!("{event}"))?;
+//! let stream = store.stream(StreamConfig::new("telemetry"))?;
+//!
+//! // Append, and wait until it is durable.
+//! let mut batch = stream.batch();
+//! batch.push(&NewRecord::new("greenhouse/3", b"21.5"))?;
+//! let (tell, told) = mpsc::channel();
+//! stream.append(batch, WhenFull::Wait, Box::new(move |outcome| tell.send(outcome).expect("awaited below")));
+//! let appended = told.recv()??;
+//!
+//! // Read it back, and say that it is done with.
+//! let mut cursor = stream.cursor(Start::After(stream.checkpoint("cloud")));
+//! let records = cursor.read(ReadLimit { records: 100, payload_bytes: 1 << 20 })?;
+//! assert_eq!(records[0].sequence_number, appended.runs[0].first);
+//! assert_eq!(&records[0].data[..], b"21.5");
+//! stream.save_checkpoint("cloud", records[0].sequence_number);
+//! # Ok(())
+//! # }
+//! ```
+
+// Tests damage files and wait for threads on purpose.
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
+
+mod batch;
+mod catalogue;
+mod clock;
+mod committer;
+mod config;
+mod cursor;
+mod disk;
+mod error;
+mod event;
+mod hash_key;
+pub mod inspect;
+mod queue;
+mod rate;
+#[cfg(test)]
+mod real_tests;
+mod record;
+mod segment;
+mod sequence;
+mod shard;
+#[cfg(test)]
+mod simulation;
+mod stats;
+mod store;
+mod stream;
+
+pub use batch::{Batch, Load};
+pub use clock::{Clock, Now, SystemClock, Timestamp};
+pub use config::{OnFull, RateLimit, StoreConfig, StreamConfig};
+pub use cursor::{Cursor, ReadLimit, Start};
+pub use error::{Appended, AppendedRun, Error, Refused};
+pub use event::{DropReason, Event};
+pub use hash_key::HashKey;
+pub use record::{NewRecord, PARTITION_KEY_CHARS_MAX, RECORD_BYTES_MAX, Record, Tag};
+pub use sequence::SequenceNumber;
+pub use shard::{Shard, ShardIndex, ShardMap};
+pub use stats::{DropCounts, ShardStats, StreamStats};
+pub use store::{Done, Store, Stream, WhenFull};

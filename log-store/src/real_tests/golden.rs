@@ -1,0 +1,166 @@
+//! The golden data directory of format version 1: opened for ever, with and without its catalogue.
+//!
+//! `make_golden` writes it, with every clock fixed; the segments that it writes today must be those of the golden
+//! directory to the byte. After a change of the format the old directory stays as it is, and a new one is made beside it
+//! by running the tests once with `FOREBAY_MAKE_GOLDEN` set to where it shall be.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{ByHand, CONSUMER, Opened, close_in_time, copy_dir, drain, open_in_time, store_config, stream_config};
+use crate::{
+    catalogue::{Catalogue, open_sled},
+    clock::manual::ManualClock,
+    cursor::Start,
+    event::Event,
+    hash_key::HashKey,
+    inspect::verify,
+    record::{NewRecord, Record, Tag},
+    sequence::SequenceNumber,
+    store::Stream,
+};
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/format-v1")
+}
+
+/// Writes a data directory with something of everything, always the same, and what it holds as text.
+fn make_golden(dir: &Path) {
+    let clock = ManualClock::new();
+    let store = ByHand::open(store_config(&dir.join("data")), clock.clone());
+    let telemetry = store.stream(stream_config("telemetry"));
+    let mut letters = stream_config("telemetry.dead-letters");
+    letters.shards = std::num::NonZeroU32::MIN;
+    letters.consumers.clear();
+    let letters = store.stream(letters);
+    let key = |i: u64| format!("plant/{}/temperature", i % 5);
+    let wide = "schlüssel-".repeat(20);
+    for round in 0..13u64 {
+        let plain: Vec<_> =
+            (0..8).map(|i| (key(i), vec![b'a' + (round as u8 + i as u8) % 26; 1500 + 7 * i as usize])).collect();
+        let mut records: Vec<_> = plain.iter().map(|(key, data)| NewRecord::new(key, data)).collect();
+        let explicit = HashKey((round as u128) << 125);
+        records.push(NewRecord { explicit_hash_key: Some(explicit), ..NewRecord::new(&wide, b"") });
+        store.append(&telemetry, &records);
+        let tags = [
+            Tag { name: "reason".into(), value: format!("refused {round} times") },
+            Tag { name: "destination".into(), value: "cloud".into() },
+        ];
+        let all_bytes: Vec<u8> = (0..=255).collect();
+        let letter = NewRecord { tags: &tags[..round as usize % 3], ..NewRecord::new("dead", &all_bytes) };
+        store.append(&letters, &[letter]);
+        telemetry.save_checkpoint(CONSUMER, SequenceNumber(round * 9));
+        telemetry.save_checkpoint("archive", SequenceNumber(round * 3));
+        clock.advance(Duration::from_millis(7001));
+        store.tick();
+    }
+    // Many small blocks at the end.
+    for i in 0..60 {
+        store.append(&telemetry, &[NewRecord::new(&key(i), format!("late {i}").as_bytes())]);
+    }
+    let _ = fs::remove_file(dir.join("data/LOCK"));
+    fs::write(dir.join("expected.txt"), described(&telemetry) + &described(&letters)).expect("written");
+    store.close();
+}
+
+/// One line for each record, and what is known of the stream.
+fn described(stream: &Stream) -> String {
+    let mut text = format!("stream {}\n", stream.name());
+    for shard in stream.shards().shards() {
+        let _ = writeln!(text, "shard {} {} {} {}", shard.index, shard.first, shard.last, shard.open);
+    }
+    for (consumer, done) in stream.stats().checkpoints {
+        let _ = writeln!(text, "checkpoint {consumer} {done}");
+    }
+    for record in drain(stream.cursor(Start::Oldest)) {
+        let Record { sequence_number, shard, arrival, partition_key, explicit_hash_key, tags, data } = record;
+        let hash_key = explicit_hash_key.map_or("-".into(), |key| key.to_string());
+        let tags: Vec<_> = tags.iter().map(|tag| format!("{}={}", tag.name, tag.value)).collect();
+        let start: String = data.iter().take(12).map(|byte| format!("{byte:02x}")).collect();
+        let _ = writeln!(
+            text,
+            "{sequence_number} {shard} {arrival} {partition_key} {hash_key} [{}] {} bytes {start} crc {:08x}",
+            tags.join(", "),
+            data.len(),
+            crc32fast::hash(&data)
+        );
+    }
+    text
+}
+
+/// Opens a copy of the golden directory; says what it holds, and what was told.
+fn opened_copy(catalogue: bool) -> (String, Vec<Event>) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    copy_dir(&golden().join("data"), dir.path());
+    if !catalogue {
+        fs::remove_dir_all(dir.path().join("catalogue")).expect("removed");
+    }
+    let mut letters = stream_config("telemetry.dead-letters");
+    letters.shards = std::num::NonZeroU32::MIN;
+    let opened = open_in_time(store_config(dir.path()), stream_config("telemetry")).expect("opens");
+    let Opened { store, stream, events } = opened;
+    let letters = store.stream(letters).expect("opens");
+    let text = described(&stream) + &described(&letters);
+    close_in_time(store);
+    (text, events)
+}
+
+#[test]
+fn the_golden_directory_reads_as_it_was_written() {
+    if let Ok(to) = std::env::var("FOREBAY_MAKE_GOLDEN") {
+        make_golden(Path::new(&to));
+    }
+    let expected = fs::read_to_string(golden().join("expected.txt")).expect("read");
+    assert!(expected.lines().count() > 115);
+    let (text, events) = opened_copy(true);
+    assert_eq!(text, expected);
+    assert_eq!(events, []);
+    let (text, events) = opened_copy(false);
+    // Checkpoints are those of the last control block, which the clean stop wrote.
+    assert_eq!(text, expected);
+    assert!(matches!(events.as_slice(), [Event::CatalogueRebuilt { set_aside: None, .. }]), "{events:?}");
+    let report = verify(&golden().join("data")).expect("readable");
+    assert!(report.is_sound() && report.streams.iter().all(|stream| stream.findings.is_empty()), "{report:?}");
+    assert_eq!(report.streams.iter().map(|stream| stream.format).collect::<Vec<_>>(), [Some(1), Some(1)]);
+    assert!(report.streams[0].segments > 2 && report.streams[0].control_blocks > 3);
+}
+
+#[test]
+fn what_is_written_today_is_the_golden_format() {
+    let made = tempfile::tempdir().expect("a temporary directory");
+    make_golden(made.path());
+    let segments = |dir: &Path| {
+        let mut found = Vec::new();
+        for stream in ["telemetry", "telemetry.dead-letters"] {
+            for entry in fs::read_dir(dir.join("data/streams").join(stream)).expect("listed") {
+                let path = entry.expect("listed").path();
+                let bytes = fs::read(&path).expect("read");
+                found.push((stream, path.file_name().expect("a file").to_owned(), bytes));
+            }
+        }
+        found.sort();
+        found
+    };
+    let (made_now, golden_ones) = (segments(made.path()), segments(&golden()));
+    for (now, then) in made_now.iter().zip(&golden_ones) {
+        assert_eq!((now.0, &now.1), (then.0, &then.1));
+        assert!(now.2 == then.2, "{}/{} has other bytes", now.0, now.1.display());
+    }
+    assert_eq!(made_now.len(), golden_ones.len());
+    let expected = |dir: &Path| fs::read_to_string(dir.join("expected.txt")).expect("read");
+    assert_eq!(expected(made.path()), expected(&golden()));
+    // sled's files are its own business; what stands in them is ours.
+    let entries = |dir: &Path| {
+        let copy = tempfile::tempdir().expect("a temporary directory");
+        copy_dir(&dir.join("data/catalogue"), copy.path());
+        let kv = open_sled(copy.path()).expect("opens");
+        let entries = kv.scan(b"").expect("readable");
+        assert!(!Catalogue::new(kv).expect("readable").expect("a known version").is_new);
+        entries
+    };
+    assert!(entries(made.path()) == entries(&golden()), "the catalogue has other entries");
+}

@@ -1,0 +1,99 @@
+//! Data directories that cannot be opened, and say why.
+
+use std::fs;
+
+use super::{ByHand, close_in_time, open_in_time, store_config, stream_config};
+use crate::{
+    clock::manual::ManualClock,
+    error::Error,
+    inspect::{dump, verify},
+    record::NewRecord,
+    sequence::SequenceNumber,
+};
+
+#[test]
+fn a_data_directory_in_use_is_refused_and_free_again_after_the_close() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let first = open_in_time(store_config(dir.path()), stream_config("telemetry")).expect("opens");
+    let Err(error) = open_in_time(store_config(dir.path()), stream_config("telemetry")) else { panic!("two at once") };
+    assert!(matches!(&error, Error::InUse { path } if path == dir.path()), "{error}");
+    assert!(error.to_string().contains(&dir.path().display().to_string()), "{error}");
+    // Looking at it needs no lock.
+    assert_eq!(verify(dir.path()).expect("readable").streams.len(), 1);
+    drop(first.stream);
+    close_in_time(first.store);
+    let again = open_in_time(store_config(dir.path()), stream_config("telemetry")).expect("opens again");
+    close_in_time(again.store);
+}
+
+#[test]
+fn a_data_directory_that_cannot_be_made_is_named() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let file = dir.path().join("file");
+    fs::write(&file, b"").expect("written");
+    // Not even root writes into /proc.
+    for refused in [file.join("data"), "/proc/forebay".into()] {
+        let Err(error) = open_in_time(store_config(&refused), stream_config("telemetry")) else { panic!("opened") };
+        assert!(matches!(error, Error::Io { .. }), "{error}");
+        assert!(error.to_string().contains(&refused.display().to_string()), "{error}");
+    }
+}
+
+/// A closed data directory with one record.
+fn small() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store = ByHand::open(store_config(dir.path()), ManualClock::new());
+    let stream = store.stream(stream_config("telemetry"));
+    store.append(&stream, &[NewRecord::new("key", b"data")]);
+    store.close();
+    dir
+}
+
+#[test]
+fn a_newer_segment_is_refused_and_left_alone() {
+    let dir = small();
+    let path = dir.path().join("streams/telemetry/00000000000000000001.seg");
+    let mut bytes = fs::read(&path).expect("read");
+    bytes[4] = 2;
+    fs::write(&path, &bytes).expect("written");
+    for catalogue in [true, false] {
+        if !catalogue {
+            fs::remove_dir_all(dir.path().join("catalogue")).expect("removed");
+        }
+        let Err(error) = open_in_time(store_config(dir.path()), stream_config("telemetry")) else { panic!("opened") };
+        assert!(matches!(&error, Error::NewerFormat { found: 2, known: 1, path: named } if *named == path), "{error}");
+        assert_eq!(fs::read(&path).expect("read"), bytes);
+    }
+    let report = verify(dir.path()).expect("readable");
+    assert!(!report.is_sound() && report.streams[0].findings[0].what.contains("newer"), "{report:?}");
+}
+
+#[test]
+fn a_newer_catalogue_is_refused_and_left_alone() {
+    let dir = small();
+    let db = sled::open(dir.path().join("catalogue")).expect("opens");
+    db.insert("format", &[2]).expect("taken");
+    drop(db);
+    let Err(error) = open_in_time(store_config(dir.path()), stream_config("telemetry")) else { panic!("opened") };
+    assert!(matches!(error, Error::NewerFormat { found: 2, known: 1, .. }), "{error}");
+    assert!(error.to_string().contains("catalogue"), "{error}");
+    let names: Vec<_> =
+        fs::read_dir(dir.path()).expect("listed").map(|entry| entry.expect("listed").file_name()).collect();
+    assert!(!names.iter().any(|name| name.to_string_lossy().contains("broken")), "{names:?}");
+}
+
+#[test]
+fn what_is_no_data_directory_is_named_and_nothing_is_made_there() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    for wrong in [dir.path().to_owned(), dir.path().join("nothing")] {
+        let error = verify(&wrong).expect_err("no data directory");
+        assert!(error.to_string().contains(&format!("{}: it is no data directory", wrong.display())), "{error}");
+        dump(&wrong, "telemetry", SequenceNumber::ZERO, None, |_| panic!("nothing to show"))
+            .expect_err("no data directory");
+    }
+    assert_eq!(fs::read_dir(dir.path()).expect("listed").count(), 0);
+    let small = small();
+    let error = dump(small.path(), "other", SequenceNumber::ZERO, None, |_| panic!("nothing to show"));
+    let error = error.expect_err("no such stream").to_string();
+    assert!(error.contains("streams/other") && error.contains("no such stream"), "{error}");
+}

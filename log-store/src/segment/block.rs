@@ -1,0 +1,295 @@
+//! Blocks: what one group commit wrote. The unit of checksum, compression and index.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::header::{u32_at, u64_at};
+use crate::{clock::Stamp, sequence::SequenceNumber, shard::ShardIndex, stats::DropTotals};
+
+/// `FBLK`, the first four bytes of a block.
+pub(super) const MAGIC: [u8; 4] = *b"FBLK";
+/// Length of a block's header.
+pub(crate) const BLOCK_HEADER_BYTES: usize = 64;
+/// No block is longer: one batch of the largest record is well below. More is damage.
+pub(crate) const PAYLOAD_BYTES_MAX: u32 = 64 << 20;
+
+/// What a block holds. Persisted: never renumber.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BlockKind {
+    /// Runs of records.
+    Records = 1,
+    /// A [`Control`].
+    Control = 2,
+}
+
+/// How a block's payload is compressed. Persisted: never renumber.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Codec {
+    /// Not at all.
+    None = 0,
+}
+
+/// A decoded block header.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BlockHeader {
+    pub(crate) kind: BlockKind,
+    pub(crate) codec: Codec,
+    /// Bytes of payload on disk.
+    pub(crate) stored_bytes: u32,
+    /// Bytes of payload once decompressed.
+    pub(crate) raw_bytes: u32,
+    /// Number of its first record; of a control block, of the next record.
+    pub(crate) first: SequenceNumber,
+    /// How many records it holds.
+    pub(crate) records: u32,
+    /// When its records arrived.
+    pub(crate) arrival: Stamp,
+    /// Bit `i % 64` is set if it holds records of shard `i`.
+    pub(crate) shard_bits: u64,
+    pub(super) payload_crc: u32,
+}
+
+impl BlockHeader {
+    /// Number behind its last record.
+    pub(crate) fn end(&self) -> SequenceNumber {
+        SequenceNumber(self.first.0.saturating_add(u64::from(self.records)))
+    }
+
+    /// Header and payload on disk.
+    pub(crate) fn total_bytes(&self) -> u64 {
+        BLOCK_HEADER_BYTES as u64 + u64::from(self.stored_bytes)
+    }
+
+    /// Whether it may hold records of this shard.
+    pub(crate) fn may_hold(&self, shard: ShardIndex) -> bool {
+        self.shard_bits & shard_bit(shard) != 0
+    }
+
+    fn encode(&self, salt: u32) -> [u8; BLOCK_HEADER_BYTES] {
+        let mut out = [0; BLOCK_HEADER_BYTES];
+        out[..4].copy_from_slice(&MAGIC);
+        out[4] = self.kind as u8;
+        out[5] = self.codec as u8;
+        out[8..12].copy_from_slice(&self.stored_bytes.to_le_bytes());
+        out[12..16].copy_from_slice(&self.raw_bytes.to_le_bytes());
+        out[16..24].copy_from_slice(&self.first.0.to_le_bytes());
+        out[24..28].copy_from_slice(&self.records.to_le_bytes());
+        out[28..32].copy_from_slice(&self.arrival.boot.to_le_bytes());
+        out[32..40].copy_from_slice(&self.arrival.wall_ms.to_le_bytes());
+        out[40..48].copy_from_slice(&self.arrival.since_boot_ms.to_le_bytes());
+        out[48..56].copy_from_slice(&self.shard_bits.to_le_bytes());
+        out[56..60].copy_from_slice(&self.payload_crc.to_le_bytes());
+        let crc = salted_crc(salt, &out[..60]);
+        out[60..].copy_from_slice(&crc.to_le_bytes());
+        out
+    }
+
+    /// Decodes a header of the segment that `salt` belongs to.
+    ///
+    /// # Errors
+    /// What does not fit.
+    pub(crate) fn decode(bytes: &[u8; BLOCK_HEADER_BYTES], salt: u32) -> Result<Self, &'static str> {
+        if bytes[..4] != MAGIC {
+            return Err("no block begins here");
+        }
+        if salted_crc(salt, &bytes[..60]) != u32_at(bytes, 60) {
+            return Err("the block header's checksum does not match");
+        }
+        let kind = match bytes[4] {
+            1 => BlockKind::Records,
+            2 => BlockKind::Control,
+            _ => return Err("the block is of an unknown kind"),
+        };
+        let codec = match bytes[5] {
+            0 => Codec::None,
+            _ => return Err("the block is compressed in an unknown way"),
+        };
+        let header = Self {
+            kind,
+            codec,
+            stored_bytes: u32_at(bytes, 8),
+            raw_bytes: u32_at(bytes, 12),
+            first: SequenceNumber(u64_at(bytes, 16)),
+            records: u32_at(bytes, 24),
+            arrival: Stamp { boot: u32_at(bytes, 28), wall_ms: u64_at(bytes, 32), since_boot_ms: u64_at(bytes, 40) },
+            shard_bits: u64_at(bytes, 48),
+            payload_crc: u32_at(bytes, 56),
+        };
+        if header.stored_bytes > PAYLOAD_BYTES_MAX || header.raw_bytes > PAYLOAD_BYTES_MAX {
+            return Err("the block's length is impossible");
+        }
+        Ok(header)
+    }
+
+    /// Whether `payload` is what was written.
+    pub(crate) fn fits(&self, payload: &[u8], salt: u32) -> bool {
+        payload.len() == self.stored_bytes as usize && salted_crc(salt, payload) == self.payload_crc
+    }
+}
+
+/// What a control block holds: what would be lost with the catalogue. Persisted: only add at the end, with a new kind.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Control {
+    pub(crate) checkpoints: BTreeMap<String, SequenceNumber>,
+    pub(crate) totals: DropTotals,
+}
+
+/// What stands before a run's records.
+#[derive(Serialize, Deserialize)]
+struct RunHeader {
+    shard: ShardIndex,
+    records: u32,
+    bytes: u32,
+}
+
+/// A block's records of one shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DecodedRun<'a> {
+    pub(crate) shard: ShardIndex,
+    pub(crate) records: u32,
+    pub(crate) encoded: &'a [u8],
+}
+
+/// Leaves room for a block's header at the end of `out` and returns where.
+pub(crate) fn start_block(out: &mut Vec<u8>) -> usize {
+    let at = out.len();
+    out.resize(at + BLOCK_HEADER_BYTES, 0);
+    at
+}
+
+/// Appends one shard's records, which come in parts, to a block's payload; returns the shard's bit.
+pub(crate) fn write_run<'a>(
+    out: &mut Vec<u8>,
+    shard: ShardIndex,
+    records: u32,
+    parts: impl Iterator<Item = &'a [u8]> + Clone,
+) -> u64 {
+    let bytes = parts.clone().map(<[u8]>::len).sum::<usize>();
+    let header =
+        RunHeader { shard, records, bytes: u32::try_from(bytes).expect("a block stays below PAYLOAD_BYTES_MAX") };
+    *out = postcard::to_extend(&header, std::mem::take(out)).expect("a Vec takes any number of bytes");
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+    shard_bit(shard)
+}
+
+/// Fills in the header of the block that [`start_block`] began at `at`; the payload is everything behind it.
+///
+/// The header's lengths and checksum are set here.
+pub(crate) fn finish_block(out: &mut [u8], at: usize, mut header: BlockHeader, salt: u32) {
+    let payload = &out[at + BLOCK_HEADER_BYTES..];
+    header.stored_bytes = u32::try_from(payload.len()).expect("a block stays below PAYLOAD_BYTES_MAX");
+    header.raw_bytes = header.stored_bytes;
+    header.payload_crc = salted_crc(salt, payload);
+    out[at..at + BLOCK_HEADER_BYTES].copy_from_slice(&header.encode(salt));
+}
+
+impl BlockHeader {
+    /// A header for [`finish_block`], which sets what depends on the payload.
+    pub(crate) fn new(kind: BlockKind, first: SequenceNumber, records: u32, arrival: Stamp) -> Self {
+        Self {
+            kind,
+            codec: Codec::None,
+            stored_bytes: 0,
+            raw_bytes: 0,
+            first,
+            records,
+            arrival,
+            shard_bits: 0,
+            payload_crc: 0,
+        }
+    }
+}
+
+/// The runs of a records block's payload; `None` stands for bytes that are not a run, and ends it.
+pub(crate) fn decode_runs(payload: &[u8]) -> impl Iterator<Item = Option<DecodedRun<'_>>> {
+    let mut rest = payload;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let run = postcard::take_from_bytes::<RunHeader>(rest).ok().and_then(|(header, behind)| {
+            let (encoded, behind) = behind.split_at_checked(header.bytes as usize)?;
+            rest = behind;
+            Some(DecodedRun { shard: header.shard, records: header.records, encoded })
+        });
+        if run.is_none() {
+            rest = &[];
+        }
+        Some(run)
+    })
+}
+
+fn shard_bit(shard: ShardIndex) -> u64 {
+    1 << (shard.0 % 64)
+}
+
+fn salted_crc(salt: u32, bytes: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new_with_initial(salt);
+    crc.update(bytes);
+    crc.finalize()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn block(salt: u32) -> Vec<u8> {
+        let mut out = b"before".to_vec();
+        let at = start_block(&mut out);
+        let bits = write_run(&mut out, ShardIndex(1), 2, [b"ab".as_slice(), b"cde"].into_iter())
+            | write_run(&mut out, ShardIndex(65), 1, std::iter::once(b"f".as_slice()));
+        let mut header = BlockHeader::new(BlockKind::Records, SequenceNumber(10), 3, Stamp::default());
+        header.shard_bits = bits;
+        finish_block(&mut out, at, header, salt);
+        out.split_off(at)
+    }
+
+    fn decode(bytes: &[u8], salt: u32) -> Result<BlockHeader, &'static str> {
+        BlockHeader::decode(bytes[..BLOCK_HEADER_BYTES].try_into().expect("64 bytes"), salt)
+    }
+
+    #[test]
+    fn a_block_reads_back() {
+        let bytes = block(5);
+        let header = decode(&bytes, 5).expect("sound");
+        let payload = &bytes[BLOCK_HEADER_BYTES..];
+        assert!(header.fits(payload, 5));
+        assert_eq!(
+            (header.first, header.end(), header.total_bytes()),
+            (SequenceNumber(10), SequenceNumber(13), bytes.len() as u64)
+        );
+        assert!(header.may_hold(ShardIndex(1)) && !header.may_hold(ShardIndex(2)));
+        let runs: Vec<_> = decode_runs(payload).map(|run| run.expect("sound")).collect();
+        assert_eq!(runs[0], DecodedRun { shard: ShardIndex(1), records: 2, encoded: b"abcde" });
+        assert_eq!(runs[1], DecodedRun { shard: ShardIndex(65), records: 1, encoded: b"f" });
+    }
+
+    #[test]
+    fn a_block_of_another_segment_is_refused() {
+        assert!(decode(&block(5), 6).is_err());
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let sound = block(5);
+        for bit in 0..sound.len() * 8 {
+            let mut bytes = sound.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let noticed = decode(&bytes, 5).map_or(true, |header| !header.fits(&bytes[BLOCK_HEADER_BYTES..], 5));
+            assert!(noticed, "bit {bit}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_as_runs_end_without_a_panic(payload: Vec<u8>) {
+            let runs: Vec<_> = decode_runs(&payload).collect();
+            prop_assert!(runs.iter().rev().skip(1).all(Option::is_some));
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The segment header: makes a segment understandable without the catalogue.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{clock::Stamp, disk::DiskFile, error::Error, sequence::SequenceNumber, shard::ShardMap};
+
+/// `FBSG`, the first four bytes of a segment.
+const MAGIC: [u8; 4] = *b"FBSG";
+/// Persisted: the version of everything in a segment, blocks and records included.
+pub(crate) const FORMAT_VERSION: u16 = 1;
+/// Length of the part before the stream definition.
+const FIXED_BYTES: usize = 56;
+/// A definition of 10,000 shards takes some 400 KiB; more is damage.
+const DEFINITION_BYTES_MAX: u32 = 4 << 20;
+
+/// What must be known of a stream to read its segments.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StreamDefinition {
+    /// Tells this stream from an earlier or other one of the same name.
+    pub(crate) id: u64,
+    pub(crate) name: String,
+    pub(crate) shards: ShardMap,
+    pub(crate) retention_ms: u64,
+}
+
+impl StreamDefinition {
+    /// What a stream is by its segments' headers, newest first: one that was copied here from elsewhere must not cost
+    /// all others, so the most decide whose life it is, and the newest of those what it is now.
+    pub(crate) fn agreed(name: &str, headers: impl Iterator<Item = (SequenceNumber, SegmentHeader)>) -> Option<Self> {
+        let mut lives: Vec<(usize, Self)> = Vec::new();
+        for (first, header) in headers {
+            if header.first != first || header.definition.name != name {
+                continue;
+            }
+            match lives.iter_mut().find(|(_, life)| life.id == header.definition.id) {
+                Some((segments, _)) => *segments += 1,
+                None => lives.push((1, header.definition)),
+            }
+        }
+        // Of equals the newest, which `max_by_key` takes when it comes last.
+        lives.into_iter().rev().max_by_key(|(segments, _)| *segments).map(|(_, life)| life)
+    }
+}
+
+/// A decoded segment header.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SegmentHeader {
+    /// Number of the first record that this segment holds or will hold.
+    pub(crate) first: SequenceNumber,
+    /// When it was made.
+    pub(crate) created: Stamp,
+    pub(crate) definition: StreamDefinition,
+}
+
+impl SegmentHeader {
+    /// The header's bytes.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let definition = postcard::to_allocvec(&self.definition).expect("a definition has no unserialisable part");
+        let definition_len = u32::try_from(definition.len()).expect("a definition is far below 4 GiB");
+        let mut out = Vec::with_capacity(FIXED_BYTES + definition.len());
+        out.extend_from_slice(&MAGIC);
+        out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        out.extend_from_slice(&0u16.to_le_bytes());
+        out.extend_from_slice(&definition_len.to_le_bytes());
+        out.extend_from_slice(&self.created.boot.to_le_bytes());
+        out.extend_from_slice(&self.first.0.to_le_bytes());
+        out.extend_from_slice(&self.created.wall_ms.to_le_bytes());
+        out.extend_from_slice(&self.created.since_boot_ms.to_le_bytes());
+        out.extend_from_slice(&self.definition.id.to_le_bytes());
+        out.extend_from_slice(&0u32.to_le_bytes());
+        // The CRC covers everything before it and the definition behind it.
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(&out);
+        crc.update(&definition);
+        out.extend_from_slice(&crc.finalize().to_le_bytes());
+        out.extend_from_slice(&definition);
+        out
+    }
+
+    /// Length of [`SegmentHeader::encode`] in bytes: where the first block begins.
+    pub(crate) fn encoded_len(&self) -> u64 {
+        self.encode().len() as u64
+    }
+
+    /// Reads the header of an open segment. `path` is for messages.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`], [`Error::NewerFormat`], [`Error::Io`].
+    pub(crate) fn read(file: &dyn DiskFile, path: &Path) -> Result<Self, Error> {
+        let io = |source| Error::Io { action: "read segment header", path: path.into(), source };
+        let corrupt = |what: &str| Error::Corrupt { path: path.into(), offset: 0, what: what.into() };
+        let mut fixed = [0; FIXED_BYTES];
+        if file.read_at(0, &mut fixed).map_err(io)? < FIXED_BYTES {
+            return Err(corrupt("the file is shorter than a segment header"));
+        }
+        if fixed[..4] != MAGIC {
+            return Err(corrupt("it does not begin as a segment"));
+        }
+        let version = u16::from_le_bytes([fixed[4], fixed[5]]);
+        let definition_len = u32_at(&fixed, 8);
+        if version > FORMAT_VERSION {
+            return Err(Error::NewerFormat { path: path.into(), found: version, known: FORMAT_VERSION });
+        }
+        if definition_len > DEFINITION_BYTES_MAX {
+            return Err(corrupt("the header's length is impossible"));
+        }
+        let mut definition = vec![0; definition_len as usize];
+        if file.read_at(FIXED_BYTES as u64, &mut definition).map_err(io)? < definition.len() {
+            return Err(corrupt("the file ends within its header"));
+        }
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(&fixed[..FIXED_BYTES - 4]);
+        crc.update(&definition);
+        if crc.finalize() != u32_at(&fixed, FIXED_BYTES - 4) {
+            return Err(corrupt("the header's checksum does not match"));
+        }
+        let definition: StreamDefinition =
+            postcard::from_bytes(&definition).map_err(|error| corrupt(&format!("the stream definition: {error}")))?;
+        if !definition.shards.is_complete() || definition.id != u64_at(&fixed, 40) {
+            return Err(corrupt("the stream definition contradicts itself"));
+        }
+        Ok(Self {
+            first: SequenceNumber(u64_at(&fixed, 16)),
+            created: Stamp { boot: u32_at(&fixed, 12), wall_ms: u64_at(&fixed, 24), since_boot_ms: u64_at(&fixed, 32) },
+            definition,
+        })
+    }
+}
+
+/// What the checksums of a segment's blocks begin with, so that a block of another segment is never taken for its own.
+pub(crate) fn salt(stream_id: u64, first: SequenceNumber) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&stream_id.to_le_bytes());
+    crc.update(&first.0.to_le_bytes());
+    crc.finalize()
+}
+
+/// The name of the segment that begins at `first`.
+pub(crate) fn file_name(first: SequenceNumber) -> String {
+    format!("{:020}.seg", first.0)
+}
+
+/// The first sequence number in a segment's name; `None` if it is not a segment's name.
+pub(crate) fn parse_file_name(name: &str) -> Option<SequenceNumber> {
+    let digits = name.strip_suffix(".seg")?;
+    (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit()))
+        .then(|| digits.parse().ok().map(SequenceNumber))?
+}
+
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+}
+
+pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+    use crate::disk::{Disk, sim::SimDisk};
+
+    fn header() -> SegmentHeader {
+        SegmentHeader {
+            first: SequenceNumber(42),
+            created: Stamp { boot: 3, since_boot_ms: 5, wall_ms: 1_700_000_000_000 },
+            definition: StreamDefinition {
+                id: 7,
+                name: "telemetry".into(),
+                shards: ShardMap::uniform(NonZeroU32::new(3).expect("not zero")),
+                retention_ms: 86_400_000,
+            },
+        }
+    }
+
+    fn read(bytes: &[u8]) -> Result<SegmentHeader, Error> {
+        let disk = SimDisk::new(0);
+        disk.create_dir(Path::new("/d")).expect("mkdir");
+        let file = disk.create(Path::new("/d/f")).expect("create");
+        file.write_at(0, bytes).expect("write");
+        SegmentHeader::read(file.as_ref(), Path::new("/d/f"))
+    }
+
+    #[test]
+    fn a_header_reads_back() {
+        assert_eq!(read(&header().encode()).expect("sound"), header());
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let sound = header().encode();
+        for bit in 0..sound.len() * 8 {
+            let mut bytes = sound.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(read(&bytes).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn every_cut_is_noticed() {
+        let sound = header().encode();
+        for len in 0..sound.len() {
+            assert!(matches!(read(&sound[..len]), Err(Error::Corrupt { .. })), "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn a_newer_version_is_named_as_such() {
+        let mut bytes = header().encode();
+        bytes[4] = 2;
+        assert!(matches!(read(&bytes), Err(Error::NewerFormat { found: 2, known: 1, .. })));
+    }
+
+    #[test]
+    fn only_segment_names_are_segment_names() {
+        assert_eq!(parse_file_name(&file_name(SequenceNumber(12))), Some(SequenceNumber(12)));
+        for name in [
+            "12.seg",
+            "00000000000000000012.torn",
+            "000000000000000000x2.seg",
+            "99999999999999999999.seg",
+            "+0000000000000000012.seg",
+        ] {
+            assert_eq!(parse_file_name(name), None, "{name}");
+        }
+    }
+}

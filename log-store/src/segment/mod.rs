@@ -1,0 +1,13 @@
+//! Segments: the files that hold the records. A header that says whose they are, then blocks.
+//!
+//! The byte layout is specified in `docs/format.md`. Everything on disk is little-endian.
+
+mod block;
+mod header;
+mod reader;
+
+pub(crate) use block::{
+    BLOCK_HEADER_BYTES, BlockHeader, BlockKind, Control, decode_runs, finish_block, start_block, write_run,
+};
+pub(crate) use header::{FORMAT_VERSION, SegmentHeader, StreamDefinition, file_name, parse_file_name, salt};
+pub(crate) use reader::{Found, SegmentReader};

@@ -1,0 +1,90 @@
+//! A power cut at every single operation of a workload with rolls, retention and checkpoints, with and without its catalogue.
+
+use std::time::Duration;
+
+use super::{CatalogueFound, Simulation};
+use crate::{disk::sim::Fault, sequence::SequenceNumber};
+
+/// Rolls several times, drops by retention, moves checkpoints, and goes idle. Stops at the first refusal.
+fn workload(sim: &mut Simulation) {
+    if sim.open().is_err() {
+        return;
+    }
+    for round in 1..=12u64 {
+        for size in [10, 9000, 300, 12_000] {
+            if sim.append(5, size).is_err() {
+                return;
+            }
+        }
+        sim.save_checkpoint(SequenceNumber(round * 15));
+        sim.clock.advance(Duration::from_secs(150));
+        sim.tick();
+    }
+    sim.save_checkpoint(sim.newest());
+    sim.clock.advance(Duration::from_secs(5000));
+    sim.tick();
+    let _ = sim.append(1, 10);
+    sim.close();
+}
+
+fn operations_of_workload() -> u64 {
+    let mut sim = Simulation::new(0);
+    workload(&mut sim);
+    let (operations, segments) = (sim.disk.operations(), sim.segments().len());
+    assert!(
+        sim.acknowledged.len() > 200 && segments <= 2,
+        "the workload does what it is for: {segments} segments left"
+    );
+    operations
+}
+
+fn crash_everywhere(catalogue: fn(usize) -> CatalogueFound, seeds: u64) {
+    let operations = operations_of_workload();
+    assert!(operations > 200, "{operations}");
+    for seed in 0..seeds {
+        for at in 1..=operations {
+            let mut sim = Simulation::new(seed * 100_000 + at);
+            sim.disk.set_fault(Some(Fault::PowerCut { at }));
+            workload(&mut sim);
+            sim.power_cut(catalogue((seed * 31 + at * 17) as usize));
+            sim.open().unwrap_or_else(|error| panic!("seed {seed}, operation {at}: {error}"));
+            sim.check();
+            // And it goes on.
+            sim.append(3, 100).unwrap_or_else(|error| panic!("seed {seed}, operation {at}: {error}"));
+            sim.check();
+            // Twice, since the first recovery writes too.
+            sim.power_cut(CatalogueFound::Lost);
+            sim.open().expect("opens again");
+            sim.check();
+        }
+    }
+}
+
+#[test]
+fn a_power_cut_at_any_operation_loses_nothing_acknowledged() {
+    crash_everywhere(|_| CatalogueFound::Newest, 2);
+}
+
+#[test]
+fn a_power_cut_with_a_stale_catalogue_loses_nothing_acknowledged() {
+    crash_everywhere(CatalogueFound::Stale, 2);
+}
+
+#[test]
+fn a_power_cut_that_takes_the_catalogue_loses_nothing_acknowledged() {
+    crash_everywhere(|_| CatalogueFound::Lost, 2);
+}
+
+#[test]
+fn any_single_failing_operation_loses_nothing_acknowledged() {
+    for at in 1..=operations_of_workload() {
+        let mut sim = Simulation::new(at);
+        sim.disk.set_fault(Some(Fault::Fails { at }));
+        workload(&mut sim);
+        sim.power_cut(CatalogueFound::Newest);
+        sim.open().unwrap_or_else(|error| panic!("operation {at}: {error}"));
+        sim.check();
+        sim.append(3, 100).unwrap_or_else(|error| panic!("operation {at}: {error}"));
+        sim.check();
+    }
+}

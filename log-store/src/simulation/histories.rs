@@ -1,0 +1,165 @@
+//! Random histories: any order of appends, checkpoints, time, ticks, clean stops, power cuts, failing disks and full disks.
+//!
+//! `FOREBAY_HISTORIES` sets how many (default 2,000). A failing history is shrunk and printed; a find that tells something
+//! becomes a named scenario.
+
+use std::time::Duration;
+
+use proptest::{prelude::*, test_runner::Config};
+
+use super::{CatalogueFound, Simulation};
+use crate::{config::OnFull, disk::sim::Fault, error::Error, sequence::SequenceNumber};
+
+#[derive(Debug, Clone)]
+enum Op {
+    Append {
+        count: usize,
+        bytes: usize,
+    },
+    /// A share of what there is, in percent.
+    Checkpoint {
+        percent: u64,
+    },
+    Advance {
+        seconds: u64,
+    },
+    /// The wall clock is set, forward or back, by years.
+    SetWall {
+        years: u64,
+    },
+    Tick,
+    Check,
+    Reopen,
+    /// The power goes after this many more operations of the disk.
+    PowerCutSoon {
+        operations: u64,
+    },
+    PowerCut {
+        catalogue: CatalogueFound,
+        reboot: bool,
+    },
+    /// One operation of the disk fails soon.
+    FailSoon {
+        operations: u64,
+    },
+    /// There is this much room beyond what is taken.
+    Capacity {
+        room: Option<u64>,
+    },
+    CatalogueFails,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        10 => (1usize..20, prop_oneof![Just(10usize), Just(500), 0usize..20_000]).prop_map(|(count, bytes)| Op::Append { count, bytes }),
+        3 => (0u64..=100).prop_map(|percent| Op::Checkpoint { percent }),
+        3 => (1u64..700).prop_map(|seconds| Op::Advance { seconds }),
+        1 => (0u64..100).prop_map(|years| Op::SetWall { years }),
+        4 => Just(Op::Tick),
+        3 => Just(Op::Check),
+        1 => Just(Op::Reopen),
+        2 => (1u64..30).prop_map(|operations| Op::PowerCutSoon { operations }),
+        2 => (catalogue(), any::<bool>()).prop_map(|(catalogue, reboot)| Op::PowerCut { catalogue, reboot }),
+        1 => (1u64..10).prop_map(|operations| Op::FailSoon { operations }),
+        1 => prop::option::of(0u64..100_000).prop_map(|room| Op::Capacity { room }),
+        1 => Just(Op::CatalogueFails),
+    ]
+}
+
+fn catalogue() -> impl Strategy<Value = CatalogueFound> {
+    prop_oneof![
+        Just(CatalogueFound::Newest),
+        (0usize..1000).prop_map(CatalogueFound::Stale),
+        Just(CatalogueFound::Lost),
+    ]
+}
+
+/// How many histories to run.
+fn histories() -> u32 {
+    match std::env::var("FOREBAY_HISTORIES") {
+        Ok(count) => count.parse().expect("FOREBAY_HISTORIES is a number"),
+        Err(_) => 2000,
+    }
+}
+
+fn run(seed: u64, on_full: OnFull, ops: &[Op]) {
+    let mut sim = Simulation::new(seed);
+    sim.stream_config.on_full = on_full;
+    sim.stream_config.quota = 600_000;
+    sim.open().expect("an empty disk");
+    for op in ops {
+        step(&mut sim, op);
+    }
+    // Whatever happened, after a power cut the log opens, holds what it must, and takes records again.
+    sim.disk.set_capacity(None);
+    sim.power_cut(CatalogueFound::Newest);
+    sim.open().expect("the log opens");
+    sim.check();
+    sim.save_checkpoint(sim.newest());
+    sim.append(1, 10).expect("a fresh record is taken");
+    sim.check();
+}
+
+fn step(sim: &mut Simulation, op: &Op) {
+    match *op {
+        Op::Append { count, bytes } => match sim.append(count, bytes).map_err(|refused| refused.error) {
+            Ok(_) | Err(Error::Full { .. }) => {}
+            // The power went or a call failed: in doubt until it was looked at after a new start.
+            Err(_) => {
+                sim.power_cut(CatalogueFound::Newest);
+                sim.open().expect("the log opens");
+                sim.check();
+            }
+        },
+        Op::Checkpoint { percent } => sim.save_checkpoint(SequenceNumber(sim.newest().0 * percent / 100)),
+        Op::Advance { seconds } => sim.clock.advance(Duration::from_secs(seconds)),
+        Op::SetWall { years } => sim.clock.set_wall(crate::clock::Timestamp(years * 31_557_600_000)),
+        Op::Tick => sim.tick(),
+        // What the disk does not give cannot be read either.
+        Op::Check if sim.disk.is_off() => {}
+        Op::Check => sim.check_running(),
+        Op::Reopen => {
+            sim.close();
+            if sim.disk.is_off() {
+                sim.power_cut(CatalogueFound::Newest);
+            }
+            sim.disk.set_fault(None);
+            sim.open().expect("the log opens");
+            sim.check();
+        }
+        Op::PowerCutSoon { operations } => {
+            sim.disk.set_fault(Some(Fault::PowerCut { at: sim.disk.operations() + operations }));
+        }
+        Op::PowerCut { catalogue, reboot } => {
+            sim.power_cut(catalogue);
+            if reboot {
+                sim.reboot();
+            }
+            // The disk may be full while it opens.
+            if sim.open().is_err() {
+                sim.disk.set_capacity(None);
+                sim.power_cut(CatalogueFound::Newest);
+                sim.open().expect("the log opens once there is room");
+            }
+            sim.check();
+        }
+        Op::FailSoon { operations } => {
+            sim.disk.set_fault(Some(Fault::Fails { at: sim.disk.operations() + operations }))
+        }
+        Op::Capacity { room } => sim.disk.set_capacity(room.map(|room| sim.disk.used() + room)),
+        Op::CatalogueFails => sim.kv.fail(),
+    }
+}
+
+proptest! {
+    #![proptest_config(Config { cases: histories(), failure_persistence: None, ..Config::default() })]
+
+    #[test]
+    fn any_history_keeps_what_was_acknowledged(
+        seed: u64,
+        drop_oldest: bool,
+        ops in prop::collection::vec(op(), 1..60),
+    ) {
+        run(seed, if drop_oldest { OnFull::DropOldest } else { OnFull::Reject }, &ops);
+    }
+}

@@ -1,0 +1,317 @@
+//! Simulations: the whole log on a disk that loses power, fails and fills up, judged by a simple model.
+//!
+//! The model knows what was acknowledged. After any crash the log must hold exactly that, in order and once, minus what
+//! it was allowed to drop, plus at most the one commit that was under way.
+
+mod crashes;
+mod histories;
+mod scenarios;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use crate::{
+    catalogue::memory::MemoryKv,
+    clock::{Clock, manual::ManualClock},
+    config::{OnFull, StoreConfig, StreamConfig},
+    cursor::{ReadLimit, Start},
+    disk::sim::SimDisk,
+    error::{Appended, Error, Refused},
+    event::Event,
+    record::{NewRecord, Record},
+    sequence::SequenceNumber,
+    store::{Parts, Stream, WhenFull},
+};
+
+pub(super) const DIR: &str = "/data";
+pub(super) const CONSUMER: &str = "cloud";
+
+/// A record as the model knows it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Known {
+    key: String,
+    data: Vec<u8>,
+    /// When it was appended, since the boot.
+    at: Duration,
+}
+
+impl fmt::Debug for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?}", self.key, String::from_utf8_lossy(&self.data[..self.data.len().min(16)]))
+    }
+}
+
+/// In which state sled is found after a power cut.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum CatalogueFound {
+    /// As it was at the last moment.
+    Newest,
+    /// In one of the states since its last flush.
+    Stale(usize),
+    /// Not at all.
+    Lost,
+}
+
+/// A store under test, its surroundings, and the model.
+pub(super) struct Simulation {
+    pub(super) disk: SimDisk,
+    pub(super) kv: MemoryKv,
+    pub(super) clock: Arc<ManualClock>,
+    pub(super) events: Arc<Mutex<Vec<Event>>>,
+    pub(super) stream_config: StreamConfig,
+    store_config: StoreConfig,
+    running: Option<(Parts, Stream)>,
+    /// What was acknowledged, or found to have survived.
+    pub(super) acknowledged: BTreeMap<SequenceNumber, Known>,
+    /// The commit under way when the power went.
+    in_doubt: Vec<Known>,
+    issued: u64,
+    checkpoint: SequenceNumber,
+    /// The furthest checkpoint ever: what it covers was delivered, and may go, though a power cut takes the checkpoint back.
+    delivered: SequenceNumber,
+    /// Everything before it was dropped by right. A power cut may undo some removals of files and keep others.
+    dropped_before: SequenceNumber,
+    /// What a tick has certainly made durable.
+    durable_checkpoint: SequenceNumber,
+}
+
+impl Simulation {
+    pub(super) fn new(seed: u64) -> Self {
+        let mut stream_config = StreamConfig::new("telemetry");
+        stream_config.shards = NonZeroU32::new(3).expect("not zero");
+        stream_config.retention = Duration::from_secs(1000);
+        stream_config.consumers = vec![CONSUMER.into()];
+        stream_config.rate_limit = None;
+        let mut store_config = StoreConfig::new(DIR);
+        // The smallest that a segment may be, so that rolls are frequent.
+        store_config.segment_bytes = 1;
+        Self {
+            disk: SimDisk::new(seed),
+            kv: MemoryKv::default(),
+            clock: ManualClock::new(),
+            events: Arc::default(),
+            stream_config,
+            store_config,
+            running: None,
+            acknowledged: BTreeMap::new(),
+            in_doubt: Vec::new(),
+            issued: 0,
+            checkpoint: SequenceNumber::ZERO,
+            delivered: SequenceNumber::ZERO,
+            dropped_before: SequenceNumber::ZERO,
+            durable_checkpoint: SequenceNumber::ZERO,
+        }
+    }
+
+    pub(super) fn open(&mut self) -> Result<(), Error> {
+        let (kv, events) = (self.kv.clone(), Arc::clone(&self.events));
+        let parts = Parts::open(
+            &self.store_config,
+            Arc::new(self.disk.clone()),
+            &move |_| Ok(Box::new(kv.clone())),
+            self.clock.clone(),
+            Arc::new(move |event| events.lock().expect("unpoisoned").push(event)),
+        )?;
+        let stream = parts.stream(&self.store_config, self.stream_config.clone())?;
+        self.running = Some((parts, stream));
+        Ok(())
+    }
+
+    pub(super) fn stream(&self) -> &Stream {
+        &self.running.as_ref().expect("open").1
+    }
+
+    /// Appends records of one batch and commits. Their sizes are mixed, their keys few.
+    pub(super) fn append(&mut self, count: usize, bytes: usize) -> Result<Appended, Refused> {
+        let (parts, stream) = self.running.as_ref().expect("open");
+        let at = self.clock.now().since_boot;
+        let mut batch = stream.batch();
+        let mut known: BTreeMap<_, Vec<Known>> = BTreeMap::new();
+        for _ in 0..count {
+            self.issued += 1;
+            let key = format!("key-{}", self.issued % 7);
+            let mut data = format!("record {} ", self.issued).into_bytes();
+            data.resize(data.len().max(bytes), b'.');
+            let shard = batch.push(&NewRecord::new(&key, &data)).expect("a sound record");
+            known.entry(shard).or_default().push(Known { key, data, at });
+        }
+        let told = Arc::new(Mutex::new(None));
+        let tell = Arc::clone(&told);
+        let done = Box::new(move |outcome| *tell.lock().expect("unpoisoned") = Some(outcome));
+        stream.append(batch, WhenFull::Refuse, done);
+        parts.writers.lock().expect("unpoisoned").commit_queued(&parts.queue);
+        let outcome = told.lock().expect("unpoisoned").take().expect("every append is answered");
+        match &outcome {
+            Ok(appended) => {
+                for run in &appended.runs {
+                    for (i, record) in known.remove(&run.shard).expect("its shard").into_iter().enumerate() {
+                        let number = run.first.plus(i as u64);
+                        assert!(self.acknowledged.insert(number, record).is_none(), "number {number} was given twice");
+                    }
+                }
+            }
+            // A full disk leaves nothing of the commit behind.
+            Err(Refused { error: Error::Full { .. }, .. }) => {}
+            Err(_) => self.in_doubt = known.into_values().flatten().collect(),
+        }
+        outcome
+    }
+
+    pub(super) fn save_checkpoint(&mut self, at: SequenceNumber) {
+        self.stream().save_checkpoint(CONSUMER, at);
+        self.checkpoint = self.checkpoint.max(at.min(self.newest()));
+        self.delivered = self.delivered.max(self.checkpoint);
+    }
+
+    pub(super) fn newest(&self) -> SequenceNumber {
+        self.acknowledged.keys().next_back().copied().unwrap_or_default()
+    }
+
+    pub(super) fn tick(&mut self) {
+        let (parts, _) = self.running.as_ref().expect("open");
+        parts.writers.lock().expect("unpoisoned").tick(&parts.queue);
+        if parts.around.catalogue.failure().is_none() {
+            self.durable_checkpoint = self.checkpoint;
+        }
+    }
+
+    /// A clean stop.
+    pub(super) fn close(&mut self) {
+        let (parts, stream) = self.running.take().expect("open");
+        parts.writers.lock().expect("unpoisoned").close(&parts.queue);
+        self.dropped_before = self.dropped_before.max(stream.stats().oldest);
+        if parts.around.catalogue.failure().is_none() {
+            self.durable_checkpoint = self.checkpoint;
+        }
+    }
+
+    /// The power goes, and comes back.
+    pub(super) fn power_cut(&mut self, catalogue: CatalogueFound) {
+        if let Some((_, stream)) = self.running.take() {
+            self.dropped_before = self.dropped_before.max(stream.stats().oldest);
+        }
+        self.disk.power_up();
+        match catalogue {
+            CatalogueFound::Newest => self.kv.go_back_to(self.kv.states() - 1),
+            CatalogueFound::Stale(choice) => self.kv.go_back_to(choice % self.kv.states()),
+            // Checkpoints then come from the control blocks, as far as those were written.
+            CatalogueFound::Lost => {
+                self.kv = MemoryKv::default();
+                self.durable_checkpoint = SequenceNumber::ZERO;
+            }
+        }
+    }
+
+    /// The machine starts again: the monotonic clock begins anew, and so do the ages that the model knows.
+    pub(super) fn reboot(&mut self) {
+        self.clock.reboot();
+        for known in self.acknowledged.values_mut() {
+            known.at = Duration::ZERO;
+        }
+    }
+
+    /// As [`Simulation::check`], without a crash before it: nothing is in doubt, no checkpoint has gone back.
+    pub(super) fn check_running(&mut self) {
+        let durable = self.durable_checkpoint;
+        self.check();
+        self.durable_checkpoint = durable;
+    }
+
+    /// Reads everything and compares it with the model; then the model takes over what survived of the commit in doubt.
+    pub(super) fn check(&mut self) {
+        let stream = self.stream();
+        let found = read_all(stream, 3);
+        let stats = stream.stats();
+        for pair in found.windows(2) {
+            let numbers = [pair[0].sequence_number, pair[1].sequence_number];
+            assert!(numbers[0] < numbers[1], "out of order: {numbers:?}");
+            assert!(pair[0].arrival <= pair[1].arrival, "arrival times run backwards at {numbers:?}");
+        }
+        // Nothing that a consumer still needs may be missing, unless the policy is to drop it.
+        if self.stream_config.on_full == OnFull::Reject {
+            let delivered = self.delivered;
+            assert!(stats.oldest <= delivered.next(), "{} gone, {delivered} delivered", stats.oldest);
+        }
+        let mut found: BTreeMap<_, Known> = found
+            .into_iter()
+            .map(|record| {
+                let known = Known { key: record.partition_key.into(), data: record.data.to_vec(), at: Duration::ZERO };
+                (record.sequence_number, known)
+            })
+            .collect();
+        let now = self.clock.now().since_boot;
+        for (number, known) in self.acknowledged.range(stats.oldest..) {
+            match found.remove(number) {
+                Some(found) => assert_eq!((&found.key, &found.data), (&known.key, &known.data), "record {number}"),
+                None => assert!(
+                    *number < self.dropped_before
+                        || *number <= self.delivered && now.saturating_sub(known.at) > self.stream_config.retention,
+                    "acknowledged record {number} is not there: {known:?}"
+                ),
+            }
+        }
+        // What is left can only be the commit that was under way, whole.
+        if !found.is_empty() {
+            let pairs = |known: Vec<Known>| -> Vec<_> {
+                let mut pairs: Vec<_> = known.into_iter().map(|known| (known.key, known.data)).collect();
+                pairs.sort();
+                pairs
+            };
+            let survived = pairs(found.values().cloned().collect());
+            assert!(survived == pairs(self.in_doubt.clone()), "records that nobody appended: {found:?}");
+            self.acknowledged.extend(found);
+        }
+        self.in_doubt.clear();
+        let checkpoint = stream_checkpoint(self.stream());
+        assert!(checkpoint >= self.durable_checkpoint, "checkpoint {checkpoint} < {}", self.durable_checkpoint);
+        assert!(checkpoint <= self.delivered, "checkpoint {checkpoint} was never saved");
+        self.checkpoint = checkpoint;
+        self.durable_checkpoint = SequenceNumber::ZERO;
+        assert!(stats.next > self.newest(), "the next number {} was given already", stats.next);
+    }
+
+    pub(super) fn take_events(&self) -> Vec<Event> {
+        std::mem::take(&mut self.events.lock().expect("unpoisoned"))
+    }
+
+    pub(super) fn segments(&self) -> Vec<(PathBuf, u64)> {
+        self.disk.files().into_iter().filter(|(path, _)| path.extension().is_some_and(|ext| ext == "seg")).collect()
+    }
+
+    pub(super) fn stream_dir(&self) -> PathBuf {
+        Path::new(DIR).join("streams/telemetry")
+    }
+}
+
+fn stream_checkpoint(stream: &Stream) -> SequenceNumber {
+    stream.checkpoint(CONSUMER)
+}
+
+/// All records of a stream, read in small steps; and the same again shard by shard, which must give the same.
+pub(super) fn read_all(stream: &Stream, step: usize) -> Vec<Record> {
+    let limit = ReadLimit { records: step, payload_bytes: 1 << 20 };
+    let drain = |mut cursor: crate::cursor::Cursor| {
+        let mut all = Vec::new();
+        loop {
+            let some = cursor.read(limit).expect("readable");
+            if some.is_empty() {
+                return all;
+            }
+            all.extend(some);
+        }
+    };
+    let all = drain(stream.cursor(Start::Oldest));
+    let mut by_shard: Vec<Record> = Vec::new();
+    for shard in stream.shards().shards() {
+        by_shard.extend(drain(stream.shard_cursor(shard.index, Start::Oldest)));
+    }
+    by_shard.sort_by_key(|record| record.sequence_number);
+    assert!(all == by_shard, "the shards together are the stream");
+    all
+}

@@ -1,0 +1,335 @@
+//! The public handles: a store is an open data directory, a stream is one named log in it.
+
+use std::{
+    io,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use crate::{
+    batch::Batch,
+    catalogue::{Catalogue, Kv, KvError, open_sled},
+    clock::Clock,
+    committer::{self, Pace, Writers},
+    config::{StoreConfig, StreamConfig},
+    cursor::{Cursor, Start},
+    disk::{Disk, RealDisk},
+    error::{Appended, Error, Refused},
+    event::Event,
+    queue::{Entry, Queue, StreamSlot},
+    sequence::SequenceNumber,
+    shard::{ShardIndex, ShardMap},
+    stats::StreamStats,
+    stream::{Events, SegmentLimits, StreamCore, StreamWriter, Surroundings, is_stream_name, stream_dir},
+};
+
+/// What an append does when its stream has no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenFull {
+    /// It waits in its place in the queue until there is room. For sources, which can wait.
+    Wait,
+    /// It is refused with [`Error::Full`]. For API callers, which want an answer.
+    Refuse,
+}
+
+/// Called once with the outcome of an append, on the committer's thread: it must not block.
+pub type Done = Box<dyn FnOnce(Result<Appended, Refused>) + Send>;
+
+/// A stream takes no record that is larger than this part of its quota.
+const RECORDS_PER_QUOTA: u64 = 4;
+
+/// An open data directory. Dropping it closes it, as [`Store::close`] does.
+pub struct Store {
+    config: StoreConfig,
+    parts: Parts,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// A store without its thread: what simulations drive by hand.
+pub(crate) struct Parts {
+    pub(crate) around: Surroundings,
+    pub(crate) writers: Arc<Mutex<Writers>>,
+    pub(crate) queue: Arc<Queue>,
+    /// Held until the store is closed.
+    lock: Arc<Mutex<Option<Box<dyn Send + Sync>>>>,
+}
+
+impl Store {
+    /// Opens a data directory, recovers what the last run left, and starts the committer.
+    ///
+    /// `events` is called for everything a person should hear about, from any thread; it must not call the store.
+    ///
+    /// # Errors
+    /// [`Error::InUse`], [`Error::NewerFormat`], [`Error::Io`].
+    pub fn open(
+        config: StoreConfig,
+        clock: Arc<dyn Clock>,
+        events: impl Fn(Event) + Send + Sync + 'static,
+    ) -> Result<Self, Error> {
+        let parts = Parts::open(&config, Arc::new(RealDisk), &open_sled, clock, Arc::new(events))?;
+        let (writers, queue) = (Arc::clone(&parts.writers), Arc::clone(&parts.queue));
+        let lock = Arc::clone(&parts.lock);
+        let pace = Pace { commit_delay: config.commit_delay, tick: config.checkpoint_interval };
+        let thread = std::thread::Builder::new()
+            .name("committer".into())
+            .spawn(move || {
+                committer::run(&writers, &queue, pace);
+                // Nobody else may open the directory before the last byte is written.
+                drop(guard(&lock).take());
+            })
+            .map_err(|source| Error::Io { action: "start a thread for", path: config.dir.clone(), source })?;
+        Ok(Self { config, parts, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// The stream of this name, created if it does not exist. Retention and holding begin with this call. Asked for
+    /// again, it takes over the new configuration.
+    ///
+    /// # Errors
+    /// [`Error::BadStreamName`], [`Error::NewerFormat`], [`Error::Io`], [`Error::Closed`].
+    pub fn stream(&self, config: StreamConfig) -> Result<Stream, Error> {
+        if guard(&self.thread).as_ref().is_none_or(JoinHandle::is_finished) {
+            return Err(Error::Closed);
+        }
+        self.parts.stream(&self.config, config)
+    }
+
+    /// Names of all streams in the data directory, also of those that nobody has asked for yet.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn stream_names(&self) -> Result<Vec<String>, Error> {
+        let dir = self.config.dir.join("streams");
+        let names = self.parts.around.disk.list(&dir);
+        let mut names = names.map_err(|source| Error::Io { action: "list", path: dir, source })?;
+        names.retain(|name| is_stream_name(name));
+        names.sort();
+        Ok(names)
+    }
+
+    /// Whether the committer runs. It ends only by [`Store::close`], or by a bug.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        guard(&self.thread).as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
+    /// Commits what is queued, writes the checkpoints and closes the files. Later appends get [`Error::Closed`], and so do
+    /// those that wait for room.
+    pub fn close(&self) {
+        self.parts.queue.close();
+        if let Some(thread) = guard(&self.thread).take() {
+            // A panic of the committer was dealt with where it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// State of these mutexes is whole between statements, so a panic elsewhere does not spoil it.
+fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Opens a key-value store in a directory.
+pub(crate) type OpenKv<'a> = &'a dyn Fn(&Path) -> Result<Box<dyn Kv>, KvError>;
+
+impl Parts {
+    pub(crate) fn open(
+        config: &StoreConfig,
+        disk: Arc<dyn Disk>,
+        open_kv: OpenKv<'_>,
+        clock: Arc<dyn Clock>,
+        events: Events,
+    ) -> Result<Self, Error> {
+        let io = |action, path: &Path| {
+            let path = path.to_path_buf();
+            move |source| Error::Io { action, path, source }
+        };
+        let streams = config.dir.join("streams");
+        disk.create_dir(&streams).map_err(io("create data directory", &streams))?;
+        let lock_path = config.dir.join("LOCK");
+        let lock = disk.lock(&lock_path).map_err(|source| match source.kind() {
+            io::ErrorKind::WouldBlock => Error::InUse { path: config.dir.clone() },
+            _ => io("lock", &lock_path)(source),
+        })?;
+        let catalogue = Arc::new(open_catalogue(&config.dir, disk.as_ref(), open_kv, clock.as_ref(), &events)?);
+        let boot = clock.boot();
+        let around = Surroundings { disk, catalogue: Arc::clone(&catalogue), clock, events: Arc::clone(&events), boot };
+        let writers = Writers { streams: Vec::new(), catalogue, events, told_catalogue: false };
+        Ok(Self {
+            around,
+            writers: Arc::new(Mutex::new(writers)),
+            queue: Arc::new(Queue::new(config.queue_bytes)),
+            lock: Arc::new(Mutex::new(Some(lock))),
+        })
+    }
+
+    pub(crate) fn stream(&self, store: &StoreConfig, config: StreamConfig) -> Result<Stream, Error> {
+        if !is_stream_name(&config.name) {
+            return Err(Error::BadStreamName { name: config.name });
+        }
+        let mut writers = guard(&self.writers);
+        let known = writers.streams.iter().position(|writer| writer.core().name() == config.name);
+        let slot = match known {
+            Some(slot) => {
+                writers.streams[slot].core().set_config(config);
+                slot
+            }
+            None => {
+                let dir = stream_dir(&store.dir, &config.name);
+                let limits = SegmentLimits { bytes: store.segment_bytes, age: store.segment_age };
+                writers.streams.push(StreamWriter::open(self.around.clone(), dir, config, limits)?);
+                self.queue.add_stream()
+            }
+        };
+        Ok(Stream { core: Arc::clone(writers.streams[slot].core()), queue: Arc::clone(&self.queue), slot })
+    }
+}
+
+/// The catalogue, or a new one in its place if it cannot be used.
+fn open_catalogue(
+    dir: &Path,
+    disk: &dyn Disk,
+    open_kv: OpenKv<'_>,
+    clock: &dyn Clock,
+    events: &Events,
+) -> Result<Catalogue, Error> {
+    let path = dir.join("catalogue");
+    let newer = |found| Error::NewerFormat { path: path.clone(), found, known: Catalogue::FORMAT_VERSION };
+    // What is no directory is as broken as a directory of rubbish.
+    let failed = |action, source| Error::Io { action, path: path.clone(), source };
+    let existed = !matches!(disk.list(&path), Err(error) if error.kind() == io::ErrorKind::NotFound);
+    let reason = match open_kv(&path).and_then(Catalogue::new) {
+        Ok(Ok(catalogue)) => {
+            // An empty one beside streams is no better than none: sled makes one of an empty or truncated directory.
+            let has_streams = disk.list(&dir.join("streams")).is_ok_and(|names| !names.is_empty());
+            if catalogue.is_new && has_streams {
+                let reason = if existed { "it was empty" } else { "it was missing" };
+                events(Event::CatalogueRebuilt { set_aside: None, reason: reason.into() });
+            }
+            return Ok(catalogue);
+        }
+        Ok(Err(version)) => return Err(newer(version)),
+        // A full disk says nothing against it: setting it aside would cost its checkpoints, and free nothing.
+        Err(error) if error.is_full => {
+            return Err(failed("open", io::Error::new(io::ErrorKind::StorageFull, error.reason)));
+        }
+        Err(error) => error.reason,
+    };
+    if !existed {
+        // Nothing to set aside: the directory cannot be written, say.
+        return Err(failed("create", io::Error::other(reason)));
+    }
+    let aside = (0..)
+        .map(|n| dir.join(format!("catalogue.broken-{}", clock.now().wall.0 + n)))
+        .find(|path| disk.list(path).is_err())
+        .expect("some name is free");
+    disk.rename(&path, &aside).map_err(|source| failed("set aside", source))?;
+    let fresh =
+        open_kv(&path).and_then(Catalogue::new).map_err(|error| failed("create", io::Error::other(error.reason)))?;
+    let catalogue = fresh.map_err(newer)?;
+    events(Event::CatalogueRebuilt { set_aside: Some(aside), reason });
+    Ok(catalogue)
+}
+
+/// One stream of an open store. Cheap to clone.
+#[derive(Clone)]
+pub struct Stream {
+    core: Arc<StreamCore>,
+    queue: Arc<Queue>,
+    slot: StreamSlot,
+}
+
+impl Stream {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.core.name()
+    }
+
+    /// Its shards.
+    #[must_use]
+    pub fn shards(&self) -> Arc<ShardMap> {
+        Arc::clone(&self.core.shards)
+    }
+
+    /// How it is kept.
+    #[must_use]
+    pub fn config(&self) -> Arc<StreamConfig> {
+        self.core.config()
+    }
+
+    /// An empty batch for this stream.
+    #[must_use]
+    pub fn batch(&self) -> Batch {
+        // A record that takes most of the quota would wait for room that never comes, and everything behind it too.
+        let share = self.core.config().quota / RECORDS_PER_QUOTA;
+        Batch::new(self.shards(), usize::try_from(share).unwrap_or(usize::MAX))
+    }
+
+    /// Takes `records` and `payload_bytes` out of a shard's write limit.
+    ///
+    /// # Errors
+    /// How long to wait before asking again; nothing was taken then.
+    pub fn admit(&self, shard: ShardIndex, records: u32, payload_bytes: u64) -> Result<(), Duration> {
+        self.core.admit(shard, records, payload_bytes)
+    }
+
+    /// Queues a batch behind those queued before it. `done` is called once it is durable, or refused.
+    ///
+    /// Batches are committed in the order of these calls; one that is refused is passed over, and those behind it are
+    /// committed all the same. An empty batch is done at once. Blocks while more than [`StoreConfig::queue_bytes`] wait; a
+    /// caller that must not block counts what it has queued.
+    pub fn append(&self, batch: Batch, when_full: WhenFull, done: Done) {
+        if batch.is_empty() {
+            done(Ok(Appended { runs: Vec::new() }));
+            return;
+        }
+        self.queue.push(self.slot, Entry { batch, when_full, done });
+    }
+
+    /// A cursor over all shards, in order of sequence numbers.
+    #[must_use]
+    pub fn cursor(&self, start: Start) -> Cursor {
+        Cursor::new(Arc::clone(&self.core), None, start)
+    }
+
+    /// A cursor over one shard.
+    #[must_use]
+    pub fn shard_cursor(&self, shard: ShardIndex, start: Start) -> Cursor {
+        Cursor::new(Arc::clone(&self.core), Some(shard), start)
+    }
+
+    /// Calls `wake` after every commit, so that readers at the end know when to read again. It must not block.
+    pub fn on_commit(&self, wake: impl Fn() + Send + Sync + 'static) {
+        self.core.on_commit(Box::new(wake));
+    }
+
+    /// A consumer's checkpoint; [`SequenceNumber::ZERO`] if it has none.
+    #[must_use]
+    pub fn checkpoint(&self, consumer: &str) -> SequenceNumber {
+        self.core.checkpoint(consumer)
+    }
+
+    /// Says that `consumer` is done with everything up to and including `sequence_number`. Never moves backwards.
+    ///
+    /// Takes effect at once in memory; on disk within [`StoreConfig::checkpoint_interval`], and at [`Store::close`].
+    pub fn save_checkpoint(&self, consumer: &str, sequence_number: SequenceNumber) {
+        // Delivered records may make room for those that wait.
+        if self.core.save_checkpoint(consumer, sequence_number) && self.core.is_stopped() {
+            self.queue.nudge();
+        }
+    }
+
+    /// A snapshot of its counters.
+    #[must_use]
+    pub fn stats(&self) -> StreamStats {
+        self.core.stats()
+    }
+}

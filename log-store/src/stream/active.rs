@@ -1,0 +1,73 @@
+//! The segment being written, and the control blocks that ride in it.
+
+use std::{io, path::Path};
+
+use super::{Segment, StreamCore, lock};
+use crate::{
+    clock::Stamp,
+    disk::DiskFile,
+    segment::{BlockHeader, BlockKind, Control, SegmentHeader, finish_block, salt, start_block},
+    sequence::SequenceNumber,
+};
+
+/// The last segment of a stream: the only one that is written.
+pub(super) struct Active {
+    pub(super) file: Box<dyn DiskFile>,
+    pub(super) first: SequenceNumber,
+    pub(super) salt: u32,
+    pub(super) created: Stamp,
+    /// Length of the durable part: where the next block goes.
+    pub(super) len: u64,
+    /// Bytes of blocks since the last index entry.
+    pub(super) since_index: u64,
+}
+
+impl Active {
+    /// Creates the segment that begins at `first`, durably. What may lie under its name was never used, and is replaced.
+    ///
+    /// When it fails for want of room, it leaves no file behind: the segment before goes on then, and an empty successor
+    /// that a power cut brought back would hide what it got in the meantime.
+    pub(super) fn create(core: &StreamCore, first: SequenceNumber, created: Stamp) -> io::Result<Self> {
+        let (disk, path) = (&core.around.disk, core.path_of(first));
+        let clear = || match disk.remove(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io::Error::other(error)),
+            _ => disk.sync_dir(&core.dir).map_err(io::Error::other),
+        };
+        let mut active = Self::write_new(core, &path, first, created);
+        if active.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {
+            clear()?;
+            active = Self::write_new(core, &path, first, created);
+        }
+        if active.is_err() {
+            clear()?;
+        }
+        active
+    }
+
+    fn write_new(core: &StreamCore, path: &Path, first: SequenceNumber, created: Stamp) -> io::Result<Self> {
+        let disk = &core.around.disk;
+        let file = disk.create(path)?;
+        let salt = salt(core.definition.id, first);
+        let mut bytes = SegmentHeader { first, created, definition: core.definition.clone() }.encode();
+        // The checkpoints ride at the head of every segment, so that the newest one always has them.
+        write_control(core, &mut bytes, first, created, salt);
+        file.write_at(0, &bytes)?;
+        file.sync()?;
+        disk.sync_dir(&core.dir)?;
+        lock(&core.counters).stats.written_bytes += bytes.len() as u64;
+        Ok(Self { file, first, salt, created, len: bytes.len() as u64, since_index: 0 })
+    }
+
+    /// As readers see it, without a record.
+    pub(super) fn empty_segment(&self) -> Segment {
+        Segment { first: self.first, end: self.first, bytes: self.len, newest: self.created }
+    }
+}
+
+/// Appends a control block: what would be lost with the catalogue.
+pub(super) fn write_control(core: &StreamCore, out: &mut Vec<u8>, next: SequenceNumber, stamp: Stamp, salt: u32) {
+    let control = Control { checkpoints: lock(&core.checkpoints).done.clone(), totals: lock(&core.counters).totals };
+    let at = start_block(out);
+    *out = postcard::to_extend(&control, std::mem::take(out)).expect("a Vec takes any number of bytes");
+    finish_block(out, at, BlockHeader::new(BlockKind::Control, next, 0, stamp), salt);
+}

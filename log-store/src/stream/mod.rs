@@ -1,0 +1,297 @@
+//! One stream: what its writer, its readers and its statistics share.
+
+mod active;
+mod recovery;
+mod retention;
+mod tail;
+mod view;
+mod writer;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    time::Duration,
+};
+
+pub(crate) use view::{Segment, View};
+pub(crate) use writer::{CommitError, SegmentLimits, StreamWriter};
+
+use crate::{
+    catalogue::Catalogue,
+    clock::{Clock, Stamp},
+    config::StreamConfig,
+    disk::Disk,
+    event::{DropReason, Event},
+    rate::ShardLimiter,
+    segment::{StreamDefinition, file_name},
+    sequence::SequenceNumber,
+    shard::{ShardIndex, ShardMap},
+    stats::{DropTotals, ShardStats, StreamStats},
+};
+
+/// Where the log tells what a person should hear about.
+pub(crate) type Events = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// What a store lends to its streams.
+#[derive(Clone)]
+pub(crate) struct Surroundings {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) catalogue: Arc<Catalogue>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) events: Events,
+    /// This boot of the machine.
+    pub(crate) boot: u32,
+}
+
+/// How many damaged places are remembered as told; beyond that some are told again.
+const DAMAGE_REMEMBERED_MAX: usize = 1024;
+
+/// The part of a stream that everybody sees.
+pub(crate) struct StreamCore {
+    pub(crate) around: Surroundings,
+    pub(crate) dir: PathBuf,
+    pub(crate) definition: StreamDefinition,
+    pub(crate) shards: Arc<ShardMap>,
+    config: RwLock<Arc<StreamConfig>>,
+    view: RwLock<View>,
+    checkpoints: Mutex<Checkpoints>,
+    limiters: Mutex<BTreeMap<ShardIndex, ShardLimiter>>,
+    counters: Mutex<Counters>,
+    told_damage: Mutex<BTreeSet<(SequenceNumber, u64)>>,
+    wakers: Mutex<Vec<Box<dyn Fn() + Send + Sync>>>,
+}
+
+#[derive(Default)]
+struct Checkpoints {
+    done: BTreeMap<String, SequenceNumber>,
+    /// Consumers whose checkpoint is not in the catalogue yet.
+    unsaved: BTreeSet<String>,
+    /// Whether any has moved since the last control block.
+    moved: bool,
+}
+
+#[derive(Default)]
+struct Counters {
+    stats: StreamStats,
+    totals: DropTotals,
+}
+
+/// State of these mutexes is whole between statements, so a panic elsewhere does not spoil it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl StreamCore {
+    pub(crate) fn name(&self) -> &str {
+        &self.definition.name
+    }
+
+    pub(crate) fn path_of(&self, segment: SequenceNumber) -> PathBuf {
+        self.dir.join(file_name(segment))
+    }
+
+    pub(crate) fn config(&self) -> Arc<StreamConfig> {
+        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn set_config(&self, config: StreamConfig) {
+        lock(&self.limiters).clear();
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+    }
+
+    /// Looks at the segments.
+    pub(crate) fn view<T>(&self, look: impl FnOnce(&View) -> T) -> T {
+        look(&self.view.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn change_view<T>(&self, change: impl FnOnce(&mut View) -> T) -> T {
+        change(&mut self.view.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn tell(&self, event: Event) {
+        (self.around.events)(event);
+    }
+
+    pub(crate) fn on_commit(&self, wake: Box<dyn Fn() + Send + Sync>) {
+        lock(&self.wakers).push(wake);
+    }
+
+    pub(crate) fn wake_readers(&self) {
+        for wake in lock(&self.wakers).iter() {
+            wake();
+        }
+    }
+
+    pub(crate) fn admit(&self, shard: ShardIndex, records: u32, bytes: u64) -> Result<(), Duration> {
+        let Some(limit) = self.config().rate_limit else { return Ok(()) };
+        let now = self.around.clock.now().since_boot;
+        let admitted = lock(&self.limiters)
+            .entry(shard)
+            .or_insert_with(|| ShardLimiter::new(limit, now))
+            .admit(records, bytes, now);
+        if admitted.is_err() {
+            lock(&self.counters).stats.shards.entry(shard).or_default().throttled += 1;
+        }
+        admitted
+    }
+
+    pub(crate) fn checkpoint(&self, consumer: &str) -> SequenceNumber {
+        lock(&self.checkpoints).done.get(consumer).copied().unwrap_or_default()
+    }
+
+    /// Moves a checkpoint forward; says whether it moved.
+    pub(crate) fn save_checkpoint(&self, consumer: &str, done: SequenceNumber) -> bool {
+        // What does not exist yet cannot be done.
+        let done = done.min(self.view(|view| view.next.previous()));
+        let mut checkpoints = lock(&self.checkpoints);
+        let checkpoints = &mut *checkpoints;
+        let known = checkpoints.done.entry(consumer.to_owned()).or_default();
+        let moved = done > *known;
+        if moved {
+            *known = done;
+            checkpoints.moved = true;
+            checkpoints.unsaved.insert(consumer.to_owned());
+        }
+        moved
+    }
+
+    /// The number up to which every consumer is done; `None` if the stream has none.
+    pub(crate) fn delivered(&self) -> Option<SequenceNumber> {
+        let config = self.config();
+        let checkpoints = lock(&self.checkpoints);
+        config.consumers.iter().map(|name| checkpoints.done.get(name).copied().unwrap_or_default()).min()
+    }
+
+    /// How many records of a range some consumer has not finished.
+    fn undelivered(&self, records: &RangeInclusive<SequenceNumber>) -> u64 {
+        let Some(delivered) = self.delivered() else { return 0 };
+        let from = (*records.start()).max(delivered.next());
+        (records.end().0 + 1).saturating_sub(from.0)
+    }
+
+    /// Whether records of this age up to this number are no longer to be read: past retention, and held by nobody.
+    pub(crate) fn is_past(&self, newest: Stamp, end: SequenceNumber) -> bool {
+        let config = self.config();
+        let age = newest.age_at_least(self.around.boot, self.around.clock.now());
+        age > config.retention && !self.is_held(&config, end)
+    }
+
+    /// Whether a consumer still needs something before `end` and the stream holds it for that.
+    fn is_held(&self, config: &StreamConfig, end: SequenceNumber) -> bool {
+        config.hold_undelivered && self.delivered().is_some_and(|delivered| delivered.next() < end)
+    }
+
+    /// Counts and tells damage, once for each place.
+    pub(crate) fn damaged(
+        &self,
+        segment: SequenceNumber,
+        offset: u64,
+        what: &str,
+        records: Option<RangeInclusive<SequenceNumber>>,
+    ) {
+        {
+            let mut told = lock(&self.told_damage);
+            if !told.insert((segment, offset)) {
+                return;
+            }
+            if told.len() > DAMAGE_REMEMBERED_MAX {
+                told.pop_first();
+            }
+        }
+        if let Some(records) = &records {
+            let undelivered = self.undelivered(records);
+            let mut counters = lock(&self.counters);
+            counters.totals.dropped.damage += records.end().0 + 1 - records.start().0;
+            counters.totals.lost.damage += undelivered;
+        }
+        self.tell(Event::Damaged {
+            stream: self.name().to_owned(),
+            segment: self.path_of(segment),
+            offset,
+            what: what.to_owned(),
+            records,
+        });
+    }
+
+    /// Counts and tells that segments were dropped.
+    fn dropped(&self, records: RangeInclusive<SequenceNumber>, reason: DropReason) {
+        let undelivered = self.undelivered(&records);
+        let count = records.end().0 + 1 - records.start().0;
+        let totals = {
+            let mut counters = lock(&self.counters);
+            let totals = &mut counters.totals;
+            totals.oldest = totals.oldest.max(records.end().next());
+            let (dropped, lost) = match reason {
+                DropReason::Retention => (&mut totals.dropped.retention, &mut totals.lost.retention),
+                DropReason::Quota => (&mut totals.dropped.quota, &mut totals.lost.quota),
+                DropReason::Damage => (&mut totals.dropped.damage, &mut totals.lost.damage),
+            };
+            *dropped += count;
+            *lost += undelivered;
+            *totals
+        };
+        self.around.catalogue.put_drops(self.name(), &totals);
+        self.tell(Event::Dropped { stream: self.name().to_owned(), reason, records, undelivered });
+    }
+
+    /// Removes a segment that is no longer in the view.
+    fn remove_segment(&self, segment: &Segment) {
+        let path = self.path_of(segment.first);
+        // A file that stays is found and removed at the next opening, because `oldest` is noted.
+        if let Err(error) = self.around.disk.remove(&path) {
+            self.tell(Event::NotRemoved { segment: path, reason: error.to_string() });
+        }
+        self.around.catalogue.forget_segment(self.name(), segment.first, segment.end);
+    }
+
+    pub(crate) fn stats(&self) -> StreamStats {
+        let (oldest, next, segments, disk_bytes) =
+            self.view(|view| (view.oldest(), view.next, view.segments.len(), view.disk_bytes()));
+        let counters = lock(&self.counters);
+        StreamStats {
+            oldest,
+            next,
+            segments,
+            disk_bytes,
+            dropped: counters.totals.dropped,
+            lost: counters.totals.lost,
+            checkpoints: lock(&self.checkpoints).done.clone(),
+            ..counters.stats.clone()
+        }
+    }
+
+    fn count_commit(&self, written: u64, shards: impl Iterator<Item = (ShardIndex, u32, u64)>) {
+        let stats = &mut lock(&self.counters).stats;
+        stats.commits += 1;
+        stats.written_bytes += written;
+        for (shard, records, payload_bytes) in shards {
+            stats.records += u64::from(records);
+            stats.payload_bytes += payload_bytes;
+            let shard: &mut ShardStats = stats.shards.entry(shard).or_default();
+            shard.records += u64::from(records);
+            shard.payload_bytes += payload_bytes;
+        }
+    }
+
+    /// Whether it takes no records at the moment.
+    pub(crate) fn is_stopped(&self) -> bool {
+        lock(&self.counters).stats.stopped.is_some()
+    }
+
+    fn set_stopped(&self, reason: Option<&str>) {
+        lock(&self.counters).stats.stopped = reason.map(str::to_owned);
+    }
+}
+
+/// Whether a stream may have this name: it becomes a directory.
+pub(crate) fn is_stream_name(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    (1..=128).contains(&name.len()) && name.bytes().all(allowed) && !name.starts_with('.')
+}
+
+/// Where a store keeps a stream.
+pub(crate) fn stream_dir(data_dir: &Path, name: &str) -> PathBuf {
+    data_dir.join("streams").join(name)
+}

@@ -1,0 +1,347 @@
+//! Opening a stream: finds out what the last run left, cuts a torn tail, and never reads more than it must.
+//!
+//! The segments are the truth. The catalogue, however old, only saves reading: of every segment but the last the header
+//! suffices, and of the last one only what lies behind its newest index entry.
+
+use std::{
+    collections::VecDeque,
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, RwLock},
+    time::Duration,
+};
+
+use super::{
+    Checkpoints, Counters, Segment, StreamCore, StreamWriter, Surroundings, View,
+    active::Active,
+    tail::{Tail, walk},
+    writer::SegmentLimits,
+};
+use crate::{
+    catalogue::{KvError, SealedSegment},
+    clock::Stamp,
+    config::StreamConfig,
+    error::Error,
+    event::Event,
+    segment::{Control, SegmentHeader, StreamDefinition, file_name, parse_file_name, salt},
+    sequence::SequenceNumber,
+    shard::ShardMap,
+    stats::{DropTotals, StreamStats},
+};
+
+impl StreamWriter {
+    /// Opens the stream in `dir`, which is created if it does not exist.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::NewerFormat`]. Damage is no error: it is told, and what is sound is served.
+    pub(crate) fn open(
+        around: Surroundings,
+        dir: PathBuf,
+        config: StreamConfig,
+        limits: SegmentLimits,
+    ) -> Result<Self, Error> {
+        let opening = Opening { around, dir, name: config.name.clone() };
+        opening.run(config, limits)
+    }
+}
+
+/// The work of opening, and what it needs all the way.
+pub(super) struct Opening {
+    pub(super) around: Surroundings,
+    pub(super) dir: PathBuf,
+    pub(super) name: String,
+}
+
+/// What survives of a stream besides its records.
+struct Remembered {
+    checkpoints: Checkpoints,
+    totals: DropTotals,
+}
+
+impl Opening {
+    fn run(self, config: StreamConfig, limits: SegmentLimits) -> Result<StreamWriter, Error> {
+        let created = self.around.disk.create_dir(&self.dir);
+        created.map_err(|source| self.io("create stream directory", &self.dir, source))?;
+        let mut files = self.segment_files()?;
+        let definition = self.definition(&config, &mut files)?;
+        let tail = self.read_tail(&definition, &mut files)?;
+        let mut segments = self.list_segments(&definition, &files, tail.as_ref())?;
+        let remembered = self.remembered(&definition, tail.as_ref(), &segments);
+        self.remove_dropped(&mut segments, remembered.totals.oldest);
+
+        // Segments may have been taken away from outside: a number once given is not given again.
+        let done = remembered.checkpoints.done.values().copied().max().unwrap_or_default();
+        let end = tail.as_ref().map_or(SequenceNumber(1), |tail| tail.segment.end);
+        let next = end.max(done.next()).max(remembered.totals.oldest);
+
+        let core = Arc::new(StreamCore {
+            around: self.around.clone(),
+            dir: self.dir.clone(),
+            shards: Arc::new(definition.shards.clone()),
+            definition,
+            config: RwLock::new(Arc::new(config)),
+            view: RwLock::new(View { segments: VecDeque::new(), next }),
+            checkpoints: remembered.checkpoints.into(),
+            limiters: Default::default(),
+            counters: Counters { stats: StreamStats::default(), totals: remembered.totals }.into(),
+            told_damage: Default::default(),
+            wakers: Default::default(),
+        });
+        let newest_wall_ms = tail.as_ref().map_or(0, |tail| tail.segment.newest.wall_ms);
+        let active = match tail {
+            Some(tail) if tail.segment.end == next => {
+                segments.push(tail.segment);
+                tail.into_active(&core)
+            }
+            behind => {
+                segments.extend(behind.map(|tail| tail.segment));
+                let now = Stamp::new(self.around.boot, self.around.clock.now());
+                let created = Stamp { wall_ms: now.wall_ms.max(newest_wall_ms), ..now };
+                let active = Active::create(&core, next, created)
+                    .map_err(|source| self.io("create segment", &core.path_of(next), source))?;
+                segments.push(active.empty_segment());
+                active
+            }
+        };
+        core.change_view(|view| view.segments = segments.into());
+        Ok(StreamWriter {
+            core,
+            limits,
+            active,
+            next,
+            newest_wall_ms,
+            control_written: Duration::ZERO,
+            buffer: Vec::new(),
+            poisoned: None,
+            full: None,
+        })
+    }
+
+    /// The stream's segment files, by their first sequence numbers.
+    fn segment_files(&self) -> Result<Vec<SequenceNumber>, Error> {
+        let names = self.around.disk.list(&self.dir).map_err(|source| self.io("list", &self.dir, source))?;
+        let mut firsts: Vec<_> = names.iter().filter_map(|name| parse_file_name(name)).collect();
+        firsts.sort_unstable();
+        Ok(firsts)
+    }
+
+    /// What the stream is: from the catalogue if any segment agrees, else from the segments, else new.
+    fn definition(&self, config: &StreamConfig, files: &mut Vec<SequenceNumber>) -> Result<StreamDefinition, Error> {
+        let known = self.known(self.around.catalogue.streams()).and_then(|mut all| all.remove(&self.name));
+        let known = known.filter(|definition| definition.shards.is_complete());
+        let mut headers = Vec::new();
+        let mut all_sound = true;
+        for &first in files.iter().rev() {
+            match self.header(first) {
+                // Usually the newest one agrees, and no more are read.
+                Ok(header) if known.as_ref().is_some_and(|known| is_own(&header, known, first)) => {
+                    return Ok(self.checked(known.expect("it agreed"), config));
+                }
+                Ok(header) => headers.push((first, header)),
+                Err(Error::Corrupt { .. }) => all_sound = false,
+                Err(error) => return Err(error),
+            }
+        }
+        let agreed = StreamDefinition::agreed(&self.name, headers.into_iter());
+        match (known, agreed) {
+            (Some(known), None) => return Ok(self.checked(known, config)),
+            // The segment that would agree with the catalogue may be the damaged one.
+            (Some(known), Some(_)) if !all_sound => return Ok(self.checked(known, config)),
+            (known, Some(definition)) => {
+                if known.is_some() {
+                    // Its checkpoints and places are of another log: following them would pass over records.
+                    self.around.catalogue.forget_stream(&self.name);
+                    let reason = format!("its stream `{}` is another than that of the segments", self.name);
+                    self.tell(Event::CatalogueRebuilt { set_aside: None, reason });
+                }
+                self.around.catalogue.put_stream(&definition);
+                return Ok(self.checked(definition, config));
+            }
+            (None, None) => {}
+        }
+        // Without any sound header the files cannot be told from another stream's: they are kept, but not read.
+        for first in std::mem::take(files) {
+            self.put_away(first, "no segment of the stream has a sound header")?;
+        }
+        let now = self.around.clock.now();
+        let definition = StreamDefinition {
+            // Wall time tells two lives of one name apart, unless it is wrong in the same way twice; uptime is mixed in.
+            id: now.wall.0 ^ u64::try_from(now.since_boot.as_micros()).unwrap_or(0).rotate_left(32),
+            name: self.name.clone(),
+            shards: ShardMap::uniform(config.shards),
+            retention_ms: u64::try_from(config.retention.as_millis()).unwrap_or(u64::MAX),
+        };
+        self.around.catalogue.put_stream(&definition);
+        Ok(definition)
+    }
+
+    fn checked(&self, definition: StreamDefinition, config: &StreamConfig) -> StreamDefinition {
+        let has = definition.shards.shards().iter().filter(|shard| shard.open).count();
+        if has != config.shards.get() as usize {
+            self.tell(Event::ShardCountKept { stream: self.name.clone(), has, asked: config.shards.get() });
+        }
+        definition
+    }
+
+    /// All segments but the last.
+    fn list_segments(
+        &self,
+        definition: &StreamDefinition,
+        files: &[SequenceNumber],
+        tail: Option<&Tail>,
+    ) -> Result<Vec<Segment>, Error> {
+        let mut sealed = self.known(self.around.catalogue.segments(&self.name)).unwrap_or_default();
+        let mut segments: Vec<Segment> = Vec::with_capacity(files.len() + 1);
+        // Whether the segment before has no entry: then it ends where the next begins, and is no newer than that.
+        let mut open_ended = false;
+        for &first in files {
+            let path = self.dir.join(file_name(first));
+            let file = self.around.disk.open_read(&path).map_err(|source| self.io("open segment", &path, source))?;
+            let bytes = file.len().map_err(|source| self.io("measure segment", &path, source))?;
+            let entry = sealed.remove(&first).filter(|entry| entry.bytes == bytes && entry.last.next() >= first);
+            let (segment, created) = if let Some(entry) = entry {
+                (Segment { first, end: entry.last.next(), bytes, newest: entry.newest }, entry.newest)
+            } else {
+                let created = match SegmentHeader::read(file.as_ref(), &path) {
+                    Ok(header) if is_own(&header, definition, first) => header.created,
+                    Ok(_) => {
+                        self.put_away(first, "it belongs to another stream or place")?;
+                        continue;
+                    }
+                    // The blocks behind a damaged header are found by their own checksums; readers tell of it.
+                    Err(Error::Corrupt { .. }) => Stamp::new(self.around.boot, self.around.clock.now()),
+                    Err(error) => return Err(error),
+                };
+                (Segment { first, end: first, bytes, newest: created }, created)
+            };
+            if open_ended {
+                self.close_open_end(&mut segments, first, created);
+            }
+            open_ended = entry.is_none();
+            segments.push(segment);
+        }
+        if let (true, Some(tail)) = (open_ended, tail) {
+            self.close_open_end(&mut segments, tail.segment.first, tail.created);
+        } else if open_ended && let Some(last) = segments.pop() {
+            // There is no tail, so this one has to be read through to know where it ends.
+            let path = self.dir.join(file_name(last.first));
+            let walked = walk(&self.around, definition, last.first, 0, last.bytes, &path)?;
+            segments.push(Segment { end: walked.end.max(last.first), ..last });
+        }
+        // What is left in the catalogue has no file any more.
+        for (first, entry) in sealed {
+            if tail.is_none_or(|tail| tail.segment.first != first) {
+                self.around.catalogue.forget_segment(&self.name, first, entry.last.next());
+            }
+        }
+        Ok(segments)
+    }
+
+    fn close_open_end(&self, segments: &mut [Segment], end: SequenceNumber, newest: Stamp) {
+        let Some(segment) = segments.last_mut() else { return };
+        *segment = Segment { end, newest, ..*segment };
+        let entry = SealedSegment { last: end.previous(), bytes: segment.bytes, newest };
+        self.around.catalogue.put_segment(&self.name, segment.first, &entry);
+    }
+
+    /// Checkpoints and counts: the newer of what the catalogue and the newest control block say.
+    fn remembered(&self, definition: &StreamDefinition, tail: Option<&Tail>, segments: &[Segment]) -> Remembered {
+        let catalogue = &self.around.catalogue;
+        let done = self.known(catalogue.checkpoints(&self.name)).unwrap_or_default();
+        let mut checkpoints = Checkpoints { done, ..Checkpoints::default() };
+        let mut totals = self.known(catalogue.drops(&self.name)).flatten().unwrap_or_default();
+        let mut control = tail.and_then(|tail| tail.control.clone());
+        if control.is_none() && checkpoints.done.is_empty() {
+            control = segments.last().and_then(|segment| self.control_of(definition, segment));
+        }
+        if let Some(control) = control {
+            for (consumer, done) in control.checkpoints {
+                let known = checkpoints.done.entry(consumer.clone()).or_default();
+                if done > *known {
+                    *known = done;
+                    checkpoints.unsaved.insert(consumer);
+                }
+            }
+            if control.totals.oldest > totals.oldest {
+                totals = control.totals;
+            }
+        }
+        Remembered { checkpoints, totals }
+    }
+
+    /// Needed only when the catalogue is gone and the last segment's head was torn.
+    fn control_of(&self, definition: &StreamDefinition, segment: &Segment) -> Option<Control> {
+        let path = self.dir.join(file_name(segment.first));
+        let start = self.header(segment.first).map_or(0, |header| header.encoded_len());
+        walk(&self.around, definition, segment.first, start, segment.bytes, &path).ok()?.control
+    }
+
+    /// Removes again what a power cut brought back after it had been dropped.
+    fn remove_dropped(&self, segments: &mut Vec<Segment>, oldest: SequenceNumber) {
+        segments.retain(|segment| {
+            if segment.end > oldest {
+                return true;
+            }
+            let path = self.dir.join(file_name(segment.first));
+            if let Err(error) = self.around.disk.remove(&path) {
+                self.tell(Event::NotRemoved { segment: path, reason: error.to_string() });
+            }
+            self.around.catalogue.forget_segment(&self.name, segment.first, segment.end);
+            false
+        });
+    }
+
+    /// Keeps a file that is not a segment of this stream under another name.
+    pub(super) fn put_away(&self, first: SequenceNumber, what: &str) -> Result<(), Error> {
+        let kept = self.rename(first, "broken")?;
+        let stream = self.name.clone();
+        self.tell(Event::Damaged { stream, segment: kept, offset: 0, what: what.into(), records: None });
+        Ok(())
+    }
+
+    pub(super) fn rename(&self, first: SequenceNumber, extension: &str) -> Result<PathBuf, Error> {
+        let path = self.dir.join(file_name(first));
+        let kept = path.with_extension(extension);
+        let disk = &self.around.disk;
+        let renamed = disk.rename(&path, &kept).and_then(|()| disk.sync_dir(&self.dir));
+        renamed.map_err(|source| self.io("put away", &path, source))?;
+        Ok(kept)
+    }
+
+    pub(super) fn header(&self, first: SequenceNumber) -> Result<SegmentHeader, Error> {
+        let path = self.dir.join(file_name(first));
+        let file = self.around.disk.open_read(&path).map_err(|source| self.io("open segment", &path, source))?;
+        SegmentHeader::read(file.as_ref(), &path)
+    }
+
+    pub(super) fn tell(&self, event: Event) {
+        (self.around.events)(event);
+    }
+
+    /// What the catalogue knows; nothing if it fails, which is told.
+    fn known<T>(&self, asked: Result<T, KvError>) -> Option<T> {
+        asked.map_err(|error| self.tell(Event::CatalogueBehind { reason: error.reason })).ok()
+    }
+
+    pub(super) fn io(&self, action: &'static str, path: &Path, source: io::Error) -> Error {
+        Error::Io { action, path: path.into(), source }
+    }
+}
+
+/// Whether a segment is where it belongs.
+pub(super) fn is_own(header: &SegmentHeader, definition: &StreamDefinition, first: SequenceNumber) -> bool {
+    header.definition.id == definition.id && header.first == first
+}
+
+impl Tail {
+    fn into_active(self, core: &StreamCore) -> Active {
+        Active {
+            file: self.file,
+            first: self.segment.first,
+            salt: salt(core.definition.id, self.segment.first),
+            created: self.created,
+            len: self.segment.bytes,
+            since_index: self.since_index,
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The last segment of a stream at opening: read behind its newest index entry, its torn end cut off and kept.
+
+use std::path::{Path, PathBuf};
+
+use super::{
+    Segment, Surroundings,
+    recovery::{Opening, is_own},
+};
+use crate::{
+    clock::Stamp,
+    disk::DiskFile,
+    error::Error,
+    event::Event,
+    segment::{BlockKind, Control, Found, SegmentHeader, SegmentReader, StreamDefinition, file_name, salt},
+    sequence::SequenceNumber,
+};
+
+/// What of a torn end is kept for a look: far more than a commit is.
+const TORN_KEPT_BYTES_MAX: u64 = 64 << 20;
+
+/// The last segment, read and cut.
+pub(super) struct Tail {
+    pub(super) file: Box<dyn DiskFile>,
+    pub(super) segment: Segment,
+    pub(super) created: Stamp,
+    /// The newest control block among what was read.
+    pub(super) control: Option<Control>,
+    pub(super) since_index: u64,
+}
+
+/// What reading a segment through found.
+#[derive(Default)]
+pub(super) struct Walked {
+    /// Whether a sound block was where the reading began.
+    found_at_start: bool,
+    blocks: u64,
+    /// Behind the last sound block.
+    end_offset: u64,
+    pub(super) end: SequenceNumber,
+    newest: Option<Stamp>,
+    pub(super) control: Option<Control>,
+}
+
+impl Opening {
+    /// Reads the last segment and cuts its torn end. A file in which nothing is whole was never used and is put away;
+    /// then the one before is the last.
+    pub(super) fn read_tail(
+        &self,
+        definition: &StreamDefinition,
+        files: &mut Vec<SequenceNumber>,
+    ) -> Result<Option<Tail>, Error> {
+        while let Some(first) = files.pop() {
+            let header = match self.header(first) {
+                Ok(header) if is_own(&header, definition, first) => Some(header),
+                Ok(_) => {
+                    self.put_away(first, "it belongs to another stream or place")?;
+                    continue;
+                }
+                Err(Error::Corrupt { .. }) => None,
+                Err(error) => return Err(error),
+            };
+            if let Some(tail) = self.open_tail(definition, first, header)? {
+                return Ok(Some(tail));
+            }
+        }
+        Ok(None)
+    }
+
+    fn open_tail(
+        &self,
+        definition: &StreamDefinition,
+        first: SequenceNumber,
+        header: Option<SegmentHeader>,
+    ) -> Result<Option<Tail>, Error> {
+        let path = self.dir.join(file_name(first));
+        let file = self.around.disk.open(&path).map_err(|source| self.io("open segment", &path, source))?;
+        let len = file.len().map_err(|source| self.io("measure segment", &path, source))?;
+        let start = header.as_ref().map_or(0, SegmentHeader::encoded_len);
+        let from_start = || walk(&self.around, definition, first, start, len, &path);
+        let place = self.around.catalogue.place(&self.name, first, SequenceNumber(u64::MAX));
+        let (from, walked) = match place.filter(|place| *place >= start && *place < len) {
+            Some(place) => {
+                let walked = walk(&self.around, definition, first, place, len, &path)?;
+                // An entry that points into nowhere is as good as none.
+                if walked.found_at_start { (place, walked) } else { (start, from_start()?) }
+            }
+            None => (start, from_start()?),
+        };
+        if header.is_none() && walked.blocks == 0 {
+            let kept = self.rename(first, "torn")?;
+            self.tell_torn(&path, 0, len, Some(kept));
+            return Ok(None);
+        }
+        let cut = walked.end_offset;
+        if cut < len {
+            let kept = self.keep_torn(file.as_ref(), &path, cut, len);
+            file.truncate(cut).map_err(|source| self.io("cut the torn end off", &path, source))?;
+            file.sync().map_err(|source| self.io("sync", &path, source))?;
+            self.tell_torn(&path, cut, len - cut, kept);
+        }
+        let created =
+            header.map_or_else(|| Stamp::new(self.around.boot, self.around.clock.now()), |header| header.created);
+        let newest = walked.newest.unwrap_or(created);
+        let segment = Segment { first, end: walked.end.max(first), bytes: cut, newest };
+        Ok(Some(Tail { file, segment, created, control: walked.control, since_index: cut - from }))
+    }
+
+    fn tell_torn(&self, segment: &Path, offset: u64, bytes: u64, kept: Option<PathBuf>) {
+        self.tell(Event::TailTorn { stream: self.name.clone(), segment: segment.into(), offset, bytes, kept });
+    }
+
+    /// A copy for whoever wants to look; not worth failing for.
+    fn keep_torn(&self, file: &dyn DiskFile, path: &Path, offset: u64, len: u64) -> Option<PathBuf> {
+        let mut bytes = vec![0; usize::try_from((len - offset).min(TORN_KEPT_BYTES_MAX)).ok()?];
+        let read = file.read_at(offset, &mut bytes).ok()?;
+        let bytes = &bytes[..read];
+        if bytes.iter().all(|byte| *byte == 0) {
+            return None;
+        }
+        let kept = path.with_extension("torn");
+        // Only the newest of a segment is kept: a gateway whose power is cut daily must not collect them.
+        let _ = self.around.disk.remove(&kept);
+        self.around.disk.create(&kept).ok()?.write_at(0, bytes).ok()?;
+        Some(kept)
+    }
+}
+
+/// Reads the blocks of a segment from `from` on, checksums and all.
+///
+/// Damage between sound blocks is passed over here; readers tell of it. What lies behind the last sound block is a torn
+/// end: a commit that never finished, so that nobody was told of it.
+pub(super) fn walk(
+    around: &Surroundings,
+    definition: &StreamDefinition,
+    first: SequenceNumber,
+    from: u64,
+    len: u64,
+    path: &Path,
+) -> Result<Walked, Error> {
+    let io = |source| Error::Io { action: "read segment", path: path.into(), source };
+    let file = around.disk.open_read(path).map_err(io)?;
+    let mut reader = SegmentReader::new(file, salt(definition.id, first), from);
+    let mut walked = Walked { end_offset: from.min(len), end: first, ..Walked::default() };
+    loop {
+        match reader.next(len).map_err(io)? {
+            Found::End => return Ok(walked),
+            Found::Damaged { .. } => {}
+            Found::Block { offset, header } => {
+                let Some(payload) = reader.payload(offset, &header).map_err(io)? else { continue };
+                walked.found_at_start |= offset == from;
+                if header.kind == BlockKind::Control {
+                    walked.control = postcard::from_bytes(payload).ok().or(walked.control);
+                }
+                walked.newest = Some(header.arrival);
+                walked.blocks += 1;
+                walked.end_offset = offset + header.total_bytes();
+                walked.end = walked.end.max(header.end());
+            }
+        }
+    }
+}

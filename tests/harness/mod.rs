@@ -1,0 +1,6 @@
+//! The harness proves itself on the counterparts: a test that stands on it can trust what it says.
+
+mod brokers;
+mod processes;
+mod servers;
+mod upstream;

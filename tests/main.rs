@@ -1,0 +1,24 @@
+//! Black-box tests: the real `forebay` binary between real devices' traffic and real Kinesis servers.
+//!
+//! `tests/run` installs what they run against. Every test starts its own instances on free ports, waits for conditions
+//! rather than for time to pass, and stops what it started by process id. One binary, one module per behaviour.
+
+#![allow(clippy::big_endian_bytes, reason = "MQTT and what else comes over a network is big-endian")]
+
+mod api;
+mod backlog;
+mod bad_input;
+mod cli;
+mod dead_letters;
+mod harness;
+mod lifecycle;
+mod mqtt_source;
+mod oracle;
+mod pipeline;
+mod restart;
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "the harness offers a whole vocabulary, of which a test uses what it needs"
+)]
+mod support;

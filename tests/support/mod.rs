@@ -1,0 +1,37 @@
+//! The harness: starts programs, talks to them, and plays the part of AWS when it misbehaves.
+//!
+//! Everything here blocks, so that a test reads from top to bottom, and panics with the program's own log when something
+//! that a test takes for granted does not happen. It knows nothing of forebay's insides: only its command line, its
+//! configuration file and its ports.
+
+pub(crate) mod alone;
+pub(crate) mod counterpart;
+pub(crate) mod daemon;
+pub(crate) mod device;
+pub(crate) mod forebay;
+pub(crate) mod gateway;
+pub(crate) mod http;
+pub(crate) mod kinesalite;
+pub(crate) mod kinesis;
+pub(crate) mod mosquitto;
+pub(crate) mod moto;
+pub(crate) mod port;
+pub(crate) mod publisher;
+pub(crate) mod python;
+pub(crate) mod small_disk;
+pub(crate) mod upstream;
+pub(crate) mod wait;
+
+pub(crate) use alone::alone;
+pub(crate) use device::Device;
+pub(crate) use forebay::Forebay;
+pub(crate) use gateway::Gateway;
+pub(crate) use kinesalite::Kinesalite;
+pub(crate) use kinesis::Kinesis;
+pub(crate) use mosquitto::{Mosquitto, mosquitto_pub, mosquitto_pub_lines};
+pub(crate) use moto::Moto;
+pub(crate) use port::free_port;
+pub(crate) use python::python;
+pub(crate) use small_disk::SmallDisk;
+pub(crate) use upstream::{Reply, Upstream};
+pub(crate) use wait::{eventually, eventually_some};

@@ -1,0 +1,176 @@
+//! PutRecords in Kinesis JSON 1.1: what a request says, what makes it invalid, what an answer looks like.
+//!
+//! Without I/O and without memory.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use hyper::HeaderMap;
+use serde::{Deserialize, Serialize};
+
+pub(super) const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
+const TARGET: &str = "Kinesis_20131202.PutRecords";
+
+// The limits are those of the service's model.
+const RECORDS_MAX: usize = 500;
+const REQUEST_BYTES_MAX: usize = 10 * 1024 * 1024;
+/// The default of a stream; the model allows a stream to be given more.
+const RECORD_BYTES_MAX: usize = 1024 * 1024;
+const PARTITION_KEY_CHARACTERS_MAX: usize = 256;
+
+/// A request.
+#[derive(Debug, Clone)]
+pub(crate) struct PutRecords {
+    pub(crate) stream: String,
+    pub(crate) records: Vec<SentRecord>,
+}
+
+/// A record of a request.
+#[derive(Debug, Clone)]
+pub(crate) struct SentRecord {
+    pub(crate) partition_key: String,
+    pub(crate) explicit_hash_key: Option<String>,
+    pub(crate) data: Vec<u8>,
+}
+
+impl PutRecords {
+    /// Data and partition keys, as Kinesis counts them.
+    pub(crate) fn bytes(&self) -> usize {
+        self.records.iter().map(SentRecord::bytes).sum()
+    }
+}
+
+impl SentRecord {
+    fn bytes(&self) -> usize {
+        self.data.len() + self.partition_key.len()
+    }
+}
+
+/// Why a request is refused before any script is asked.
+#[derive(Debug)]
+pub(super) struct Invalid {
+    pub(super) code: &'static str,
+    pub(super) message: String,
+}
+
+/// What became of a record.
+pub(super) enum Outcome {
+    Taken { sequence_number: u64 },
+    Refused { code: &'static str },
+}
+
+/// Reads a request and holds it against the limits of the service.
+pub(super) fn parse(headers: &HeaderMap, body: &[u8]) -> Result<PutRecords, Invalid> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase", deny_unknown_fields)]
+    struct Request {
+        stream_name: Option<String>,
+        #[serde(rename = "StreamARN")]
+        stream_arn: Option<String>,
+        records: Vec<Record>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase", deny_unknown_fields)]
+    struct Record {
+        data: String,
+        partition_key: String,
+        explicit_hash_key: Option<String>,
+    }
+
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
+    if header("x-amz-target") != TARGET {
+        return invalid("UnknownOperationException", format!("target {:?}", header("x-amz-target")));
+    }
+    if header("content-type") != CONTENT_TYPE {
+        return invalid("SerializationException", format!("content type {:?}", header("content-type")));
+    }
+    if !header("authorization").starts_with("AWS4-HMAC-SHA256 ") {
+        return invalid("MissingAuthenticationTokenException", "no signature".to_owned());
+    }
+    let request: Request = match serde_json::from_slice(body) {
+        Ok(request) => request,
+        Err(error) => return invalid("SerializationException", error.to_string()),
+    };
+    let Some(stream) = request.stream_name.or(request.stream_arn) else {
+        return invalid("ValidationException", "no stream".to_owned());
+    };
+    let mut records = Vec::with_capacity(request.records.len());
+    for record in request.records {
+        let Ok(data) = BASE64_STANDARD.decode(record.data) else {
+            return invalid("SerializationException", "data is not base64".to_owned());
+        };
+        records.push(SentRecord {
+            partition_key: record.partition_key,
+            explicit_hash_key: record.explicit_hash_key,
+            data,
+        });
+    }
+    let request = PutRecords { stream, records };
+    match broken_limit(&request) {
+        Some(message) => invalid("ValidationException", message),
+        None => Ok(request),
+    }
+}
+
+fn broken_limit(request: &PutRecords) -> Option<String> {
+    let records = request.records.len();
+    if !(1..=RECORDS_MAX).contains(&records) {
+        return Some(format!("{records} records"));
+    }
+    let bytes = request.bytes();
+    if bytes > REQUEST_BYTES_MAX {
+        return Some(format!("{bytes} bytes in the request"));
+    }
+    request.records.iter().enumerate().find_map(|(index, record)| {
+        let characters = record.partition_key.chars().count();
+        if !(1..=PARTITION_KEY_CHARACTERS_MAX).contains(&characters) {
+            Some(format!("record {index}: partition key of {characters} characters"))
+        } else if record.bytes() > RECORD_BYTES_MAX {
+            Some(format!("record {index}: {} bytes", record.bytes()))
+        } else {
+            None
+        }
+    })
+}
+
+fn invalid<T>(code: &'static str, message: String) -> Result<T, Invalid> {
+    Err(Invalid { code, message })
+}
+
+/// The body of an answer to a request of which at least a part was taken.
+pub(super) fn answer(outcomes: &[Outcome]) -> Vec<u8> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Answer {
+        failed_record_count: usize,
+        encryption_type: &'static str,
+        records: Vec<Entry>,
+    }
+    #[derive(Serialize)]
+    #[serde(untagged)]
+    enum Entry {
+        #[serde(rename_all = "PascalCase")]
+        Taken { sequence_number: String, shard_id: &'static str },
+        #[serde(rename_all = "PascalCase")]
+        Refused { error_code: &'static str, error_message: &'static str },
+    }
+    let records: Vec<Entry> = outcomes
+        .iter()
+        .map(|outcome| match outcome {
+            // 56 digits that begin with 49, as AWS's have been for years.
+            Outcome::Taken { sequence_number } => {
+                Entry::Taken { sequence_number: format!("49{sequence_number:054}"), shard_id: "shardId-000000000000" }
+            }
+            Outcome::Refused { code } => Entry::Refused { error_code: code, error_message: "as the test asked for" },
+        })
+        .collect();
+    let refused = |outcome: &&Outcome| matches!(outcome, Outcome::Refused { .. });
+    let answer =
+        Answer { failed_record_count: outcomes.iter().filter(refused).count(), encryption_type: "NONE", records };
+    serde_json::to_vec(&answer).expect("strings and numbers are always JSON")
+}
+
+/// The body of an error of the service.
+pub(super) fn error(code: &str, message: &str) -> Vec<u8> {
+    let body = serde_json::json!({ "__type": code, "message": message });
+    serde_json::to_vec(&body).expect("strings are always JSON")
+}
