@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::support::daemon::{Daemon, PATIENCE, command};
+use crate::support::device::{Device, VERSIONS};
 use crate::support::forebay::Home;
 use crate::support::{Forebay, free_port};
 
@@ -51,6 +52,31 @@ fn a_stopped_agent_has_stored_everything_and_starts_again() {
     }
     assert!(agent.log().contains("stopping") && agent.log().contains("stopped"), "{}", agent.log());
     assert_eq!(agent.status()["log_events"], serde_json::json!({}), "nothing had to be mended: {}", agent.log());
+}
+
+#[test]
+fn a_stop_does_not_wait_for_devices_that_are_held_back() {
+    let mqtt = free_port();
+    let configuration = configuration("data").replace(
+        "rate-limit = \"off\"\n",
+        &format!(
+            "rate-limit = {{ records-per-second = 1, bytes-per-second = \"1MB\" }}\n\
+             [sources.devices]\ntype = \"mqtt-broker\"\nlisten = \"127.0.0.1:{mqtt}\"\nstream = \"telemetry\"\n"
+        ),
+    );
+    let mut agent = Forebay::start(&configuration);
+    let mut devices = VERSIONS.map(|version| Device::connect(mqtt, version, &format!("{version:?}")));
+    for device in &mut devices {
+        for _ in 0..20 {
+            device.send_publish("plant/a", b"21.5");
+        }
+    }
+    // One record is admitted each second, so most of these wait when the stop comes.
+    assert!(devices[0].hears_within(PATIENCE), "the first one is acknowledged");
+    let status = agent.terminate();
+    assert!(status.success(), "{status}: {}", agent.log());
+    let told = agent.log();
+    assert!(told.contains("of its messages were not stored yet"), "{told}");
 }
 
 #[test]
