@@ -54,6 +54,8 @@ impl Writers {
             return false;
         }
         let writer = &mut self.streams[slot];
+        let definition = writer.core().definition();
+        let entries: Vec<Entry> = entries.into_iter().map(|entry| entry.brought_up_to_date(&definition)).collect();
         let batches: Vec<&Batch> = entries.iter().map(|entry| &entry.batch).collect();
         match writer.commit(&batches) {
             Ok(appended) => {

@@ -94,6 +94,6 @@ pub use event::{DropReason, Event};
 pub use hash_key::HashKey;
 pub use record::{NewRecord, PARTITION_KEY_CHARS_MAX, RECORD_BYTES_MAX, Record, Tag};
 pub use sequence::SequenceNumber;
-pub use shard::{Shard, ShardIndex, ShardMap};
+pub use shard::{SHARDS_MAX, Shard, ShardChange, ShardError, ShardIndex, ShardMap};
 pub use stats::{DropCounts, ShardStats, StreamStats};
 pub use store::{Done, Store, Stream, WhenFull};

@@ -12,8 +12,9 @@ use std::{
 };
 
 use crate::{
-    batch::Batch,
-    error::{Error, Refused},
+    batch::{Batch, Rerouted},
+    error::{Appended, Error, Refused},
+    segment::StreamDefinition,
     store::{Done, WhenFull},
 };
 
@@ -27,6 +28,20 @@ pub(crate) struct Entry {
 impl Entry {
     pub(crate) fn refuse(self, error: Error) {
         (self.done)(Err(Refused { error, batch: self.batch }));
+    }
+
+    /// With its records in the shards that there are now. Whoever queued it is told of them as it had them.
+    pub(crate) fn brought_up_to_date(self, definition: &StreamDefinition) -> Self {
+        if !self.batch.is_outdated(definition) {
+            return self;
+        }
+        let Self { batch: first, when_full, done } = self;
+        let (batch, routes) = first.rerouted(definition).into_parts();
+        let told = move |outcome: Result<Appended, Refused>| match outcome {
+            Ok(appended) => done(Ok(Rerouted::trace(&routes, &appended))),
+            Err(refused) => done(Err(Refused { batch: first, ..refused })),
+        };
+        Self { batch, when_full, done: Box::new(told) }
     }
 }
 

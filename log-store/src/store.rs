@@ -20,7 +20,7 @@ use crate::{
     event::Event,
     queue::{Entry, Queue, StreamSlot},
     sequence::SequenceNumber,
-    shard::{ShardIndex, ShardMap},
+    shard::{ShardChange, ShardIndex, ShardMap},
     stats::StreamStats,
     stream::{Events, SegmentLimits, StreamCore, StreamWriter, Surroundings, is_stream_name, stream_dir},
 };
@@ -188,7 +188,8 @@ impl Parts {
                 self.queue.add_stream()
             }
         };
-        Ok(Stream { core: Arc::clone(writers.streams[slot].core()), queue: Arc::clone(&self.queue), slot })
+        let core = Arc::clone(writers.streams[slot].core());
+        Ok(Stream { core, writers: Arc::clone(&self.writers), queue: Arc::clone(&self.queue), slot })
     }
 }
 
@@ -242,6 +243,7 @@ fn open_catalogue(
 #[derive(Clone)]
 pub struct Stream {
     core: Arc<StreamCore>,
+    writers: Arc<Mutex<Writers>>,
     queue: Arc<Queue>,
     slot: StreamSlot,
 }
@@ -256,7 +258,7 @@ impl Stream {
     /// Its shards.
     #[must_use]
     pub fn shards(&self) -> Arc<ShardMap> {
-        Arc::clone(&self.core.shards)
+        self.core.shards()
     }
 
     /// How it is kept.
@@ -270,7 +272,20 @@ impl Stream {
     pub fn batch(&self) -> Batch {
         // A record that takes most of the quota would wait for room that never comes, and everything behind it too.
         let share = self.core.config().quota / RECORDS_PER_QUOTA;
-        Batch::new(self.shards(), usize::try_from(share).unwrap_or(usize::MAX))
+        Batch::new(&self.core.definition(), usize::try_from(share).unwrap_or(usize::MAX))
+    }
+
+    /// Splits, merges or recounts its shards, durably; gives the new ones. Batches that are queued or made already are
+    /// routed anew when they are committed. Order per partition key is kept: whatever comes later has a higher number.
+    /// Blocks while a commit is under way.
+    ///
+    /// # Errors
+    /// [`Error::Shards`] if it cannot be done; [`Error::Full`], [`Error::Poisoned`], [`Error::Closed`].
+    pub fn change_shards(&self, change: ShardChange) -> Result<Arc<ShardMap>, Error> {
+        let mut writers = guard(&self.writers);
+        let writer = writers.streams.get_mut(self.slot).ok_or(Error::Closed)?;
+        writer.change_shards(change)?;
+        Ok(self.core.shards())
     }
 
     /// Takes `records` and `payload_bytes` out of a shard's write limit.

@@ -8,7 +8,7 @@ use axum::{
     extract::{FromRequest as _, Path, Request, State},
     http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
 };
-use forebay_log_store::{Appended, Batch, NewRecord, ShardIndex, WhenFull};
+use forebay_log_store::{Appended, Batch, NewRecord, SequenceNumber, ShardIndex, WhenFull};
 
 use super::{
     Api,
@@ -84,30 +84,24 @@ fn into_batch(ingest: &Ingest, put: Put) -> Result<(Batch, Vec<ShardIndex>), Api
     Ok((batch, shards))
 }
 
-/// Where each record is: those of one shard are numbered one after the other.
 fn places(appended: &Appended, shards: &[ShardIndex]) -> Vec<Place> {
-    let mut next: Vec<_> = appended.runs.iter().map(|run| (run.shard, run.first)).collect();
-    shards
-        .iter()
-        .filter_map(|shard| {
-            let (_, number) = next.iter_mut().find(|(of, _)| of == shard)?;
-            let sequence_number = number.0;
-            *number = number.next();
-            Some(Place { shard: shard.to_string(), sequence_number })
-        })
-        .collect()
+    let place =
+        |(shard, number): (ShardIndex, SequenceNumber)| Place { shard: shard.to_string(), sequence_number: number.0 };
+    appended.places(shards).into_iter().map(place).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use forebay_log_store::{AppendedRun, SequenceNumber};
+    use forebay_log_store::AppendedRun;
 
     use super::*;
 
     #[test]
     fn places_are_told_in_the_order_of_the_records() {
-        let run =
-            |shard, first, records| AppendedRun { shard: ShardIndex(shard), first: SequenceNumber(first), records };
+        let run = |shard, first, records| {
+            let shard = ShardIndex(shard);
+            AppendedRun { of: shard, shard, first: SequenceNumber(first), records }
+        };
         let appended = Appended { runs: vec![run(1, 40, 2), run(0, 42, 1)] };
         let places = places(&appended, &[ShardIndex(1), ShardIndex(0), ShardIndex(1)]);
         let found: Vec<_> = places.iter().map(|place| (place.shard.as_str(), place.sequence_number)).collect();

@@ -71,7 +71,7 @@ fn make_golden(dir: &Path) {
 fn described(stream: &Stream) -> String {
     let mut text = format!("stream {}\n", stream.name());
     for shard in stream.shards().shards() {
-        let _ = writeln!(text, "shard {} {} {} {}", shard.index, shard.first, shard.last, shard.open);
+        let _ = writeln!(text, "shard {} {} {} {}", shard.index, shard.first, shard.last, shard.is_open());
     }
     for (consumer, done) in stream.stats().checkpoints {
         let _ = writeln!(text, "checkpoint {consumer} {done}");

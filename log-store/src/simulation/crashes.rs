@@ -1,9 +1,9 @@
 //! A power cut at every single operation of a workload with rolls, retention and checkpoints, with and without its catalogue.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 use super::{CatalogueFound, Simulation};
-use crate::{disk::sim::Fault, sequence::SequenceNumber};
+use crate::{disk::sim::Fault, sequence::SequenceNumber, shard::ShardChange};
 
 /// Rolls several times, drops by retention, moves checkpoints, and goes idle. Stops at the first refusal.
 fn workload(sim: &mut Simulation) {
@@ -17,6 +17,19 @@ fn workload(sim: &mut Simulation) {
             }
         }
         sim.save_checkpoint(SequenceNumber(round * 15));
+        // One of them while the segment being written is empty, and while a batch waits.
+        let changed = match round {
+            3 => sim.change_shards(|_| ShardChange::Count(count(2))).is_ok(),
+            4 => sim.append_across(3, 10, |sim| _ = sim.change_shards(|_| ShardChange::Count(count(3)))).is_ok(),
+            5 => {
+                sim.change_shards(|_| ShardChange::Count(count(1))).is_ok()
+                    && sim.change_shards(|_| ShardChange::Count(count(3))).is_ok()
+            }
+            _ => true,
+        };
+        if !changed {
+            return;
+        }
         sim.clock.advance(Duration::from_secs(150));
         sim.tick();
     }
@@ -25,6 +38,10 @@ fn workload(sim: &mut Simulation) {
     sim.tick();
     let _ = sim.append(1, 10);
     sim.close();
+}
+
+fn count(count: u32) -> NonZeroU32 {
+    NonZeroU32::new(count).expect("not zero")
 }
 
 fn operations_of_workload() -> u64 {

@@ -5,6 +5,7 @@
 
 mod crashes;
 mod histories;
+mod resharding;
 mod scenarios;
 
 use std::{
@@ -24,8 +25,10 @@ use crate::{
     disk::sim::SimDisk,
     error::{Appended, Error, Refused},
     event::Event,
+    hash_key::HashKey,
     record::{NewRecord, Record},
     sequence::SequenceNumber,
+    shard::{ShardChange, ShardIndex, ShardMap},
     store::{Parts, Stream, WhenFull},
 };
 
@@ -75,6 +78,9 @@ pub(super) struct Simulation {
     checkpoint: SequenceNumber,
     /// The furthest checkpoint ever: what it covers was delivered, and may go, though a power cut takes the checkpoint back.
     delivered: SequenceNumber,
+    /// Ranges of the open shards, and those that a failed change may have brought all the same.
+    shards: Vec<(ShardIndex, HashKey)>,
+    shards_in_doubt: Option<Vec<(ShardIndex, HashKey)>>,
     /// Everything before it was dropped by right. A power cut may undo some removals of files and keep others.
     dropped_before: SequenceNumber,
     /// What a tick has certainly made durable.
@@ -104,6 +110,8 @@ impl Simulation {
             issued: 0,
             checkpoint: SequenceNumber::ZERO,
             delivered: SequenceNumber::ZERO,
+            shards: ranges(&ShardMap::uniform(NonZeroU32::new(3).expect("not zero"))),
+            shards_in_doubt: None,
             dropped_before: SequenceNumber::ZERO,
             durable_checkpoint: SequenceNumber::ZERO,
         }
@@ -129,18 +137,29 @@ impl Simulation {
 
     /// Appends records of one batch and commits. Their sizes are mixed, their keys few.
     pub(super) fn append(&mut self, count: usize, bytes: usize) -> Result<Appended, Refused> {
-        let (parts, stream) = self.running.as_ref().expect("open");
+        self.append_across(count, bytes, |_| {})
+    }
+
+    /// The same, and something happens while the batch waits.
+    pub(super) fn append_across(
+        &mut self,
+        count: usize,
+        bytes: usize,
+        meanwhile: impl FnOnce(&mut Self),
+    ) -> Result<Appended, Refused> {
         let at = self.clock.now().since_boot;
-        let mut batch = stream.batch();
-        let mut known: BTreeMap<_, Vec<Known>> = BTreeMap::new();
+        let mut batch = self.stream().batch();
+        let (mut known, mut pushed) = (Vec::new(), Vec::new());
         for _ in 0..count {
             self.issued += 1;
             let key = format!("key-{}", self.issued % 7);
             let mut data = format!("record {} ", self.issued).into_bytes();
             data.resize(data.len().max(bytes), b'.');
-            let shard = batch.push(&NewRecord::new(&key, &data)).expect("a sound record");
-            known.entry(shard).or_default().push(Known { key, data, at });
+            pushed.push(batch.push(&NewRecord::new(&key, &data)).expect("a sound record"));
+            known.push(Known { key, data, at });
         }
+        meanwhile(self);
+        let (parts, stream) = self.running.as_ref().expect("open");
         let told = Arc::new(Mutex::new(None));
         let tell = Arc::clone(&told);
         let done = Box::new(move |outcome| *tell.lock().expect("unpoisoned") = Some(outcome));
@@ -149,16 +168,15 @@ impl Simulation {
         let outcome = told.lock().expect("unpoisoned").take().expect("every append is answered");
         match &outcome {
             Ok(appended) => {
-                for run in &appended.runs {
-                    for (i, record) in known.remove(&run.shard).expect("its shard").into_iter().enumerate() {
-                        let number = run.first.plus(i as u64);
-                        assert!(self.acknowledged.insert(number, record).is_none(), "number {number} was given twice");
-                    }
+                let places = appended.places(&pushed);
+                assert_eq!(places.len(), known.len());
+                for ((_, number), record) in places.into_iter().zip(known) {
+                    assert!(self.acknowledged.insert(number, record).is_none(), "number {number} was given twice");
                 }
             }
             // A full disk leaves nothing of the commit behind.
             Err(Refused { error: Error::Full { .. }, .. }) => {}
-            Err(_) => self.in_doubt = known.into_values().flatten().collect(),
+            Err(_) => self.in_doubt = known,
         }
         outcome
     }
@@ -167,6 +185,23 @@ impl Simulation {
         self.stream().save_checkpoint(CONSUMER, at);
         self.checkpoint = self.checkpoint.max(at.min(self.newest()));
         self.delivered = self.delivered.max(self.checkpoint);
+    }
+
+    /// Changes the shards as `choose` says, if it can be done.
+    pub(super) fn change_shards(&mut self, choose: impl FnOnce(&ShardMap) -> ShardChange) -> Result<(), Error> {
+        let change = choose(&self.stream().shards());
+        match self.stream().change_shards(change) {
+            Ok(shards) => {
+                self.shards = ranges(&shards);
+                Ok(())
+            }
+            Err(Error::Shards { .. }) => Ok(()),
+            Err(error) => {
+                let changed = self.stream().shards().changed(change, SequenceNumber::ZERO);
+                self.shards_in_doubt = changed.ok().map(|changed| ranges(&changed));
+                Err(error)
+            }
+        }
     }
 
     pub(super) fn newest(&self) -> SequenceNumber {
@@ -256,6 +291,14 @@ impl Simulation {
                 ),
             }
         }
+        let shards = ranges(&stream.shards());
+        assert!(
+            shards == self.shards || self.shards_in_doubt.as_ref() == Some(&shards),
+            "shards {shards:?}, not {:?} or {:?}",
+            self.shards,
+            self.shards_in_doubt
+        );
+        (self.shards, self.shards_in_doubt) = (shards, None);
         // What is left can only be the commit that was under way, whole.
         if !found.is_empty() {
             let pairs = |known: Vec<Known>| -> Vec<_> {
@@ -289,6 +332,10 @@ impl Simulation {
     }
 }
 
+fn ranges(shards: &ShardMap) -> Vec<(ShardIndex, HashKey)> {
+    shards.open().into_iter().map(|shard| (shard.index, shard.first)).collect()
+}
+
 fn stream_checkpoint(stream: &Stream) -> SequenceNumber {
     stream.checkpoint(CONSUMER)
 }
@@ -296,7 +343,7 @@ fn stream_checkpoint(stream: &Stream) -> SequenceNumber {
 /// All records of a stream, read in small steps; and the same again shard by shard, which must give the same.
 pub(super) fn read_all(stream: &Stream, step: usize) -> Vec<Record> {
     let limit = ReadLimit { records: step, payload_bytes: 1 << 20 };
-    let drain = |mut cursor: crate::cursor::Cursor| {
+    let drain = |cursor: &mut crate::cursor::Cursor| {
         let mut all = Vec::new();
         loop {
             let some = cursor.read(limit).expect("readable");
@@ -306,10 +353,18 @@ pub(super) fn read_all(stream: &Stream, step: usize) -> Vec<Record> {
             all.extend(some);
         }
     };
-    let all = drain(stream.cursor(Start::Oldest));
+    let all = drain(&mut stream.cursor(Start::Oldest));
     let mut by_shard: Vec<Record> = Vec::new();
     for shard in stream.shards().shards() {
-        by_shard.extend(drain(stream.shard_cursor(shard.index, Start::Oldest)));
+        let mut cursor = stream.shard_cursor(shard.index, Start::Oldest);
+        let records = drain(&mut cursor);
+        assert_eq!(cursor.is_finished(), !shard.is_open());
+        for record in &records {
+            let (key, number) = (HashKey::of(&record.partition_key), record.sequence_number);
+            assert!(shard.first <= key && key <= shard.last, "{number} is in {}", shard.index);
+            assert!(shard.starts <= number && shard.ends.is_none_or(|ends| number <= ends), "{number}: {shard:?}");
+        }
+        by_shard.extend(records);
     }
     by_shard.sort_by_key(|record| record.sequence_number);
     assert!(all == by_shard, "the shards together are the stream");

@@ -20,7 +20,9 @@ use crate::{
     event::{DropReason, Event},
     inspect::{Dumped, Finding, FindingKind, StreamReport, dump_on, verify_on},
     record::NewRecord,
-    segment::{BLOCK_HEADER_BYTES, Found, SegmentHeader, SegmentReader, file_name, parse_file_name, salt},
+    segment::{
+        BLOCK_HEADER_BYTES, FORMAT_VERSION, Found, SegmentHeader, SegmentReader, file_name, parse_file_name, salt,
+    },
     sequence::SequenceNumber,
     store::Parts,
 };
@@ -581,7 +583,7 @@ fn verify_and_dump_see_what_readers_see() {
     assert_eq!(found.segments as usize, sim.segments().len());
     assert_eq!(found.bytes, sim.stream().stats().disk_bytes);
     assert_eq!(found.payload_bytes, sim.stream().stats().payload_bytes);
-    assert_eq!((found.format, found.shards.len()), (Some(1), 3));
+    assert_eq!((found.format, found.shards.len()), (Some(FORMAT_VERSION), 3));
 
     let all = read_all(sim.stream(), 100);
     for from in [0u64, 1, 13, 26, 50, 51] {

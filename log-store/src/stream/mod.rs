@@ -52,8 +52,10 @@ const DAMAGE_REMEMBERED_MAX: usize = 1024;
 pub(crate) struct StreamCore {
     pub(crate) around: Surroundings,
     pub(crate) dir: PathBuf,
-    pub(crate) definition: StreamDefinition,
-    pub(crate) shards: Arc<ShardMap>,
+    /// Tells this stream from an earlier or other one of the same name.
+    pub(crate) id: u64,
+    name: String,
+    definition: RwLock<Arc<StreamDefinition>>,
     config: RwLock<Arc<StreamConfig>>,
     view: RwLock<View>,
     checkpoints: Mutex<Checkpoints>,
@@ -85,7 +87,31 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl StreamCore {
     pub(crate) fn name(&self) -> &str {
-        &self.definition.name
+        &self.name
+    }
+
+    pub(crate) fn definition(&self) -> Arc<StreamDefinition> {
+        Arc::clone(&self.definition.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn shards(&self) -> Arc<ShardMap> {
+        Arc::clone(&self.definition().shards)
+    }
+
+    /// Forgets closed shards whose last record is gone.
+    fn forget_gone_shards(&self) {
+        let definition = self.definition();
+        let Some(shards) = definition.shards.without_gone(self.view(View::oldest)) else { return };
+        let is_there = |shard: &ShardIndex| shards.get(*shard).is_some();
+        lock(&self.limiters).retain(|shard, _| is_there(shard));
+        lock(&self.counters).stats.shards.retain(|shard, _| is_there(shard));
+        let definition = StreamDefinition { shards: Arc::new(shards), ..(*definition).clone() };
+        self.around.catalogue.put_stream(&definition);
+        self.set_definition(definition);
+    }
+
+    fn set_definition(&self, definition: StreamDefinition) {
+        *self.definition.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(definition);
     }
 
     pub(crate) fn path_of(&self, segment: SequenceNumber) -> PathBuf {

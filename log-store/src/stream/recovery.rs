@@ -74,11 +74,13 @@ impl Opening {
         let end = tail.as_ref().map_or(SequenceNumber(1), |tail| tail.segment.end);
         let next = end.max(done.next()).max(remembered.totals.oldest);
 
+        let id = definition.id;
         let core = Arc::new(StreamCore {
             around: self.around.clone(),
             dir: self.dir.clone(),
-            shards: Arc::new(definition.shards.clone()),
-            definition,
+            definition: RwLock::new(Arc::new(definition)),
+            id,
+            name: self.name.clone(),
             config: RwLock::new(Arc::new(config)),
             view: RwLock::new(View { segments: VecDeque::new(), next }),
             checkpoints: remembered.checkpoints.into(),
@@ -97,7 +99,7 @@ impl Opening {
                 segments.extend(behind.map(|tail| tail.segment));
                 let now = Stamp::new(self.around.boot, self.around.clock.now());
                 let created = Stamp { wall_ms: now.wall_ms.max(newest_wall_ms), ..now };
-                let active = Active::create(&core, next, created)
+                let active = Active::create(&core, &core.definition(), next, created)
                     .map_err(|source| self.io("create segment", &core.path_of(next), source))?;
                 segments.push(active.empty_segment());
                 active
@@ -127,15 +129,17 @@ impl Opening {
 
     /// What the stream is: from the catalogue if any segment agrees, else from the segments, else new.
     fn definition(&self, config: &StreamConfig, files: &mut Vec<SequenceNumber>) -> Result<StreamDefinition, Error> {
-        let known = self.known(self.around.catalogue.streams()).and_then(|mut all| all.remove(&self.name));
-        let known = known.filter(|definition| definition.shards.is_complete());
+        let known = self.known(self.around.catalogue.stream(&self.name)).flatten();
         let mut headers = Vec::new();
         let mut all_sound = true;
         for &first in files.iter().rev() {
             match self.header(first) {
                 // Usually the newest one agrees, and no more are read.
                 Ok(header) if known.as_ref().is_some_and(|known| is_own(&header, known, first)) => {
-                    return Ok(self.checked(known.expect("it agreed"), config));
+                    let known = known.expect("it agreed");
+                    // The catalogue may have missed the last change.
+                    let newest = if header.definition.revision > known.revision { header.definition } else { known };
+                    return Ok(self.checked(newest, config));
                 }
                 Ok(header) => headers.push((first, header)),
                 Err(Error::Corrupt { .. }) => all_sound = false,
@@ -168,7 +172,8 @@ impl Opening {
             // Wall time tells two lives of one name apart, unless it is wrong in the same way twice; uptime is mixed in.
             id: now.wall.0 ^ u64::try_from(now.since_boot.as_micros()).unwrap_or(0).rotate_left(32),
             name: self.name.clone(),
-            shards: ShardMap::uniform(config.shards),
+            revision: 0,
+            shards: Arc::new(ShardMap::uniform(config.shards)),
             retention_ms: u64::try_from(config.retention.as_millis()).unwrap_or(u64::MAX),
         };
         self.around.catalogue.put_stream(&definition);
@@ -176,7 +181,7 @@ impl Opening {
     }
 
     fn checked(&self, definition: StreamDefinition, config: &StreamConfig) -> StreamDefinition {
-        let has = definition.shards.shards().iter().filter(|shard| shard.open).count();
+        let has = definition.shards.open().len();
         if has != config.shards.get() as usize {
             self.tell(Event::ShardCountKept { stream: self.name.clone(), has, asked: config.shards.get() });
         }
@@ -338,7 +343,7 @@ impl Tail {
         Active {
             file: self.file,
             first: self.segment.first,
-            salt: salt(core.definition.id, self.segment.first),
+            salt: salt(core.id, self.segment.first),
             created: self.created,
             len: self.segment.bytes,
             since_index: self.since_index,

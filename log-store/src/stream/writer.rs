@@ -13,11 +13,11 @@ use crate::{
     catalogue::SealedSegment,
     clock::Stamp,
     disk::is_full,
-    error::{Appended, AppendedRun},
+    error::{Appended, AppendedRun, Error},
     event::{DropReason, Event},
-    segment::{BLOCK_HEADER_BYTES, BlockHeader, BlockKind, finish_block, start_block, write_run},
+    segment::{BLOCK_HEADER_BYTES, BlockHeader, BlockKind, StreamDefinition, finish_block, start_block, write_run},
     sequence::SequenceNumber,
-    shard::ShardIndex,
+    shard::{ShardChange, ShardIndex},
 };
 
 /// An index entry is due after this many bytes of blocks, or after an eighth of a small segment.
@@ -153,7 +153,7 @@ impl StreamWriter {
             header.shard_bits |= write_run(buffer, shard, records, group.iter().map(|(_, run)| run.encoded.as_slice()));
             header.records += records;
             for (batch, run) in group {
-                places[*batch].push(AppendedRun { shard, first: next, records: run.records });
+                places[*batch].push(AppendedRun { of: shard, shard, first: next, records: run.records });
                 next = next.plus(u64::from(run.records));
             }
             shards.push((shard, records, group.iter().map(|(_, run)| run.payload_bytes).sum()));
@@ -262,13 +262,18 @@ impl StreamWriter {
 
     /// Seals the segment being written and begins the next one.
     fn roll(&mut self) -> Result<(), CommitError> {
-        let active = match self.create_segment() {
+        self.roll_as(&self.core.definition())
+    }
+
+    /// The same, and what the stream is from now on stands in the header of the new one.
+    fn roll_as(&mut self, definition: &StreamDefinition) -> Result<(), CommitError> {
+        let active = match self.create_segment(definition) {
             Ok(active) => active,
-            Err(error) if is_full(&error) => {
+            Err(error) if is_full(&error) && !self.is_active_empty() => {
                 if !self.make_room(SEGMENT_BYTES_MIN)? {
                     return Err(CommitError::Full(format!("the disk is full: {error}")));
                 }
-                self.create_segment().map_err(|error| match is_full(&error) {
+                self.create_segment(definition).map_err(|error| match is_full(&error) {
                     true => CommitError::Full(format!("the disk is full: {error}")),
                     false => self.poison("create", &error),
                 })?
@@ -276,15 +281,44 @@ impl StreamWriter {
             Err(error) => return Err(self.poison("create", &error)),
         };
         let sealed = self.core.view(|view| *view.segments.back().expect("never empty"));
-        let catalogue = &self.core.around.catalogue;
-        let entry = SealedSegment { last: sealed.end.previous(), bytes: sealed.bytes, newest: sealed.newest };
-        catalogue.put_segment(self.core.name(), sealed.first, &entry);
+        if sealed.is_empty() {
+            // It had the name that its successor has now.
+            self.core.change_view(|view| _ = view.segments.pop_back());
+        } else {
+            let entry = SealedSegment { last: sealed.end.previous(), bytes: sealed.bytes, newest: sealed.newest };
+            self.core.around.catalogue.put_segment(self.core.name(), sealed.first, &entry);
+        }
         self.install(active);
         Ok(())
     }
 
-    fn create_segment(&self) -> io::Result<Active> {
-        Active::create(&self.core, self.next, self.stamp(self.core.around.clock.now()))
+    /// Changes the shards. What was committed stays in the closed ones; every later record is routed anew.
+    pub(crate) fn change_shards(&mut self, change: ShardChange) -> Result<(), Error> {
+        let core = Arc::clone(&self.core);
+        let stream = || core.name().to_owned();
+        if let Some(reason) = &self.poisoned {
+            return Err(Error::Poisoned { stream: stream(), reason: reason.clone() });
+        }
+        let definition = self.core.definition();
+        let changed = definition.shards.changed(change, self.next);
+        let shards = changed.map_err(|error| Error::Shards { stream: stream(), error })?;
+        if shards == *definition.shards {
+            return Ok(());
+        }
+        let revision = definition.revision + 1;
+        let definition = StreamDefinition { revision, shards: Arc::new(shards), ..(*definition).clone() };
+        self.roll_as(&definition).map_err(|error| match error {
+            CommitError::Full(reason) | CommitError::NeverFits(reason) => Error::Full { stream: stream(), reason },
+            CommitError::Poisoned(reason) => Error::Poisoned { stream: stream(), reason },
+        })?;
+        self.core.around.catalogue.put_stream(&definition);
+        self.core.set_definition(definition);
+        self.core.wake_readers();
+        Ok(())
+    }
+
+    fn create_segment(&self, definition: &StreamDefinition) -> io::Result<Active> {
+        Active::create(&self.core, definition, self.next, self.stamp(self.core.around.clock.now()))
     }
 
     fn install(&mut self, active: Active) {
@@ -364,6 +398,7 @@ impl StreamWriter {
         for segment in gone {
             self.core.remove_segment(&segment);
         }
+        self.core.forget_gone_shards();
         // One more sync for a whole segment; without it, removals that a power cut undoes would be counted again.
         let _ = self.core.around.disk.sync_dir(&self.core.dir);
     }
@@ -394,7 +429,7 @@ impl StreamWriter {
     }
 
     fn replace_active(&mut self) -> io::Result<()> {
-        let active = self.create_segment()?;
+        let active = self.create_segment(&self.core.definition())?;
         // A segment without records had the name that its successor has now.
         if self.is_active_empty() {
             self.core.change_view(|view| _ = view.segments.pop_back());
