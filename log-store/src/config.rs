@@ -77,6 +77,9 @@ pub struct StreamConfig {
     pub hold_undelivered: bool,
     /// The deliveries and applications whose checkpoints count for holding records and for telling a drop from a loss.
     pub consumers: Vec<String>,
+    /// Any text. It is kept with the stream and given back by [`Store::note`](crate::Store::note), for who has to open the
+    /// stream again and knows only its name.
+    pub note: String,
 }
 
 impl StreamConfig {
@@ -92,6 +95,7 @@ impl StreamConfig {
             rate_limit: Some(RateLimit::KINESIS),
             hold_undelivered: true,
             consumers: Vec::new(),
+            note: String::new(),
         }
     }
 }

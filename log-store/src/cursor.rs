@@ -146,7 +146,10 @@ impl Cursor {
         if self.is_behind_its_shard() {
             return Ok(false);
         }
-        let Some(segment) = self.core.view(|view| view.segment_for(self.next)) else { return Ok(false) };
+        let (horizon, segment) = self.core.view(|view| (view.horizon, view.segment_for(self.next.max(view.horizon))));
+        // What was dropped is passed over, although a segment may still have it.
+        self.next = self.next.max(horizon);
+        let Some(segment) = segment else { return Ok(false) };
         if self.open.as_ref().is_none_or(|open| open.first != segment.first) && !self.enter(segment)? {
             return Ok(true);
         }
@@ -181,7 +184,7 @@ impl Cursor {
         }
         let wanted =
             self.shard.is_none_or(|shard| header.may_hold(shard)) && header.arrival.wall_ms >= self.not_before.0;
-        if !wanted || self.core.is_past(header.arrival, header.end()) {
+        if !wanted || self.core.is_out_of_reach(header.arrival, header.end()) {
             self.next = header.end();
             return Ok(());
         }

@@ -17,16 +17,19 @@ pub(crate) struct StreamDefinition {
     /// Tells this stream from an earlier or other one of the same name.
     pub(crate) id: u64,
     pub(crate) name: String,
-    /// How often it was changed since the stream was made: of two, the higher one counts.
+    /// Counts the changes since the stream was made, from 1 on: of two, the higher one counts. 0 in version 1.
     pub(crate) revision: u32,
     pub(crate) shards: Arc<ShardMap>,
+    /// As it was last configured; in version 1, when the stream was made.
     pub(crate) retention_ms: u64,
+    /// As in [`StreamConfig`](crate::StreamConfig).
+    pub(crate) note: String,
 }
 
 impl StreamDefinition {
     /// The persisted form of a format version; older ones say less.
     pub(crate) fn encode(&self, version: u16) -> Vec<u8> {
-        let Self { id, name, revision, shards, retention_ms } = self;
+        let Self { id, name, revision, shards, retention_ms, note } = self;
         let (id, name, retention_ms) = (*id, name.clone(), *retention_ms);
         let shards = shards.shards().iter();
         let encoded = match version {
@@ -34,8 +37,8 @@ impl StreamDefinition {
                 postcard::to_allocvec(&Version1 { id, name, shards: shards.map(ShardV1::from).collect(), retention_ms })
             }
             _ => {
-                let (revision, shards) = (*revision, shards.map(ShardV2::from).collect());
-                postcard::to_allocvec(&Version2 { id, name, revision, shards, retention_ms })
+                let (revision, shards, note) = (*revision, shards.map(ShardV2::from).collect(), note.clone());
+                postcard::to_allocvec(&Version2 { id, name, revision, shards, retention_ms, note })
             }
         };
         encoded.expect("a definition has no unserialisable part")
@@ -98,6 +101,7 @@ struct Version2 {
     revision: u32,
     shards: Vec<ShardV2>,
     retention_ms: u64,
+    note: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -118,12 +122,12 @@ impl From<Version1> for StreamDefinition {
             Shard { index, first, last, parents, starts: SequenceNumber(1), ends }
         });
         let shards = Arc::new(ShardMap::from_shards(shards.collect()));
-        Self { id, name, revision: 0, shards, retention_ms }
+        Self { id, name, revision: 0, shards, retention_ms, note: String::new() }
     }
 }
 
 impl From<Version2> for StreamDefinition {
-    fn from(Version2 { id, name, revision, shards, retention_ms }: Version2) -> Self {
+    fn from(Version2 { id, name, revision, shards, retention_ms, note }: Version2) -> Self {
         let shards = shards.into_iter().map(|ShardV2 { index, first, last, parents, starts, ends }| Shard {
             index,
             first,
@@ -133,7 +137,7 @@ impl From<Version2> for StreamDefinition {
             ends,
         });
         let shards = Arc::new(ShardMap::from_shards(shards.collect()));
-        Self { id, name, revision, shards, retention_ms }
+        Self { id, name, revision, shards, retention_ms, note }
     }
 }
 
@@ -164,7 +168,14 @@ mod tests {
             let count = |count| NonZeroU32::new(count).expect("not zero");
             let shards = ShardMap::uniform(count(3));
             let shards = shards.changed(ShardChange::Count(count(4)), SequenceNumber(42)).expect("possible");
-            Self { id: 7, name: "telemetry".into(), revision: 1, shards: Arc::new(shards), retention_ms: 86_400_000 }
+            Self {
+                id: 7,
+                name: "telemetry".into(),
+                revision: 1,
+                shards: Arc::new(shards),
+                retention_ms: 86_400_000,
+                note: "made by hand".into(),
+            }
         }
     }
 

@@ -185,6 +185,7 @@ mod tests {
     fn an_older_version_reads_back() {
         let definition = StreamDefinition {
             revision: 0,
+            note: String::new(),
             shards: Arc::new(ShardMap::uniform(NonZeroU32::MIN)),
             ..header().definition
         };

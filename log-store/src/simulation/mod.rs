@@ -5,6 +5,7 @@
 
 mod crashes;
 mod histories;
+mod lifetimes;
 mod resharding;
 mod scenarios;
 
@@ -69,7 +70,7 @@ pub(super) struct Simulation {
     pub(super) events: Arc<Mutex<Vec<Event>>>,
     pub(super) stream_config: StreamConfig,
     store_config: StoreConfig,
-    running: Option<(Parts, Stream)>,
+    running: Option<(Parts, Option<Stream>)>,
     /// What was acknowledged, or found to have survived.
     pub(super) acknowledged: BTreeMap<SequenceNumber, Known>,
     /// The commit under way when the power went.
@@ -118,21 +119,48 @@ impl Simulation {
     }
 
     pub(super) fn open(&mut self) -> Result<(), Error> {
+        let parts = self.open_parts()?;
+        let stream = parts.stream(&self.store_config, self.stream_config.clone())?;
+        self.running = Some((parts, Some(stream)));
+        Ok(())
+    }
+
+    /// Opens the store, but no stream of it.
+    pub(super) fn open_without_stream(&mut self) -> Result<(), Error> {
+        self.running = Some((self.open_parts()?, None));
+        Ok(())
+    }
+
+    fn open_parts(&self) -> Result<Parts, Error> {
         let (kv, events) = (self.kv.clone(), Arc::clone(&self.events));
-        let parts = Parts::open(
+        Parts::open(
             &self.store_config,
             Arc::new(self.disk.clone()),
             &move |_| Ok(Box::new(kv.clone())),
             self.clock.clone(),
             Arc::new(move |event| events.lock().expect("unpoisoned").push(event)),
-        )?;
-        let stream = parts.stream(&self.store_config, self.stream_config.clone())?;
-        self.running = Some((parts, stream));
-        Ok(())
+        )
+    }
+
+    /// Takes over a changed configuration while it runs.
+    pub(super) fn configure(&mut self) -> Result<(), Error> {
+        let (parts, _) = self.running.as_ref().expect("open");
+        parts.stream(&self.store_config, self.stream_config.clone()).map(drop)
+    }
+
+    pub(super) fn note(&self) -> Option<String> {
+        let (parts, _) = self.running.as_ref().expect("open");
+        parts.note(&self.store_config, "telemetry").expect("readable")
+    }
+
+    /// Deletes the stream; what was acknowledged is owed no more once that has returned, and may be gone before.
+    pub(super) fn delete(&mut self) -> Result<bool, Error> {
+        let (parts, _) = self.running.as_ref().expect("open");
+        parts.delete_stream(&self.store_config, "telemetry")
     }
 
     pub(super) fn stream(&self) -> &Stream {
-        &self.running.as_ref().expect("open").1
+        self.running.as_ref().and_then(|(_, stream)| stream.as_ref()).expect("open")
     }
 
     /// Appends records of one batch and commits. Their sizes are mixed, their keys few.
@@ -159,7 +187,7 @@ impl Simulation {
             known.push(Known { key, data, at });
         }
         meanwhile(self);
-        let (parts, stream) = self.running.as_ref().expect("open");
+        let (parts, stream) = (&self.running.as_ref().expect("open").0, self.stream());
         let told = Arc::new(Mutex::new(None));
         let tell = Arc::clone(&told);
         let done = Box::new(move |outcome| *tell.lock().expect("unpoisoned") = Some(outcome));
@@ -220,7 +248,7 @@ impl Simulation {
     pub(super) fn close(&mut self) {
         let (parts, stream) = self.running.take().expect("open");
         parts.writers.lock().expect("unpoisoned").close(&parts.queue);
-        self.dropped_before = self.dropped_before.max(stream.stats().oldest);
+        self.dropped_before = self.dropped_before.max(stream.expect("open").stats().oldest);
         if parts.around.catalogue.failure().is_none() {
             self.durable_checkpoint = self.checkpoint;
         }
@@ -228,7 +256,7 @@ impl Simulation {
 
     /// The power goes, and comes back.
     pub(super) fn power_cut(&mut self, catalogue: CatalogueFound) {
-        if let Some((_, stream)) = self.running.take() {
+        if let Some((_, Some(stream))) = self.running.take() {
             self.dropped_before = self.dropped_before.max(stream.stats().oldest);
         }
         self.disk.power_up();

@@ -1,7 +1,9 @@
 //! One stream: what its writer, its readers and its statistics share.
 
 mod active;
+mod deletion;
 mod recovery;
+mod reshape;
 mod retention;
 mod tail;
 mod view;
@@ -15,6 +17,8 @@ use std::{
     time::Duration,
 };
 
+pub(crate) use deletion::{delete, finish_deletions};
+pub(crate) use recovery::note;
 pub(crate) use view::{Segment, View};
 pub(crate) use writer::{CommitError, SegmentLimits, StreamWriter};
 
@@ -122,7 +126,7 @@ impl StreamCore {
         Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(crate) fn set_config(&self, config: StreamConfig) {
+    fn set_config(&self, config: StreamConfig) {
         lock(&self.limiters).clear();
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
     }
@@ -197,11 +201,15 @@ impl StreamCore {
         (records.end().0 + 1).saturating_sub(from.0)
     }
 
-    /// Whether records of this age up to this number are no longer to be read: past retention, and held by nobody.
-    pub(crate) fn is_past(&self, newest: Stamp, end: SequenceNumber) -> bool {
-        let config = self.config();
+    /// Whether records of this age up to this number are past `retention`, and held by nobody.
+    fn is_past(&self, retention: Duration, newest: Stamp, end: SequenceNumber) -> bool {
         let age = newest.age_at_least(self.around.boot, self.around.clock.now());
-        age > config.retention && !self.is_held(&config, end)
+        age > retention && !self.is_held(&self.config(), end)
+    }
+
+    /// Whether they are no longer to be read.
+    pub(crate) fn is_out_of_reach(&self, newest: Stamp, end: SequenceNumber) -> bool {
+        self.is_past(self.config().retention, newest, end)
     }
 
     /// Whether a consumer still needs something before `end` and the stream holds it for that.
@@ -241,7 +249,19 @@ impl StreamCore {
         });
     }
 
-    /// Counts and tells that segments were dropped.
+    /// Lets go of everything, because the stream is deleted: whoever still holds it sees it empty.
+    fn let_go(&self) {
+        self.change_view(|view| {
+            view.segments.clear();
+            view.horizon = view.next;
+        });
+        let mut checkpoints = lock(&self.checkpoints);
+        *checkpoints = Checkpoints::default();
+        drop(checkpoints);
+        self.wake_readers();
+    }
+
+    /// Counts and tells that records were dropped.
     fn dropped(&self, records: RangeInclusive<SequenceNumber>, reason: DropReason) {
         let undelivered = self.undelivered(&records);
         let count = records.end().0 + 1 - records.start().0;

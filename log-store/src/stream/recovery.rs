@@ -81,8 +81,8 @@ impl Opening {
             definition: RwLock::new(Arc::new(definition)),
             id,
             name: self.name.clone(),
-            config: RwLock::new(Arc::new(config)),
-            view: RwLock::new(View { segments: VecDeque::new(), next }),
+            config: RwLock::new(Arc::new(config.clone())),
+            view: RwLock::new(View { segments: VecDeque::new(), horizon: remembered.totals.oldest, next }),
             checkpoints: remembered.checkpoints.into(),
             limiters: Default::default(),
             counters: Counters { stats: StreamStats::default(), totals: remembered.totals }.into(),
@@ -106,7 +106,7 @@ impl Opening {
             }
         };
         core.change_view(|view| view.segments = segments.into());
-        Ok(StreamWriter {
+        let mut writer = StreamWriter {
             core,
             limits,
             active,
@@ -116,7 +116,9 @@ impl Opening {
             buffer: Vec::new(),
             poisoned: None,
             full: None,
-        })
+        };
+        writer.configure(config)?;
+        Ok(writer)
     }
 
     /// The stream's segment files, by their first sequence numbers.
@@ -172,7 +174,8 @@ impl Opening {
             // Wall time tells two lives of one name apart, unless it is wrong in the same way twice; uptime is mixed in.
             id: now.wall.0 ^ u64::try_from(now.since_boot.as_micros()).unwrap_or(0).rotate_left(32),
             name: self.name.clone(),
-            revision: 0,
+            revision: 1,
+            note: config.note.clone(),
             shards: Arc::new(ShardMap::uniform(config.shards)),
             retention_ms: u64::try_from(config.retention.as_millis()).unwrap_or(u64::MAX),
         };
@@ -331,6 +334,16 @@ impl Opening {
     pub(super) fn io(&self, action: &'static str, path: &Path, source: io::Error) -> Error {
         Error::Io { action, path: path.into(), source }
     }
+}
+
+/// The note of a stream that is not open; `None` if there is no such stream.
+pub(crate) fn note(around: &Surroundings, dir: &Path, name: &str) -> Result<Option<String>, Error> {
+    let opening = Opening { around: around.clone(), dir: dir.into(), name: name.into() };
+    let files = opening.segment_files()?;
+    let newest = files.iter().rev().find_map(|&first| opening.header(first).ok());
+    let known = opening.known(around.catalogue.stream(name)).flatten();
+    let definitions = newest.map(|header| header.definition).into_iter().chain(known);
+    Ok(definitions.max_by_key(|definition| definition.revision).map(|definition| definition.note))
 }
 
 /// Whether a segment is where it belongs.

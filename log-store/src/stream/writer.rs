@@ -13,11 +13,11 @@ use crate::{
     catalogue::SealedSegment,
     clock::Stamp,
     disk::is_full,
-    error::{Appended, AppendedRun, Error},
+    error::{Appended, AppendedRun},
     event::{DropReason, Event},
     segment::{BLOCK_HEADER_BYTES, BlockHeader, BlockKind, StreamDefinition, finish_block, start_block, write_run},
     sequence::SequenceNumber,
-    shard::{ShardChange, ShardIndex},
+    shard::ShardIndex,
 };
 
 /// An index entry is due after this many bytes of blocks, or after an eighth of a small segment.
@@ -266,7 +266,7 @@ impl StreamWriter {
     }
 
     /// The same, and what the stream is from now on stands in the header of the new one.
-    fn roll_as(&mut self, definition: &StreamDefinition) -> Result<(), CommitError> {
+    pub(super) fn roll_as(&mut self, definition: &StreamDefinition) -> Result<(), CommitError> {
         let active = match self.create_segment(definition) {
             Ok(active) => active,
             Err(error) if is_full(&error) && !self.is_active_empty() => {
@@ -289,31 +289,6 @@ impl StreamWriter {
             self.core.around.catalogue.put_segment(self.core.name(), sealed.first, &entry);
         }
         self.install(active);
-        Ok(())
-    }
-
-    /// Changes the shards. What was committed stays in the closed ones; every later record is routed anew.
-    pub(crate) fn change_shards(&mut self, change: ShardChange) -> Result<(), Error> {
-        let core = Arc::clone(&self.core);
-        let stream = || core.name().to_owned();
-        if let Some(reason) = &self.poisoned {
-            return Err(Error::Poisoned { stream: stream(), reason: reason.clone() });
-        }
-        let definition = self.core.definition();
-        let changed = definition.shards.changed(change, self.next);
-        let shards = changed.map_err(|error| Error::Shards { stream: stream(), error })?;
-        if shards == *definition.shards {
-            return Ok(());
-        }
-        let revision = definition.revision + 1;
-        let definition = StreamDefinition { revision, shards: Arc::new(shards), ..(*definition).clone() };
-        self.roll_as(&definition).map_err(|error| match error {
-            CommitError::Full(reason) | CommitError::NeverFits(reason) => Error::Full { stream: stream(), reason },
-            CommitError::Poisoned(reason) => Error::Poisoned { stream: stream(), reason },
-        })?;
-        self.core.around.catalogue.put_stream(&definition);
-        self.core.set_definition(definition);
-        self.core.wake_readers();
         Ok(())
     }
 
@@ -390,8 +365,10 @@ impl StreamWriter {
         if count == 0 {
             return;
         }
+        let oldest = self.core.view(|view| view.oldest());
         let gone: Vec<Segment> = self.core.change_view(|view| view.segments.drain(..count).collect());
-        let (first, end) = (gone[0].first, gone[count - 1].end);
+        // What lies before the horizon was counted when that moved.
+        let (first, end) = (gone[0].first.max(oldest), gone[count - 1].end);
         if first < end {
             self.core.dropped(first..=end.previous(), reason);
         }
