@@ -90,7 +90,7 @@ pub enum Error {
         /// The stream.
         stream: String,
         /// Why.
-        error: ShardError,
+        error: Box<ShardError>,
     },
     /// The store was closed.
     #[error("the log is closed")]

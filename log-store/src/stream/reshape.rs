@@ -10,7 +10,7 @@ use crate::{
     event::DropReason,
     segment::{BlockKind, Found, SegmentHeader, SegmentReader, StreamDefinition, salt},
     sequence::SequenceNumber,
-    shard::ShardChange,
+    shard::{ShardChange, ShardError},
 };
 
 impl StreamWriter {
@@ -102,7 +102,7 @@ impl StreamWriter {
         Ok(past)
     }
 
-    fn shards_error(&self, error: crate::shard::ShardError) -> Error {
-        Error::Shards { stream: self.core.name().to_owned(), error }
+    fn shards_error(&self, error: ShardError) -> Error {
+        Error::Shards { stream: self.core.name().to_owned(), error: error.into() }
     }
 }
