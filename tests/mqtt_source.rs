@@ -274,7 +274,7 @@ fn a_full_stream_holds_the_broker_back_without_losing_the_connection() {
     let (broker, upstream) = (Mosquitto::start("max_inflight_messages 0"), Upstream::start());
     upstream.link_down();
     let configuration = configuration(&broker.url(), "keep-alive = \"2s\"")
-        .replace("rate-limit = \"off\"", "rate-limit = \"off\"\nquota = \"1MiB\"");
+        .replace("rate-limit = \"off\"", "rate-limit = \"off\"\nquota = \"1MiB\"\ncompression = \"none\"");
     let destination = format!(
         "[destinations.cloud]\ntype = \"kinesis\"\nfrom = \"telemetry\"\nstream = \"plant-telemetry\"\n\
          region = \"eu-west-1\"\nendpoint = \"{}\"\n",

@@ -44,7 +44,7 @@ pub(crate) struct Catalogue {
 
 impl Catalogue {
     /// Persisted: the version of keys and values.
-    pub(crate) const FORMAT_VERSION: u16 = 1;
+    pub(crate) const FORMAT_VERSION: u16 = 2;
 
     /// Checks the version of an open store, or sets it in an empty one.
     ///
@@ -56,6 +56,9 @@ impl Catalogue {
                 let version: u16 = decode("format", &bytes)?;
                 if version > Self::FORMAT_VERSION {
                     return Ok(Err(version));
+                }
+                if version < Self::FORMAT_VERSION {
+                    kv.put(b"format", &encode(&Self::FORMAT_VERSION))?;
                 }
                 false
             }

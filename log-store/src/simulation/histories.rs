@@ -8,7 +8,7 @@ use std::time::Duration;
 use proptest::{prelude::*, test_runner::Config};
 
 use super::{CatalogueFound, Simulation};
-use crate::{config::OnFull, disk::sim::Fault, error::Error, sequence::SequenceNumber};
+use crate::{config::OnFull, disk::sim::Fault, error::Error, segment::Codec, sequence::SequenceNumber};
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -82,9 +82,10 @@ fn histories() -> u32 {
     }
 }
 
-fn run(seed: u64, on_full: OnFull, ops: &[Op]) {
+fn run(seed: u64, on_full: OnFull, compression: Codec, ops: &[Op]) {
     let mut sim = Simulation::new(seed);
     sim.stream_config.on_full = on_full;
+    sim.stream_config.compression = compression;
     sim.stream_config.quota = 600_000;
     sim.open().expect("an empty disk");
     for op in ops {
@@ -158,8 +159,9 @@ proptest! {
     fn any_history_keeps_what_was_acknowledged(
         seed: u64,
         drop_oldest: bool,
+        compression in prop_oneof![Just(Codec::None), Just(Codec::Lz4), Just(Codec::Zstd)],
         ops in prop::collection::vec(op(), 1..60),
     ) {
-        run(seed, if drop_oldest { OnFull::DropOldest } else { OnFull::Reject }, &ops);
+        run(seed, if drop_oldest { OnFull::DropOldest } else { OnFull::Reject }, compression, &ops);
     }
 }

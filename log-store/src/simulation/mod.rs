@@ -3,6 +3,7 @@
 //! The model knows what was acknowledged. After any crash the log must hold exactly that, in order and once, minus what
 //! it was allowed to drop, plus at most the one commit that was under way.
 
+mod compression;
 mod crashes;
 mod histories;
 mod scenarios;
@@ -25,6 +26,7 @@ use crate::{
     error::{Appended, Error, Refused},
     event::Event,
     record::{NewRecord, Record},
+    segment::Codec,
     sequence::SequenceNumber,
     store::{Parts, Stream, WhenFull},
 };
@@ -88,6 +90,8 @@ impl Simulation {
         stream_config.retention = Duration::from_secs(1000);
         stream_config.consumers = vec![CONSUMER.into()];
         stream_config.rate_limit = None;
+        // Scenarios count bytes.
+        stream_config.compression = Codec::None;
         let mut store_config = StoreConfig::new(DIR);
         // The smallest that a segment may be, so that rolls are frequent.
         store_config.segment_bytes = 1;
@@ -129,7 +133,7 @@ impl Simulation {
 
     /// Appends records of one batch and commits. Their sizes are mixed, their keys few.
     pub(super) fn append(&mut self, count: usize, bytes: usize) -> Result<Appended, Refused> {
-        let (parts, stream) = self.running.as_ref().expect("open");
+        let (_, stream) = self.running.as_ref().expect("open");
         let at = self.clock.now().since_boot;
         let mut batch = stream.batch();
         let mut known: BTreeMap<_, Vec<Known>> = BTreeMap::new();
@@ -137,7 +141,13 @@ impl Simulation {
             self.issued += 1;
             let key = format!("key-{}", self.issued % 7);
             let mut data = format!("record {} ", self.issued).into_bytes();
-            data.resize(data.len().max(bytes), b'.');
+            let mut random = fastrand::Rng::with_seed(self.issued);
+            // Half of them can be compressed.
+            let filling = match self.issued.is_multiple_of(2) {
+                true => b'.'..=b'.',
+                false => 0..=255,
+            };
+            data.resize_with(data.len().max(bytes), || random.u8(filling.clone()));
             let shard = batch.push(&NewRecord::new(&key, &data)).expect("a sound record");
             known.entry(shard).or_default().push(Known { key, data, at });
         }
@@ -145,7 +155,7 @@ impl Simulation {
         let tell = Arc::clone(&told);
         let done = Box::new(move |outcome| *tell.lock().expect("unpoisoned") = Some(outcome));
         stream.append(batch, WhenFull::Refuse, done);
-        parts.writers.lock().expect("unpoisoned").commit_queued(&parts.queue);
+        self.commit_queued();
         let outcome = told.lock().expect("unpoisoned").take().expect("every append is answered");
         match &outcome {
             Ok(appended) => {
@@ -167,6 +177,11 @@ impl Simulation {
         self.stream().save_checkpoint(CONSUMER, at);
         self.checkpoint = self.checkpoint.max(at.min(self.newest()));
         self.delivered = self.delivered.max(self.checkpoint);
+    }
+
+    pub(super) fn commit_queued(&self) {
+        let (parts, _) = self.running.as_ref().expect("open");
+        parts.writers.lock().expect("unpoisoned").commit_queued(&parts.queue);
     }
 
     pub(super) fn newest(&self) -> SequenceNumber {

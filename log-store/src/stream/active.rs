@@ -6,7 +6,7 @@ use super::{Segment, StreamCore, lock};
 use crate::{
     clock::Stamp,
     disk::DiskFile,
-    segment::{BlockHeader, BlockKind, Control, SegmentHeader, finish_block, salt, start_block},
+    segment::{BlockHeader, BlockKind, Control, FORMAT_VERSION, SegmentHeader, finish_block, salt, start_block},
     sequence::SequenceNumber,
 };
 
@@ -48,7 +48,8 @@ impl Active {
         let disk = &core.around.disk;
         let file = disk.create(path)?;
         let salt = salt(core.definition.id, first);
-        let mut bytes = SegmentHeader { first, created, definition: core.definition.clone() }.encode();
+        let mut bytes =
+            SegmentHeader { version: FORMAT_VERSION, first, created, definition: core.definition.clone() }.encode();
         // The checkpoints ride at the head of every segment, so that the newest one always has them.
         write_control(core, &mut bytes, first, created, salt);
         file.write_at(0, &bytes)?;
