@@ -121,7 +121,7 @@ impl Batch {
         self.runs.iter().map(|run| run.payload_bytes).sum()
     }
 
-    /// Encoded size in bytes: what it takes of a queue and, uncompressed, of the disk.
+    /// Encoded size in bytes: what it takes of a queue and, where it is not compressed, of the disk.
     #[must_use]
     pub fn encoded_bytes(&self) -> usize {
         self.runs.iter().map(|run| run.encoded.len()).sum()

@@ -190,8 +190,9 @@ impl Cursor {
         }
         let open = self.open.as_mut().expect("a block was found in it");
         let decoded = match open.reader.payload(offset, header) {
-            Ok(Some(payload)) => decode(payload, header, self.next, self.shard, &mut self.pending),
-            Ok(None) => Err("the block's checksum does not match"),
+            Ok(payload) => {
+                payload.and_then(|payload| decode(payload, header, self.next, self.shard, &mut self.pending))
+            }
             Err(error) => {
                 open.reader.go_to(offset);
                 return Err(error);

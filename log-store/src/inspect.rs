@@ -234,7 +234,7 @@ fn verify_stream(disk: &dyn Disk, data_dir: &Path, name: String) -> Result<Strea
     let walk = Walk::new(disk, data_dir, &name)?;
     let mut report = StreamReport { sound: true, leftovers: walk.leftovers.clone(), ..StreamReport::default() };
     if let Some(definition) = &walk.definition {
-        report.format = Some(crate::segment::FORMAT_VERSION);
+        report.format = walk.format;
         report.shards = definition.shards.shards().to_vec();
     }
     // The callback never breaks off.
@@ -355,6 +355,8 @@ struct Walk<'a> {
     leftovers: Vec<PathBuf>,
     /// As the newest readable segment has it; `None` if no segment has a sound header.
     definition: Option<StreamDefinition>,
+    /// Version of the newest readable segment.
+    format: Option<u16>,
 }
 
 /// A place that does not fit, until the next sound block shows what it costs.
@@ -397,12 +399,16 @@ impl<'a> Walk<'a> {
         let kept = |name: &&String| name.ends_with(".torn") || name.ends_with(".broken");
         let mut leftovers: Vec<_> = names.iter().filter(kept).map(|name| dir.join(name)).collect();
         leftovers.sort();
-        let mut walk = Self { disk, dir, files, leftovers, definition: None };
+        let mut walk = Self { disk, dir, files, leftovers, definition: None, format: None };
+        let mut format = None;
         let headers = walk.files.iter().rev().filter_map(|&first| {
             let path = walk.dir.join(file_name(first));
-            Some((first, SegmentHeader::read(disk.open_read(&path).ok()?.as_ref(), &path).ok()?))
+            let header = SegmentHeader::read(disk.open_read(&path).ok()?.as_ref(), &path).ok()?;
+            format.get_or_insert(header.version);
+            Some((first, header))
         });
         walk.definition = StreamDefinition::agreed(stream, headers);
+        walk.format = format;
         Ok(walk)
     }
 
@@ -544,17 +550,16 @@ impl Blocks<'_> {
             self.remember(Pending { offset, what, records });
             return Ok(ControlFlow::Continue(()));
         }
-        let Some(payload) = self.reader.payload(offset, header)? else {
+        if !self.reader.is_sound(offset, header)? {
             let what = "the block's checksum does not match";
             self.remember(Pending { offset, what, records });
             return Ok(ControlFlow::Continue(()));
-        };
+        }
         let mut decoded = VecDeque::new();
-        let control = if is_control {
-            postcard::from_bytes::<Control>(payload).map(Some).map_err(|_| "the control block cannot be read")
-        } else {
-            decode(payload, header, header.first.max(self.from), None, &mut decoded).map(|()| None)
-        };
+        let control = self.reader.payload(offset, header)?.and_then(|payload| match is_control {
+            true => postcard::from_bytes::<Control>(payload).map(Some).map_err(|_| "the control block cannot be read"),
+            false => decode(payload, header, header.first.max(self.from), None, &mut decoded).map(|()| None),
+        });
         if let ControlFlow::Break(()) = self.tell_pending(offset, header.first, visit) {
             return Ok(ControlFlow::Break(()));
         }

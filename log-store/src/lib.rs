@@ -93,6 +93,7 @@ pub use error::{Appended, AppendedRun, Error, Refused};
 pub use event::{DropReason, Event};
 pub use hash_key::HashKey;
 pub use record::{NewRecord, PARTITION_KEY_CHARS_MAX, RECORD_BYTES_MAX, Record, Tag};
+pub use segment::Codec;
 pub use sequence::SequenceNumber;
 pub use shard::{SHARDS_MAX, Shard, ShardChange, ShardError, ShardIndex, ShardMap};
 pub use stats::{DropCounts, ShardStats, StreamStats};

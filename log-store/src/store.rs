@@ -179,7 +179,14 @@ impl Parts {
         })?;
         let catalogue = Arc::new(open_catalogue(&config.dir, disk.as_ref(), open_kv, clock.as_ref(), &events)?);
         let boot = clock.boot();
-        let around = Surroundings { disk, catalogue: Arc::clone(&catalogue), clock, events: Arc::clone(&events), boot };
+        let around = Surroundings {
+            disk,
+            catalogue: Arc::clone(&catalogue),
+            clock,
+            events: Arc::clone(&events),
+            boot,
+            packer: Arc::default(),
+        };
         let writers = Writers { streams: Vec::new(), catalogue, events, told_catalogue: false };
         let parts = Self {
             around,

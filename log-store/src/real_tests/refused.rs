@@ -55,12 +55,10 @@ fn a_newer_segment_is_refused_and_left_alone() {
     let path = dir.path().join("streams/telemetry/00000000000000000001.seg");
     let mut bytes = fs::read(&path).expect("read");
     bytes[4] = 3;
-    // As a newer program would: the checksum covers the version.
-    let definition = u32::from_le_bytes(bytes[8..12].try_into().expect("four bytes")) as usize;
-    let mut crc = crc32fast::Hasher::new();
-    crc.update(&bytes[..52]);
-    crc.update(&bytes[56..56 + definition]);
-    bytes[52..56].copy_from_slice(&crc.finalize().to_le_bytes());
+    // The checksum stands where it always does; without it, the byte would be damage.
+    let definition_end = 56 + u32::from_le_bytes(bytes[8..12].try_into().expect("four bytes")) as usize;
+    let crc = crc32fast::hash(&[&bytes[..52], &bytes[56..definition_end]].concat());
+    bytes[52..56].copy_from_slice(&crc.to_le_bytes());
     fs::write(&path, &bytes).expect("written");
     for catalogue in [true, false] {
         if !catalogue {

@@ -13,6 +13,7 @@ use crate::{
     disk::sim::Fault,
     error::Error,
     hash_key::HashKey,
+    segment::Codec,
     sequence::SequenceNumber,
     shard::{ShardChange, ShardMap},
 };
@@ -95,9 +96,10 @@ fn histories() -> u32 {
     }
 }
 
-fn run(seed: u64, on_full: OnFull, ops: &[Op]) {
+fn run(seed: u64, on_full: OnFull, compression: Codec, ops: &[Op]) {
     let mut sim = Simulation::new(seed);
     sim.stream_config.on_full = on_full;
+    sim.stream_config.compression = compression;
     sim.stream_config.quota = 600_000;
     sim.open().expect("an empty disk");
     for op in ops {
@@ -189,8 +191,9 @@ proptest! {
     fn any_history_keeps_what_was_acknowledged(
         seed: u64,
         drop_oldest: bool,
+        compression in prop_oneof![Just(Codec::None), Just(Codec::Lz4), Just(Codec::Zstd)],
         ops in prop::collection::vec(op(), 1..60),
     ) {
-        run(seed, if drop_oldest { OnFull::DropOldest } else { OnFull::Reject }, &ops);
+        run(seed, if drop_oldest { OnFull::DropOldest } else { OnFull::Reject }, compression, &ops);
     }
 }

@@ -3,6 +3,7 @@
 //! The model knows what was acknowledged. After any crash the log must hold exactly that, in order and once, minus what
 //! it was allowed to drop, plus at most the one commit that was under way.
 
+mod compression;
 mod crashes;
 mod histories;
 mod lifetimes;
@@ -28,6 +29,7 @@ use crate::{
     event::Event,
     hash_key::HashKey,
     record::{NewRecord, Record},
+    segment::Codec,
     sequence::SequenceNumber,
     shard::{ShardChange, ShardIndex, ShardMap},
     store::{Parts, Stream, WhenFull},
@@ -95,6 +97,8 @@ impl Simulation {
         stream_config.retention = Duration::from_secs(1000);
         stream_config.consumers = vec![CONSUMER.into()];
         stream_config.rate_limit = None;
+        // Scenarios count bytes.
+        stream_config.compression = Codec::None;
         let mut store_config = StoreConfig::new(DIR);
         // The smallest that a segment may be, so that rolls are frequent.
         store_config.segment_bytes = 1;
@@ -182,17 +186,23 @@ impl Simulation {
             self.issued += 1;
             let key = format!("key-{}", self.issued % 7);
             let mut data = format!("record {} ", self.issued).into_bytes();
-            data.resize(data.len().max(bytes), b'.');
+            let mut random = fastrand::Rng::with_seed(self.issued);
+            // Half of them can be compressed.
+            let filling = match self.issued.is_multiple_of(2) {
+                true => b'.'..=b'.',
+                false => 0..=255,
+            };
+            data.resize_with(data.len().max(bytes), || random.u8(filling.clone()));
             pushed.push(batch.push(&NewRecord::new(&key, &data)).expect("a sound record"));
             known.push(Known { key, data, at });
         }
         meanwhile(self);
-        let (parts, stream) = (&self.running.as_ref().expect("open").0, self.stream());
+        let stream = self.stream();
         let told = Arc::new(Mutex::new(None));
         let tell = Arc::clone(&told);
         let done = Box::new(move |outcome| *tell.lock().expect("unpoisoned") = Some(outcome));
         stream.append(batch, WhenFull::Refuse, done);
-        parts.writers.lock().expect("unpoisoned").commit_queued(&parts.queue);
+        self.commit_queued();
         let outcome = told.lock().expect("unpoisoned").take().expect("every append is answered");
         match &outcome {
             Ok(appended) => {
@@ -230,6 +240,11 @@ impl Simulation {
                 Err(error)
             }
         }
+    }
+
+    pub(super) fn commit_queued(&self) {
+        let (parts, _) = self.running.as_ref().expect("open");
+        parts.writers.lock().expect("unpoisoned").commit_queued(&parts.queue);
     }
 
     pub(super) fn newest(&self) -> SequenceNumber {

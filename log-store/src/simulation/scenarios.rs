@@ -20,25 +20,23 @@ use crate::{
     event::{DropReason, Event},
     inspect::{Dumped, Finding, FindingKind, StreamReport, dump_on, verify_on},
     record::NewRecord,
-    segment::{
-        BLOCK_HEADER_BYTES, FORMAT_VERSION, Found, SegmentHeader, SegmentReader, file_name, parse_file_name, salt,
-    },
+    segment::{BLOCK_HEADER_BYTES, Found, SegmentHeader, SegmentReader, file_name, parse_file_name, salt},
     sequence::SequenceNumber,
     store::Parts,
 };
 
 /// A block of a segment, as the file has it.
 #[derive(Debug, Clone)]
-struct BlockPlace {
-    path: PathBuf,
-    offset: u64,
-    bytes: u64,
+pub(super) struct BlockPlace {
+    pub(super) path: PathBuf,
+    pub(super) offset: u64,
+    pub(super) bytes: u64,
     first: SequenceNumber,
     end: SequenceNumber,
 }
 
 impl BlockPlace {
-    fn numbers(&self) -> RangeInclusive<SequenceNumber> {
+    pub(super) fn numbers(&self) -> RangeInclusive<SequenceNumber> {
         self.first..=self.end.previous()
     }
 }
@@ -50,7 +48,7 @@ fn open(seed: u64) -> Simulation {
 }
 
 /// All blocks of records, in order.
-fn blocks(sim: &Simulation) -> Vec<BlockPlace> {
+pub(super) fn blocks(sim: &Simulation) -> Vec<BlockPlace> {
     let mut places = Vec::new();
     for (path, len) in sim.segments() {
         let file = sim.disk.open_read(&path).expect("there");
@@ -80,11 +78,11 @@ fn first_of(path: &Path) -> SequenceNumber {
     name.and_then(parse_file_name).expect("a segment's name")
 }
 
-fn numbers(sim: &Simulation) -> Vec<u64> {
+pub(super) fn numbers(sim: &Simulation) -> Vec<u64> {
     read_all(sim.stream(), 7).iter().map(|record| record.sequence_number.0).collect()
 }
 
-fn damaged(events: &[Event]) -> Vec<(PathBuf, u64, Option<RangeInclusive<SequenceNumber>>)> {
+pub(super) fn damaged(events: &[Event]) -> Vec<(PathBuf, u64, Option<RangeInclusive<SequenceNumber>>)> {
     let damaged = events.iter().filter_map(|event| match event {
         Event::Damaged { segment, offset, records, .. } => Some((segment.clone(), *offset, records.clone())),
         _ => None,
@@ -99,12 +97,12 @@ fn told_of_segments(sim: &Simulation) -> Vec<Event> {
     events
 }
 
-fn verified(sim: &Simulation) -> StreamReport {
+pub(super) fn verified(sim: &Simulation) -> StreamReport {
     let report = verify_on(&sim.disk, Path::new(DIR)).expect("a data directory");
     report.streams.into_iter().next().expect("one stream")
 }
 
-fn losses(report: &StreamReport) -> Vec<&Finding> {
+pub(super) fn losses(report: &StreamReport) -> Vec<&Finding> {
     report.findings.iter().filter(|finding| finding.kind.is_loss()).collect()
 }
 
@@ -583,7 +581,7 @@ fn verify_and_dump_see_what_readers_see() {
     assert_eq!(found.segments as usize, sim.segments().len());
     assert_eq!(found.bytes, sim.stream().stats().disk_bytes);
     assert_eq!(found.payload_bytes, sim.stream().stats().payload_bytes);
-    assert_eq!((found.format, found.shards.len()), (Some(FORMAT_VERSION), 3));
+    assert_eq!((found.format, found.shards.len()), (Some(2), 3));
 
     let all = read_all(sim.stream(), 100);
     for from in [0u64, 1, 13, 26, 50, 51] {

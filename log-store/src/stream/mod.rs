@@ -29,7 +29,7 @@ use crate::{
     disk::Disk,
     event::{DropReason, Event},
     rate::ShardLimiter,
-    segment::{StreamDefinition, file_name},
+    segment::{Packer, StreamDefinition, file_name},
     sequence::SequenceNumber,
     shard::{ShardIndex, ShardMap},
     stats::{DropTotals, ShardStats, StreamStats},
@@ -47,6 +47,8 @@ pub(crate) struct Surroundings {
     pub(crate) events: Events,
     /// This boot of the machine.
     pub(crate) boot: u32,
+    /// One for all streams, since one thread writes them all.
+    pub(crate) packer: Arc<Mutex<Packer>>,
 }
 
 /// How many damaged places are remembered as told; beyond that some are told again.

@@ -91,12 +91,13 @@ impl Opening {
         });
         let newest_wall_ms = tail.as_ref().map_or(0, |tail| tail.segment.newest.wall_ms);
         let active = match tail {
-            Some(tail) if tail.segment.end == next => {
+            Some(tail) if tail.segment.end == next && tail.is_of_today => {
                 segments.push(tail.segment);
                 tail.into_active(&core)
             }
             behind => {
-                segments.extend(behind.map(|tail| tail.segment));
+                // One without records has the name that its successor has now.
+                segments.extend(behind.map(|tail| tail.segment).filter(|segment| segment.first != next));
                 let now = Stamp::new(self.around.boot, self.around.clock.now());
                 let created = Stamp { wall_ms: now.wall_ms.max(newest_wall_ms), ..now };
                 let active = Active::create(&core, &core.definition(), next, created)
