@@ -52,8 +52,10 @@ fn a_full_disk_holds_devices_back_until_there_is_room() {
     upstream.link_down();
     let data_dir = disk.mount_point().join("data").display().to_string();
     let log = "segment-size = \"1MiB\"".to_owned();
-    let gateway = Gateway { data_dir, log, ..Gateway::to(&upstream.endpoint()) };
-    let mut agent = Forebay::start_in(Home::new(&configuration(&gateway)).through(&disk.enter()), &[]);
+    // A message takes the disk that its length says.
+    let stream = "compression = \"none\"".to_owned();
+    let gateway = Gateway { data_dir, log, stream, ..Gateway::to(&upstream.endpoint()) };
+    let mut agent = Forebay::start_in(Home::new(&gateway.configuration()).through(&disk.enter()), &[]);
     disk.put_ballast(DISK_BYTES / 2);
 
     let progress = Arc::new(Progress::default());
@@ -100,11 +102,6 @@ fn a_full_disk_holds_devices_back_until_there_is_room() {
     let lost = &telemetry(&agent)["lost"];
     assert!(lost.as_object().is_some_and(|lost| lost.values().all(|count| count == 0)), "{lost}");
     agent.wait_until_ready();
-}
-
-/// Each message takes the disk that its length says.
-fn configuration(gateway: &Gateway) -> String {
-    gateway.configuration().replace("rate-limit = \"off\"", "rate-limit = \"off\"\ncompression = \"none\"")
 }
 
 fn message(number: u64, payload: &mut Vec<u8>) -> String {
