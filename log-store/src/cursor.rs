@@ -149,7 +149,7 @@ impl Cursor {
         let (horizon, segment) = self.core.view(|view| (view.horizon, view.segment_for(self.next.max(view.horizon))));
         // What was dropped is passed over, although a segment may still have it.
         self.next = self.next.max(horizon);
-        let Some(segment) = segment else { return Ok(false) };
+        let Some(segment) = segment else { return self.load_held() };
         if self.open.as_ref().is_none_or(|open| open.first != segment.first) && !self.enter(segment)? {
             return Ok(true);
         }
@@ -175,12 +175,31 @@ impl Cursor {
         }
     }
 
+    /// Goes on with what waits in memory. Whatever lies before that was delivered and is gone, unless it was written just now.
+    fn load_held(&mut self) -> io::Result<bool> {
+        let mut found = VecDeque::new();
+        let end = self.core.read_held(self.next, self.shard, &mut found)?;
+        // It is visible in the log before it leaves the memory.
+        if self.core.view(|view| view.segment_for(self.next)).is_some() {
+            return Ok(true);
+        }
+        let Some(end) = end else { return Ok(false) };
+        found.retain(|record| record.arrival >= self.not_before);
+        self.pending.extend(found);
+        self.next = end;
+        Ok(true)
+    }
+
     fn read_block(&mut self, segment: Segment, offset: u64, header: &BlockHeader) -> io::Result<()> {
         let open = self.open.as_mut().expect("a block was found in it");
         if let Some(damage) = open.damage.take() {
             self.lose(segment.first, damage, header.first);
         } else if header.first > self.next {
             self.lose(segment.first, (offset, "records are missing"), header.first);
+        }
+        if header.kind == BlockKind::Unwritten {
+            self.next = header.end();
+            return Ok(());
         }
         let wanted =
             self.shard.is_none_or(|shard| header.may_hold(shard)) && header.arrival.wall_ms >= self.not_before.0;

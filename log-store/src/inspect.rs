@@ -557,7 +557,7 @@ impl Blocks<'_> {
         }
         let mut decoded = VecDeque::new();
         let control = self.reader.payload(offset, header)?.and_then(|payload| match is_control {
-            true => postcard::from_bytes::<Control>(payload).map(Some).map_err(|_| "the control block cannot be read"),
+            true => Control::decode(payload).map(Some).map_err(|_| "the control block cannot be read"),
             false => decode(payload, header, header.first.max(self.from), None, &mut decoded).map(|()| None),
         });
         if let ControlFlow::Break(()) = self.tell_pending(offset, header.first, visit) {

@@ -87,7 +87,7 @@ mod stream;
 
 pub use batch::{Batch, Load};
 pub use clock::{Clock, Now, SystemClock, Timestamp};
-pub use config::{OnFull, RateLimit, StoreConfig, StreamConfig};
+pub use config::{Durability, OnFull, RateLimit, StoreConfig, StreamConfig};
 pub use cursor::{Cursor, ReadLimit, Start};
 pub use error::{Appended, AppendedRun, Error, Refused};
 pub use event::{DropReason, Event};

@@ -102,6 +102,7 @@ impl Catalogue {
                 kv.remove_range(&from, &end)?;
             }
             kv.remove(&key(b'd', stream, None))?;
+            kv.remove(&key(b'n', stream, None))?;
             kv.remove(&key(DEFINITION_V1, stream, None))?;
             kv.remove(&key(DEFINITION, stream, None))
         });
@@ -161,6 +162,16 @@ impl Catalogue {
 
     pub(crate) fn put_drops(&self, stream: &str, drops: &DropTotals) {
         self.put(key(b'd', stream, None), drops);
+    }
+
+    /// Numbers before this one may have been given to records that were never written; zero if that was never noted.
+    pub(crate) fn reserved(&self, stream: &str) -> Result<SequenceNumber, KvError> {
+        let found = self.read(|kv| kv.get(&key(b'n', stream, None)))?;
+        found.map_or(Ok(SequenceNumber::ZERO), |value| decode("reserved", &value))
+    }
+
+    pub(crate) fn put_reserved(&self, stream: &str, reserved: SequenceNumber) {
+        self.put(key(b'n', stream, None), &reserved);
     }
 
     /// Makes all changes so far survive a power cut.

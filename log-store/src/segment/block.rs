@@ -24,6 +24,8 @@ pub(crate) enum BlockKind {
     Records = 1,
     /// A [`Control`].
     Control = 2,
+    /// Nothing: its records were delivered from memory, or their numbers were never given. Since format version 2.
+    Unwritten = 3,
 }
 
 /// A decoded block header.
@@ -95,6 +97,7 @@ impl BlockHeader {
         let kind = match bytes[4] {
             1 => BlockKind::Records,
             2 => BlockKind::Control,
+            3 => BlockKind::Unwritten,
             _ => return Err("the block is of an unknown kind"),
         };
         let codec = Codec::from_byte(bytes[5]).ok_or("the block is compressed in an unknown way")?;
@@ -129,6 +132,17 @@ impl BlockHeader {
 pub(crate) struct Control {
     pub(crate) checkpoints: BTreeMap<String, SequenceNumber>,
     pub(crate) totals: DropTotals,
+    /// Numbers before this one may have been given to records that were never written. Since format version 2.
+    pub(crate) reserved: SequenceNumber,
+}
+
+impl Control {
+    /// Decodes a payload; what an older version did not write is empty.
+    pub(crate) fn decode(payload: &[u8]) -> Result<Self, postcard::Error> {
+        let ((checkpoints, totals), added) = postcard::take_from_bytes(payload)?;
+        let reserved = if added.is_empty() { SequenceNumber::ZERO } else { postcard::from_bytes(added)? };
+        Ok(Self { checkpoints, totals, reserved })
+    }
 }
 
 /// What stands before a run's records.
@@ -152,6 +166,20 @@ pub(crate) fn start_block(out: &mut Vec<u8>) -> usize {
     let at = out.len();
     out.resize(at + BLOCK_HEADER_BYTES, 0);
     at
+}
+
+/// Appends a block that stands for the records from `first` up to, but without, `end`; at most 2^32 - 1 of them.
+pub(crate) fn write_unwritten(
+    out: &mut Vec<u8>,
+    first: SequenceNumber,
+    end: SequenceNumber,
+    arrival: Stamp,
+    salt: u32,
+) -> SequenceNumber {
+    let records = u32::try_from(end.0 - first.0).unwrap_or(u32::MAX);
+    let at = start_block(out);
+    finish_block(out, at, BlockHeader::new(BlockKind::Unwritten, first, records, arrival), salt);
+    first.plus(records.into())
 }
 
 /// Appends one shard's records, which come in parts, to a block's payload; returns the shard's bit.

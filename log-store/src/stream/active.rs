@@ -95,7 +95,11 @@ impl Active {
 
 /// Appends a control block: what would be lost with the catalogue.
 pub(super) fn write_control(core: &StreamCore, out: &mut Vec<u8>, next: SequenceNumber, stamp: Stamp, salt: u32) {
-    let control = Control { checkpoints: lock(&core.checkpoints).done.clone(), totals: lock(&core.counters).totals };
+    let control = Control {
+        checkpoints: lock(&core.checkpoints).done.clone(),
+        totals: lock(&core.counters).totals,
+        reserved: core.reserved(),
+    };
     let at = start_block(out);
     *out = postcard::to_extend(&control, std::mem::take(out)).expect("a Vec takes any number of bytes");
     finish_block(out, at, BlockHeader::new(BlockKind::Control, next, 0, stamp), salt);

@@ -2,6 +2,7 @@
 
 mod active;
 mod deletion;
+mod held;
 mod recovery;
 mod reshape;
 mod retention;
@@ -10,7 +11,8 @@ mod view;
 mod writer;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    io,
     ops::RangeInclusive,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
@@ -22,6 +24,7 @@ pub(crate) use recovery::note;
 pub(crate) use view::{Segment, View};
 pub(crate) use writer::{CommitError, SegmentLimits, StreamWriter};
 
+use self::held::Held;
 use crate::{
     catalogue::Catalogue,
     clock::{Clock, Stamp},
@@ -29,6 +32,7 @@ use crate::{
     disk::Disk,
     event::{DropReason, Event},
     rate::ShardLimiter,
+    record::Record,
     segment::{Packer, StreamDefinition, file_name},
     sequence::SequenceNumber,
     shard::{ShardIndex, ShardMap},
@@ -67,6 +71,9 @@ pub(crate) struct StreamCore {
     checkpoints: Mutex<Checkpoints>,
     limiters: Mutex<BTreeMap<ShardIndex, ShardLimiter>>,
     counters: Mutex<Counters>,
+    held: Mutex<Held>,
+    /// See [`Control::reserved`](crate::segment::Control).
+    reserved: Mutex<SequenceNumber>,
     told_damage: Mutex<BTreeSet<(SequenceNumber, u64)>>,
     wakers: Mutex<Vec<Box<dyn Fn() + Send + Sync>>>,
 }
@@ -114,6 +121,33 @@ impl StreamCore {
         let definition = StreamDefinition { shards: Arc::new(shards), ..(*definition).clone() };
         self.around.catalogue.put_stream(&definition);
         self.set_definition(definition);
+    }
+
+    fn reserved(&self) -> SequenceNumber {
+        *lock(&self.reserved)
+    }
+
+    fn set_reserved(&self, reserved: SequenceNumber) {
+        let mut known = lock(&self.reserved);
+        if *known != reserved {
+            *known = reserved;
+            self.around.catalogue.put_reserved(self.name(), reserved);
+        }
+    }
+
+    /// Whether records wait in memory for consumers to be done with them.
+    pub(crate) fn is_holding(&self) -> bool {
+        lock(&self.held).bytes() > 0
+    }
+
+    /// Reads the first records from `from` on that are held in memory; gives the number behind them.
+    pub(crate) fn read_held(
+        &self,
+        from: SequenceNumber,
+        shard: Option<ShardIndex>,
+        out: &mut VecDeque<Record>,
+    ) -> io::Result<Option<SequenceNumber>> {
+        lock(&self.held).read(from, shard, out)
     }
 
     fn set_definition(&self, definition: StreamDefinition) {
@@ -306,14 +340,19 @@ impl StreamCore {
             dropped: counters.totals.dropped,
             lost: counters.totals.lost,
             checkpoints: lock(&self.checkpoints).done.clone(),
+            held_bytes: lock(&self.held).bytes(),
             ..counters.stats.clone()
         }
     }
 
-    fn count_commit(&self, written: u64, shards: impl Iterator<Item = (ShardIndex, u32, u64)>) {
+    fn count_written(&self, bytes: u64) {
         let stats = &mut lock(&self.counters).stats;
         stats.commits += 1;
-        stats.written_bytes += written;
+        stats.written_bytes += bytes;
+    }
+
+    fn count_records(&self, shards: impl Iterator<Item = (ShardIndex, u32, u64)>) {
+        let stats = &mut lock(&self.counters).stats;
         for (shard, records, payload_bytes) in shards {
             stats.records += u64::from(records);
             stats.payload_bytes += payload_bytes;

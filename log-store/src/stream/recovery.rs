@@ -56,6 +56,7 @@ pub(super) struct Opening {
 struct Remembered {
     checkpoints: Checkpoints,
     totals: DropTotals,
+    reserved: SequenceNumber,
 }
 
 impl Opening {
@@ -72,7 +73,10 @@ impl Opening {
         // Segments may have been taken away from outside: a number once given is not given again.
         let done = remembered.checkpoints.done.values().copied().max().unwrap_or_default();
         let end = tail.as_ref().map_or(SequenceNumber(1), |tail| tail.segment.end);
-        let next = end.max(done.next()).max(remembered.totals.oldest);
+        let known = end.max(done.next()).max(remembered.totals.oldest);
+        // Of these some were given to records that never had to be written.
+        let reserved = if remembered.reserved > end { remembered.reserved } else { SequenceNumber::ZERO };
+        let (logged, next) = if reserved > end { (end, known.max(reserved)) } else { (known, known) };
 
         let id = definition.id;
         let core = Arc::new(StreamCore {
@@ -86,22 +90,24 @@ impl Opening {
             checkpoints: remembered.checkpoints.into(),
             limiters: Default::default(),
             counters: Counters { stats: StreamStats::default(), totals: remembered.totals }.into(),
+            held: Default::default(),
+            reserved: reserved.into(),
             told_damage: Default::default(),
             wakers: Default::default(),
         });
         let newest_wall_ms = tail.as_ref().map_or(0, |tail| tail.segment.newest.wall_ms);
         let active = match tail {
-            Some(tail) if tail.segment.end == next && tail.is_of_today => {
+            Some(tail) if tail.segment.end == logged && tail.is_of_today => {
                 segments.push(tail.segment);
                 tail.into_active(&core)
             }
             behind => {
                 // One without records has the name that its successor has now.
-                segments.extend(behind.map(|tail| tail.segment).filter(|segment| segment.first != next));
+                segments.extend(behind.map(|tail| tail.segment).filter(|segment| segment.first != logged));
                 let now = Stamp::new(self.around.boot, self.around.clock.now());
                 let created = Stamp { wall_ms: now.wall_ms.max(newest_wall_ms), ..now };
-                let active = Active::create(&core, &core.definition(), next, created)
-                    .map_err(|source| self.io("create segment", &core.path_of(next), source))?;
+                let active = Active::create(&core, &core.definition(), logged, created)
+                    .map_err(|source| self.io("create segment", &core.path_of(logged), source))?;
                 segments.push(active.empty_segment());
                 active
             }
@@ -112,6 +118,8 @@ impl Opening {
             limits,
             active,
             next,
+            logged,
+            unsynced: None,
             newest_wall_ms,
             control_written: Duration::ZERO,
             buffer: Vec::new(),
@@ -263,7 +271,9 @@ impl Opening {
         if control.is_none() && checkpoints.done.is_empty() {
             control = segments.last().and_then(|segment| self.control_of(definition, segment));
         }
+        let mut reserved = self.known(catalogue.reserved(&self.name)).unwrap_or_default();
         if let Some(control) = control {
+            reserved = reserved.max(control.reserved);
             for (consumer, done) in control.checkpoints {
                 let known = checkpoints.done.entry(consumer.clone()).or_default();
                 if done > *known {
@@ -275,7 +285,7 @@ impl Opening {
                 totals = control.totals;
             }
         }
-        Remembered { checkpoints, totals }
+        Remembered { checkpoints, totals, reserved }
     }
 
     /// Needed only when the catalogue is gone and the last segment's head was torn.

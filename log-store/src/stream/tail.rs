@@ -158,7 +158,7 @@ pub(super) fn walk(
                 walked.found_at_start |= offset == from;
                 if header.kind == BlockKind::Control {
                     let payload = reader.payload(offset, &header).map_err(io)?.ok();
-                    walked.control = payload.and_then(|payload| postcard::from_bytes(payload).ok()).or(walked.control);
+                    walked.control = payload.and_then(|payload| Control::decode(payload).ok()).or(walked.control);
                 }
                 walked.newest = Some(header.arrival);
                 walked.blocks += 1;

@@ -29,7 +29,7 @@ pub(crate) struct View {
     pub(crate) segments: VecDeque<Segment>,
     /// What lies before it was dropped, though its segment may still hold later records.
     pub(crate) horizon: SequenceNumber,
-    /// The number that the next record will get: everything before it is durable or gone.
+    /// The number that the next record will get: everything before it is durable, gone, or held in memory.
     pub(crate) next: SequenceNumber,
 }
 

@@ -12,10 +12,13 @@ use crate::{
     batch::{Batch, Run},
     catalogue::SealedSegment,
     clock::Stamp,
+    config::Durability,
     disk::is_full,
     error::{Appended, AppendedRun},
     event::{DropReason, Event},
-    segment::{BlockHeader, BlockKind, StreamDefinition, finish_block, pack_block, start_block, write_run},
+    segment::{
+        BLOCK_HEADER_BYTES, BlockHeader, BlockKind, StreamDefinition, finish_block, pack_block, start_block, write_run,
+    },
     sequence::SequenceNumber,
     shard::ShardIndex,
 };
@@ -29,6 +32,8 @@ const SEGMENTS_PER_QUOTA: u64 = 8;
 const SEGMENT_BYTES_MIN: u64 = 64 << 10;
 /// More than a segment's header and first control block take, unless there are hundreds of shards.
 const SEGMENT_START_BYTES: u64 = 16 << 10;
+/// What is written together at the most when records in memory are brought to the disk.
+pub(super) const WRITE_BYTES_MAX: u64 = 4 << 20;
 
 /// Sizes and ages of segments.
 #[derive(Debug, Clone, Copy)]
@@ -48,13 +53,13 @@ pub(crate) enum CommitError {
     Poisoned(String),
 }
 
-/// A block before it is known where it goes.
-struct Gathered {
-    header: BlockHeader,
-    /// Where each batch's records are.
-    appended: Vec<Appended>,
-    /// What each shard got: records, and keys and data in bytes.
-    shards: Vec<(ShardIndex, u32, u64)>,
+/// What was written but not synced.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unsynced {
+    /// Since the boot.
+    since: Duration,
+    /// Of its newest block.
+    newest: Stamp,
 }
 
 /// The writer's state.
@@ -62,7 +67,12 @@ pub(crate) struct StreamWriter {
     pub(super) core: Arc<StreamCore>,
     pub(super) limits: SegmentLimits,
     pub(super) active: Active,
+    /// The number that the next record gets.
     pub(super) next: SequenceNumber,
+    /// Everything before it is in the log's files, or never will be; what lies between is held in memory.
+    pub(super) logged: SequenceNumber,
+    /// What was written but not synced yet.
+    pub(super) unsynced: Option<Unsynced>,
     /// Arrival times never run backwards, whatever the wall clock does.
     pub(super) newest_wall_ms: u64,
     pub(super) control_written: Duration,
@@ -76,52 +86,80 @@ impl StreamWriter {
         &self.core
     }
 
-    /// Writes one block with all these batches and syncs it. Order within a shard is the order of the batches.
+    /// Writes one block with all these batches, durably as configured. Order within a shard is the order of the batches.
     pub(crate) fn commit(&mut self, batches: &[&Batch]) -> Result<Vec<Appended>, CommitError> {
         if let Some(reason) = &self.poisoned {
             return Err(CommitError::Poisoned(reason.clone()));
         }
         match self.try_commit(batches) {
             Ok(appended) => {
-                if self.full.take().is_some() {
-                    self.core.set_stopped(None);
-                    self.core.tell(Event::RoomAgain { stream: self.core.name().to_owned() });
-                }
+                self.has_room();
                 Ok(appended)
             }
-            Err(CommitError::Full(reason)) => {
-                if self.full.is_none() {
-                    self.core.set_stopped(Some(&reason));
-                    self.core.tell(Event::Full { stream: self.core.name().to_owned(), reason: reason.clone() });
-                }
-                self.full = Some(reason.clone());
-                Err(CommitError::Full(reason))
-            }
-            Err(other) => Err(other),
+            Err(error) => Err(self.met(error)),
         }
     }
 
+    /// Tells that there is room again, if there was none.
+    pub(super) fn has_room(&mut self) {
+        if self.full.take().is_some() {
+            self.core.set_stopped(None);
+            self.core.tell(Event::RoomAgain { stream: self.core.name().to_owned() });
+        }
+    }
+
+    /// Tells that there is no room, if that is what was met and it is news.
+    pub(super) fn met(&mut self, error: CommitError) -> CommitError {
+        if let CommitError::Full(reason) = &error {
+            if self.full.is_none() {
+                self.core.set_stopped(Some(reason));
+                self.core.tell(Event::Full { stream: self.core.name().to_owned(), reason: reason.clone() });
+            }
+            self.full = Some(reason.clone());
+        }
+        error
+    }
+
     fn try_commit(&mut self, batches: &[&Batch]) -> Result<Vec<Appended>, CommitError> {
+        // What was held under another configuration comes first.
+        self.spill_all()?;
         let now = self.core.around.clock.now();
         let stamp = self.stamp(now);
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
-        let gathered = self.gather(&mut buffer, batches, stamp);
-        let outcome = self.write_block(&mut buffer, gathered.header, now.since_boot);
+        let at = start_block(&mut buffer);
+        let (mut header, appended, shards) = self.gather(&mut buffer, at, batches, stamp);
+        let codec = self.core.config().compression;
+        pack_block(&mut buffer, at, &mut header, codec, &mut lock(&self.core.around.packer));
+        let (first, end) = (header.first, header.end());
+        let outcome = self.write_block(&mut buffer, header, now.since_boot);
         let bytes = buffer.len() as u64;
         self.buffer = buffer;
         // One very large block must not keep its memory for ever.
         self.buffer.shrink_to(2 << 20);
         let block_at = outcome?;
 
-        self.index(block_at, bytes);
-        self.publish(gathered.shards.iter().map(|shard| u64::from(shard.1)).sum(), bytes, stamp);
-        self.core.count_commit(bytes, gathered.shards.into_iter());
-        self.core.wake_readers();
-        Ok(gathered.appended)
+        self.index(first, block_at, bytes);
+        (self.next, self.logged) = (end, end);
+        self.advance(bytes, stamp);
+        self.core.count_records(shards.into_iter());
+        self.core.count_written(bytes);
+        match self.core.config().durability {
+            Durability::Interval(_) => {
+                _ = self.unsynced.get_or_insert(Unsynced { since: now.since_boot, newest: stamp })
+            }
+            Durability::Sync | Durability::MemoryFirst { .. } => {
+                self.publish(stamp);
+                self.core.wake_readers();
+            }
+        }
+        if let Some(unsynced) = &mut self.unsynced {
+            unsynced.newest = stamp;
+        }
+        Ok(appended)
     }
 
-    /// Writes a gathered block durably, with a control block before it if one is due; says where in `buffer` it begins.
+    /// Writes a gathered block, with a control block before it if one is due; says where in `buffer` it begins.
     fn write_block(
         &mut self,
         buffer: &mut Vec<u8>,
@@ -129,22 +167,29 @@ impl StreamWriter {
         since_boot: Duration,
     ) -> Result<u64, CommitError> {
         let bytes = buffer.len() as u64;
-        let too_large = self.active.len + bytes > self.segment_bytes();
-        if !self.is_active_empty() && (too_large || self.is_active_old()) {
-            self.roll()?;
-        }
+        self.roll_if_due(bytes)?;
         self.room_under_quota(bytes)?;
         let (control, stamp) = (self.control_is_due(since_boot), header.arrival);
         // Only now is it known which segment it goes to.
-        finish_block(buffer, 0, header, self.active.salt);
-        let mut block_at = 0;
+        let mut before = Vec::new();
+        let logged = self.logged;
+        self.write_gap(&mut before, header.first, stamp);
         if control {
-            let mut before = Vec::new();
-            write_control(&self.core, &mut before, self.next, stamp, self.active.salt);
-            block_at = before.len() as u64;
+            write_control(&self.core, &mut before, header.first, stamp, self.active.salt);
+        }
+        finish_block(buffer, 0, header, self.active.salt);
+        let block_at = before.len() as u64;
+        if block_at > 0 {
             buffer.splice(0..0, before);
         }
-        self.write_durably(buffer)?;
+        let written = match self.core.config().durability {
+            Durability::Interval(_) => self.write(buffer),
+            Durability::Sync | Durability::MemoryFirst { .. } => self.write_durably(buffer),
+        };
+        if written.is_err() {
+            self.logged = logged;
+        }
+        written?;
         if control {
             self.control_written = since_boot;
             lock(&self.core.checkpoints).moved = false;
@@ -152,15 +197,29 @@ impl StreamWriter {
         Ok(block_at)
     }
 
-    /// The block of all batches' records, by shard, compressed, all but its header.
-    fn gather(&self, buffer: &mut Vec<u8>, batches: &[&Batch], stamp: Stamp) -> Gathered {
+    pub(super) fn roll_if_due(&mut self, bytes: u64) -> Result<(), CommitError> {
+        let too_large = self.active.len + bytes > self.segment_bytes();
+        if !self.is_active_empty() && (too_large || self.is_active_old()) {
+            self.roll()?;
+        }
+        Ok(())
+    }
+
+    /// Appends the runs of all batches' records to the block that begins at `at` in `buffer`, by shard.
+    pub(super) fn gather(
+        &self,
+        buffer: &mut Vec<u8>,
+        at: usize,
+        batches: &[&Batch],
+        stamp: Stamp,
+    ) -> (BlockHeader, Vec<Appended>, Vec<(ShardIndex, u32, u64)>) {
+        debug_assert_eq!(buffer.len(), at + BLOCK_HEADER_BYTES);
         let mut runs: Vec<(usize, &Run)> =
             batches.iter().enumerate().flat_map(|(i, batch)| batch.runs().iter().map(move |run| (i, run))).collect();
         runs.sort_by_key(|(_, run)| run.shard);
         let mut places: Vec<Vec<AppendedRun>> = vec![Vec::new(); batches.len()];
         let mut shards = Vec::new();
         let mut header = BlockHeader::new(BlockKind::Records, self.next, 0, stamp);
-        let at = start_block(buffer);
         let mut next = self.next;
         for group in runs.chunk_by(|(_, a), (_, b)| a.shard == b.shard) {
             let shard = group[0].1.shard;
@@ -173,17 +232,20 @@ impl StreamWriter {
             }
             shards.push((shard, records, group.iter().map(|(_, run)| run.payload_bytes).sum()));
         }
-        let mut packer = lock(&self.core.around.packer);
-        pack_block(buffer, at, &mut header, self.core.config().compression, &mut packer);
         let in_load_order = |(batch, mut places): (&&Batch, Vec<AppendedRun>)| {
             places.sort_by_key(|place| batch.runs().iter().position(|run| run.shard == place.shard));
             Appended { runs: places }
         };
-        Gathered { header, appended: batches.iter().zip(places).map(in_load_order).collect(), shards }
+        (header, batches.iter().zip(places).map(in_load_order).collect(), shards)
     }
 
-    /// Writes and syncs `bytes` behind the durable part; poisons the stream unless the disk is merely full.
-    fn write_durably(&mut self, bytes: &[u8]) -> Result<(), CommitError> {
+    /// Writes and syncs `bytes` behind what was written; poisons the stream unless the disk is merely full.
+    pub(super) fn write_durably(&mut self, bytes: &[u8]) -> Result<(), CommitError> {
+        self.write(bytes)?;
+        self.sync_file()
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), CommitError> {
         while let Err(error) = self.active.file.write_at(self.active.len, bytes) {
             if !is_full(&error) {
                 return Err(self.poison("write to", &error));
@@ -197,32 +259,73 @@ impl StreamWriter {
                 return Err(CommitError::Full(reason));
             }
         }
-        // A failed sync is never tried again: the system may have dropped the pages and say "ok" the second time.
+        Ok(())
+    }
+
+    /// A failed sync is never tried again: the system may have dropped the pages and say "ok" the second time.
+    fn sync_file(&mut self) -> Result<(), CommitError> {
         self.active.file.sync().map_err(|error| self.poison("sync", &error))
     }
 
-    /// Makes the block just written visible to readers.
-    fn publish(&mut self, records: u64, bytes: u64, stamp: Stamp) {
-        self.next = self.next.plus(records);
+    /// Syncs what was only written so far, and lets readers see it.
+    pub(super) fn sync_written(&mut self) -> Result<(), CommitError> {
+        let Some(Unsynced { newest, .. }) = self.unsynced else { return Ok(()) };
+        if let Some(reason) = &self.poisoned {
+            return Err(CommitError::Poisoned(reason.clone()));
+        }
+        self.sync_file()?;
+        self.publish(newest);
+        self.core.wake_readers();
+        Ok(())
+    }
+
+    /// Counts bytes that were just written as part of the segment.
+    pub(super) fn advance(&mut self, bytes: u64, stamp: Stamp) {
         self.newest_wall_ms = stamp.wall_ms;
         self.active.len += bytes;
-        let (next, len) = (self.next, self.active.len);
+    }
+
+    /// Makes everything written, and now synced, visible to readers.
+    pub(super) fn publish(&mut self, newest: Stamp) {
+        self.unsynced = None;
+        let (next, logged, len) = (self.next, self.logged, self.active.len);
         self.core.change_view(|view| {
             view.next = next;
             let active = view.segments.back_mut().expect("the segment being written is always in the view");
-            active.end = next;
+            active.end = logged;
             active.bytes = len;
-            active.newest = stamp;
+            active.newest = newest;
         });
     }
 
-    fn index(&mut self, block_at: u64, bytes: u64) {
+    /// Notes where the block that begins with `first` lies, once in a while.
+    pub(super) fn index(&mut self, first: SequenceNumber, block_at: u64, bytes: u64) {
         self.active.since_index += bytes;
         if self.active.since_index >= INDEX_EVERY_BYTES.min(self.segment_bytes() / 8) {
             self.active.since_index = 0;
             let offset = self.active.len + block_at;
-            self.core.around.catalogue.put_index(self.core.name(), self.next, self.active.first, offset);
+            self.core.around.catalogue.put_index(self.core.name(), first, self.active.first, offset);
         }
+    }
+
+    /// When something is due that cannot wait for the next tick, since the boot.
+    pub(crate) fn due(&self) -> Option<Duration> {
+        let sync = match (&self.unsynced, self.core.config().durability) {
+            (Some(unsynced), Durability::Interval(interval)) => Some(unsynced.since + interval),
+            (Some(unsynced), _) => Some(unsynced.since),
+            (None, _) => None,
+        };
+        [sync, self.spill_due()].into_iter().flatten().min()
+    }
+
+    /// Does what is due: syncs, and writes what has waited in memory.
+    pub(crate) fn do_due(&mut self) {
+        let now = self.core.around.clock.now();
+        // What fails is tried again when it is due the next time; a commit that meets it tells.
+        if self.unsynced.is_some() && self.due().is_some_and(|due| due <= now.since_boot) {
+            let _ = self.sync_written();
+        }
+        let _ = self.spill(now);
     }
 
     /// What is due once in a while. Says whether the catalogue should be flushed.
@@ -241,9 +344,15 @@ impl StreamWriter {
 
     /// Brings everything to the disk that a reopening would otherwise repeat.
     pub(crate) fn close(&mut self) {
+        let _ = self.spill_all();
+        let _ = self.sync_written();
         self.save_checkpoints();
+        // What was reserved and not given is free again.
+        let given = if self.next > self.logged { self.next } else { SequenceNumber::ZERO };
+        let reserves = self.core.reserved() != given;
+        self.core.set_reserved(given);
         let moved = lock(&self.core.checkpoints).moved;
-        if self.poisoned.is_none() && moved {
+        if self.poisoned.is_none() && (moved || reserves) {
             let now = self.core.around.clock.now().since_boot;
             let _ = self.commit_control(now);
         }
@@ -263,15 +372,17 @@ impl StreamWriter {
         lock(&self.core.checkpoints).moved && now.saturating_sub(self.control_written) >= CONTROL_EVERY
     }
 
-    fn commit_control(&mut self, now: Duration) -> Result<(), CommitError> {
+    pub(super) fn commit_control(&mut self, now: Duration) -> Result<(), CommitError> {
         let stamp = self.stamp(self.core.around.clock.now());
         let mut buffer = Vec::new();
-        write_control(&self.core, &mut buffer, self.next, stamp, self.active.salt);
+        write_control(&self.core, &mut buffer, self.logged, stamp, self.active.salt);
         self.write_durably(&buffer)?;
         lock(&self.core.checkpoints).moved = false;
         self.control_written = now;
         let newest = self.core.view(|view| view.segments.back().map(|active| active.newest));
-        self.publish(0, buffer.len() as u64, newest.unwrap_or(stamp));
+        let newest = self.unsynced.as_ref().map(|unsynced| unsynced.newest).or(newest).unwrap_or(stamp);
+        self.advance(buffer.len() as u64, Stamp { wall_ms: self.newest_wall_ms.max(newest.wall_ms), ..newest });
+        self.publish(newest);
         lock(&self.core.counters).stats.written_bytes += buffer.len() as u64;
         Ok(())
     }
@@ -283,6 +394,7 @@ impl StreamWriter {
 
     /// The same, and what the stream is from now on stands in the header of the new one.
     pub(super) fn roll_as(&mut self, definition: &StreamDefinition) -> Result<(), CommitError> {
+        self.sync_written()?;
         let active = match self.create_segment(definition) {
             Ok(active) => active,
             Err(error) if is_full(&error) && !self.is_active_empty() => {
@@ -309,7 +421,7 @@ impl StreamWriter {
     }
 
     fn create_segment(&self, definition: &StreamDefinition) -> io::Result<Active> {
-        Active::create(&self.core, definition, self.next, self.stamp(self.core.around.clock.now()))
+        Active::create(&self.core, definition, self.logged, self.stamp(self.core.around.clock.now()))
     }
 
     fn install(&mut self, active: Active) {
@@ -318,7 +430,7 @@ impl StreamWriter {
         self.core.change_view(|view| view.segments.push_back(segment));
     }
 
-    fn room_under_quota(&mut self, bytes: u64) -> Result<(), CommitError> {
+    pub(super) fn room_under_quota(&mut self, bytes: u64) -> Result<(), CommitError> {
         let quota = self.core.config().quota;
         if bytes + SEGMENT_START_BYTES > quota {
             return Err(CommitError::NeverFits(format!(
@@ -396,7 +508,7 @@ impl StreamWriter {
         let _ = self.core.around.disk.sync_dir(&self.core.dir);
     }
 
-    fn poison(&mut self, action: &'static str, error: &io::Error) -> CommitError {
+    pub(super) fn poison(&mut self, action: &'static str, error: &io::Error) -> CommitError {
         let path = self.core.path_of(self.active.first);
         let reason = format!("{action} {}: {error}", path.display());
         self.core.set_stopped(Some(&reason));
@@ -411,6 +523,7 @@ impl StreamWriter {
         let reason = self.poisoned.clone()?;
         // Cutting is best effort: what lies behind the durable part has numbers that the next segment takes over,
         // and readers ignore such blocks.
+        self.forget_unsynced();
         let _ = self.active.file.truncate(self.active.len);
         if self.replace_active().is_ok() {
             self.poisoned = None;
@@ -419,6 +532,23 @@ impl StreamWriter {
             self.core.tell(Event::Recovered { stream: self.core.name().to_owned() });
         }
         Some(reason)
+    }
+
+    /// After a failed sync nobody knows what is left of what was only written: it is lost, and told.
+    fn forget_unsynced(&mut self) {
+        if self.unsynced.take().is_none() {
+            return;
+        }
+        let (end, bytes) = self.core.view(|view| {
+            let active = view.segments.back().expect("never empty");
+            (active.end, active.bytes)
+        });
+        self.active.len = bytes;
+        if end < self.logged {
+            let lost = end..=self.logged.previous();
+            self.core.damaged(self.active.first, bytes, "the disk failed before these records were synced", Some(lost));
+        }
+        self.logged = end;
     }
 
     fn replace_active(&mut self) -> io::Result<()> {
@@ -441,13 +571,13 @@ impl StreamWriter {
         }
     }
 
-    fn stamp(&self, now: crate::clock::Now) -> Stamp {
+    pub(super) fn stamp(&self, now: crate::clock::Now) -> Stamp {
         let stamp = Stamp::new(self.core.around.boot, now);
         Stamp { wall_ms: stamp.wall_ms.max(self.newest_wall_ms), ..stamp }
     }
 
     fn is_active_empty(&self) -> bool {
-        self.next == self.active.first
+        self.logged == self.active.first
     }
 
     fn is_active_old(&self) -> bool {
@@ -459,7 +589,7 @@ impl StreamWriter {
         usize::try_from(self.segment_bytes()).unwrap_or(usize::MAX)
     }
 
-    fn segment_bytes(&self) -> u64 {
+    pub(super) fn segment_bytes(&self) -> u64 {
         (self.core.config().quota / SEGMENTS_PER_QUOTA)
             .clamp(SEGMENT_BYTES_MIN, self.limits.bytes.max(SEGMENT_BYTES_MIN))
     }
