@@ -115,6 +115,12 @@ impl<'a> Encoded<'a> {
         *out = postcard::to_extend(self, std::mem::take(out)).expect("a Vec takes any number of bytes");
     }
 
+    /// Key and data in bytes.
+    pub(crate) fn payload_bytes(&self) -> u64 {
+        let (Self::Plain { partition_key, data } | Self::Full { partition_key, data, .. }) = self;
+        (partition_key.len() + data.len()) as u64
+    }
+
     /// Takes one record off the front of `bytes`.
     pub(crate) fn take(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), postcard::Error> {
         postcard::take_from_bytes(bytes)

@@ -19,7 +19,7 @@ pub(crate) use self::{
     kv::{Kv, KvError},
     sled::open_sled,
 };
-use crate::{clock::Stamp, segment::StreamDefinition, sequence::SequenceNumber, stats::DropTotals};
+use crate::{clock::Stamp, gaps::Gaps, segment::StreamDefinition, sequence::SequenceNumber, stats::DropTotals};
 
 /// What is known of a segment that takes no more records. Persisted: never change, only add a new kind of key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +44,7 @@ pub(crate) struct Catalogue {
 
 impl Catalogue {
     /// Persisted: the version of keys and values.
-    pub(crate) const FORMAT_VERSION: u16 = 1;
+    pub(crate) const FORMAT_VERSION: u16 = 2;
 
     /// Checks the version of an open store, or sets it in an empty one.
     ///
@@ -56,6 +56,10 @@ impl Catalogue {
                 let version: u16 = decode("format", &bytes)?;
                 if version > Self::FORMAT_VERSION {
                     return Ok(Err(version));
+                }
+                if version < Self::FORMAT_VERSION {
+                    // Older kinds of entries stay as they are; what is added from now on, an older program does not know.
+                    kv.put(b"format", &encode(&Self::FORMAT_VERSION))?;
                 }
                 false
             }
@@ -87,6 +91,7 @@ impl Catalogue {
                 kv.remove_range(&from, &end)?;
             }
             kv.remove(&key(b'd', stream, None))?;
+            kv.remove(&key(b'l', stream, None))?;
             kv.remove(&key(b's', stream, None))
         });
     }
@@ -145,6 +150,15 @@ impl Catalogue {
 
     pub(crate) fn put_drops(&self, stream: &str, drops: &DropTotals) {
         self.put(key(b'd', stream, None), drops);
+    }
+
+    /// What damage took of a stream, as far as it was told.
+    pub(crate) fn gaps(&self, stream: &str) -> Result<Option<Gaps>, KvError> {
+        self.read(|kv| kv.get(&key(b'l', stream, None)))?.map(|value| decode("gaps", &value)).transpose()
+    }
+
+    pub(crate) fn put_gaps(&self, stream: &str, gaps: &Gaps) {
+        self.put(key(b'l', stream, None), gaps);
     }
 
     /// Makes all changes so far survive a power cut.

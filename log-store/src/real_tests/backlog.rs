@@ -77,6 +77,6 @@ fn opening_a_gibibyte_reads_a_few_hundred_kibibytes() {
         }
         store.close();
     }
-    let report = verify(dir.path()).expect("readable");
+    let report = verify(dir.path(), None).expect("readable");
     assert!(report.is_sound() && report.streams[0].records == next.0 - 1, "{report:?}");
 }

@@ -1,10 +1,11 @@
-//! The golden data directory of format version 1: opened for ever, with and without its catalogue.
+//! The golden data directories, one for each format version: opened for ever, with and without their catalogues.
 //!
-//! `make_golden` writes it, with every clock fixed; the segments that it writes today must be those of the golden
-//! directory to the byte. After a change of the format the old directory stays as it is, and a new one is made beside it
-//! by running the tests once with `FOREBAY_MAKE_GOLDEN` set to where it shall be.
+//! `make_golden` writes one, with every clock fixed; the segments that it writes today must be those of the newest golden
+//! directory to the byte. After a change of the format the old directories stay as they are, and a new one is made beside
+//! them by running the tests once with `FOREBAY_MAKE_GOLDEN` set to where it shall be.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
@@ -20,12 +21,21 @@ use crate::{
     hash_key::HashKey,
     inspect::verify,
     record::{NewRecord, Record, Tag},
+    segment::FORMAT_VERSION,
     sequence::SequenceNumber,
     store::Stream,
 };
 
-fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/format-v1")
+/// The golden directory of each version that has one.
+fn golden() -> BTreeMap<u16, PathBuf> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
+    let names = fs::read_dir(dir).expect("listed").map(|entry| entry.expect("listed").path());
+    let versions = names.map(|path| {
+        let name = path.file_name().and_then(|name| name.to_str()).expect("UTF-8").to_owned();
+        let version = name.strip_prefix("format-v").and_then(|version| version.parse().ok());
+        (version.unwrap_or_else(|| panic!("{name} is no version's directory")), path)
+    });
+    versions.collect()
 }
 
 /// Writes a data directory with something of everything, always the same, and what it holds as text.
@@ -92,10 +102,10 @@ fn described(stream: &Stream) -> String {
     text
 }
 
-/// Opens a copy of the golden directory; says what it holds, and what was told.
-fn opened_copy(catalogue: bool) -> (String, Vec<Event>) {
+/// Opens a copy of a golden directory; says what it holds, and what was told.
+fn opened_copy(golden: &Path, catalogue: bool) -> (String, Vec<Event>) {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    copy_dir(&golden().join("data"), dir.path());
+    copy_dir(&golden.join("data"), dir.path());
     if !catalogue {
         fs::remove_dir_all(dir.path().join("catalogue")).expect("removed");
     }
@@ -110,29 +120,38 @@ fn opened_copy(catalogue: bool) -> (String, Vec<Event>) {
 }
 
 #[test]
-fn the_golden_directory_reads_as_it_was_written() {
+fn the_golden_directories_read_as_they_were_written() {
     if let Ok(to) = std::env::var("FOREBAY_MAKE_GOLDEN") {
         make_golden(Path::new(&to));
     }
-    let expected = fs::read_to_string(golden().join("expected.txt")).expect("read");
-    assert!(expected.lines().count() > 115);
-    let (text, events) = opened_copy(true);
-    assert_eq!(text, expected);
-    assert_eq!(events, []);
-    let (text, events) = opened_copy(false);
-    // Checkpoints are those of the last control block, which the clean stop wrote.
-    assert_eq!(text, expected);
-    assert!(matches!(events.as_slice(), [Event::CatalogueRebuilt { set_aside: None, .. }]), "{events:?}");
-    let report = verify(&golden().join("data")).expect("readable");
-    assert!(report.is_sound() && report.streams.iter().all(|stream| stream.findings.is_empty()), "{report:?}");
-    assert_eq!(report.streams.iter().map(|stream| stream.format).collect::<Vec<_>>(), [Some(1), Some(1)]);
-    assert!(report.streams[0].segments > 2 && report.streams[0].control_blocks > 3);
+    for (version, golden) in golden() {
+        let expected = fs::read_to_string(golden.join("expected.txt")).expect("read");
+        assert!(expected.lines().count() > 115);
+        let (text, events) = opened_copy(&golden, true);
+        assert_eq!(text, expected, "version {version}");
+        assert_eq!(events, []);
+        let (text, events) = opened_copy(&golden, false);
+        // Checkpoints are those of the last control block, which the clean stop wrote.
+        assert_eq!(text, expected, "version {version}");
+        assert!(matches!(events.as_slice(), [Event::CatalogueRebuilt { set_aside: None, .. }]), "{events:?}");
+        let report = verify(&golden.join("data"), None).expect("readable");
+        assert!(report.is_sound() && report.streams.iter().all(|stream| stream.findings.is_empty()), "{report:?}");
+        assert!(report.streams.iter().all(|stream| stream.format == Some(version)), "{report:?}");
+        assert!(report.streams[0].segments > 2 && report.streams[0].control_blocks > 3);
+    }
+    assert!(golden().contains_key(&1), "the first version is there for ever");
 }
 
 #[test]
 fn what_is_written_today_is_the_golden_format() {
     let made = tempfile::tempdir().expect("a temporary directory");
     make_golden(made.path());
+    let again = tempfile::tempdir().expect("a temporary directory");
+    // Until a version is released it has no golden directory: then it must at least be the same twice.
+    let golden = golden().remove(&FORMAT_VERSION).unwrap_or_else(|| {
+        make_golden(again.path());
+        again.path().to_owned()
+    });
     let segments = |dir: &Path| {
         let mut found = Vec::new();
         for stream in ["telemetry", "telemetry.dead-letters"] {
@@ -145,14 +164,14 @@ fn what_is_written_today_is_the_golden_format() {
         found.sort();
         found
     };
-    let (made_now, golden_ones) = (segments(made.path()), segments(&golden()));
+    let (made_now, golden_ones) = (segments(made.path()), segments(&golden));
     for (now, then) in made_now.iter().zip(&golden_ones) {
         assert_eq!((now.0, &now.1), (then.0, &then.1));
         assert!(now.2 == then.2, "{}/{} has other bytes", now.0, now.1.display());
     }
     assert_eq!(made_now.len(), golden_ones.len());
     let expected = |dir: &Path| fs::read_to_string(dir.join("expected.txt")).expect("read");
-    assert_eq!(expected(made.path()), expected(&golden()));
+    assert_eq!(expected(made.path()), expected(&golden));
     // sled's files are its own business; what stands in them is ours.
     let entries = |dir: &Path| {
         let copy = tempfile::tempdir().expect("a temporary directory");
@@ -162,5 +181,5 @@ fn what_is_written_today_is_the_golden_format() {
         assert!(!Catalogue::new(kv).expect("readable").expect("a known version").is_new);
         entries
     };
-    assert!(entries(made.path()) == entries(&golden()), "the catalogue has other entries");
+    assert!(entries(made.path()) == entries(&golden), "the catalogue has other entries");
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::header::{u32_at, u64_at};
-use crate::{clock::Stamp, sequence::SequenceNumber, shard::ShardIndex, stats::DropTotals};
+use crate::{clock::Stamp, gaps::Gaps, sequence::SequenceNumber, shard::ShardIndex, stats::DropTotals};
 
 /// `FBLK`, the first four bytes of a block.
 pub(super) const MAGIC: [u8; 4] = *b"FBLK";
@@ -21,6 +21,8 @@ pub(crate) enum BlockKind {
     Records = 1,
     /// A [`Control`].
     Control = 2,
+    /// Nothing: it stands for the records that damage took from here, as a repair found. Since format version 2.
+    Gap = 3,
 }
 
 /// How a block's payload is compressed. Persisted: never renumber.
@@ -28,6 +30,15 @@ pub(crate) enum BlockKind {
 pub(crate) enum Codec {
     /// Not at all.
     None = 0,
+}
+
+impl Codec {
+    /// What people call it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+        }
+    }
 }
 
 /// A decoded block header.
@@ -99,6 +110,7 @@ impl BlockHeader {
         let kind = match bytes[4] {
             1 => BlockKind::Records,
             2 => BlockKind::Control,
+            3 => BlockKind::Gap,
             _ => return Err("the block is of an unknown kind"),
         };
         let codec = match bytes[5] {
@@ -128,11 +140,22 @@ impl BlockHeader {
     }
 }
 
-/// What a control block holds: what would be lost with the catalogue. Persisted: only add at the end, with a new kind.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What a control block holds: what would be lost with the catalogue. Persisted: only add at the end.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Control {
     pub(crate) checkpoints: BTreeMap<String, SequenceNumber>,
     pub(crate) totals: DropTotals,
+    /// What damage took, as far as it was told. Since format version 2.
+    pub(crate) gaps: Gaps,
+}
+
+impl Control {
+    /// Decodes a payload; what an older version did not write is empty.
+    pub(crate) fn decode(payload: &[u8]) -> Result<Self, postcard::Error> {
+        let ((checkpoints, totals), added) = postcard::take_from_bytes(payload)?;
+        let gaps = if added.is_empty() { Gaps::default() } else { postcard::from_bytes(added)? };
+        Ok(Self { checkpoints, totals, gaps })
+    }
 }
 
 /// What stands before a run's records.

@@ -9,7 +9,7 @@ use crate::{clock::Stamp, disk::DiskFile, error::Error, sequence::SequenceNumber
 /// `FBSG`, the first four bytes of a segment.
 const MAGIC: [u8; 4] = *b"FBSG";
 /// Persisted: the version of everything in a segment, blocks and records included.
-pub(crate) const FORMAT_VERSION: u16 = 1;
+pub(crate) const FORMAT_VERSION: u16 = 2;
 /// Length of the part before the stream definition.
 const FIXED_BYTES: usize = 56;
 /// A definition of 10,000 shards takes some 400 KiB; more is damage.
@@ -47,6 +47,8 @@ impl StreamDefinition {
 /// A decoded segment header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
+    /// The format version that it was written in; it is encoded in the newest.
+    pub(crate) version: u16,
     /// Number of the first record that this segment holds or will hold.
     pub(crate) first: SequenceNumber,
     /// When it was made.
@@ -98,11 +100,7 @@ impl SegmentHeader {
         if fixed[..4] != MAGIC {
             return Err(corrupt("it does not begin as a segment"));
         }
-        let version = u16::from_le_bytes([fixed[4], fixed[5]]);
         let definition_len = u32_at(&fixed, 8);
-        if version > FORMAT_VERSION {
-            return Err(Error::NewerFormat { path: path.into(), found: version, known: FORMAT_VERSION });
-        }
         if definition_len > DEFINITION_BYTES_MAX {
             return Err(corrupt("the header's length is impossible"));
         }
@@ -116,12 +114,18 @@ impl SegmentHeader {
         if crc.finalize() != u32_at(&fixed, FIXED_BYTES - 4) {
             return Err(corrupt("the header's checksum does not match"));
         }
+        // Only now: a flipped bit must not pass for a newer version, which refuses the whole log.
+        let version = u16::from_le_bytes([fixed[4], fixed[5]]);
+        if version > FORMAT_VERSION {
+            return Err(Error::NewerFormat { path: path.into(), found: version, known: FORMAT_VERSION });
+        }
         let definition: StreamDefinition =
             postcard::from_bytes(&definition).map_err(|error| corrupt(&format!("the stream definition: {error}")))?;
         if !definition.shards.is_complete() || definition.id != u64_at(&fixed, 40) {
             return Err(corrupt("the stream definition contradicts itself"));
         }
         Ok(Self {
+            version,
             first: SequenceNumber(u64_at(&fixed, 16)),
             created: Stamp { boot: u32_at(&fixed, 12), wall_ms: u64_at(&fixed, 24), since_boot_ms: u64_at(&fixed, 32) },
             definition,
@@ -166,6 +170,7 @@ mod tests {
 
     fn header() -> SegmentHeader {
         SegmentHeader {
+            version: FORMAT_VERSION,
             first: SequenceNumber(42),
             created: Stamp { boot: 3, since_boot_ms: 5, wall_ms: 1_700_000_000_000 },
             definition: StreamDefinition {
@@ -211,8 +216,14 @@ mod tests {
     #[test]
     fn a_newer_version_is_named_as_such() {
         let mut bytes = header().encode();
-        bytes[4] = 2;
-        assert!(matches!(read(&bytes), Err(Error::NewerFormat { found: 2, known: 1, .. })));
+        bytes[4] = 3;
+        assert!(matches!(read(&bytes), Err(Error::Corrupt { .. })), "a flipped bit is no newer version");
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(&bytes[..FIXED_BYTES - 4]);
+        crc.update(&bytes[FIXED_BYTES..]);
+        let crc = crc.finalize().to_le_bytes();
+        bytes[FIXED_BYTES - 4..FIXED_BYTES].copy_from_slice(&crc);
+        assert!(matches!(read(&bytes), Err(Error::NewerFormat { found: 3, known: FORMAT_VERSION, .. })));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! it was allowed to drop, plus at most the one commit that was under way.
 
 mod crashes;
+mod damage;
 mod histories;
 mod scenarios;
 

@@ -6,7 +6,7 @@ use super::{Segment, StreamCore, lock};
 use crate::{
     clock::Stamp,
     disk::DiskFile,
-    segment::{BlockHeader, BlockKind, Control, SegmentHeader, finish_block, salt, start_block},
+    segment::{BlockHeader, BlockKind, Control, FORMAT_VERSION, SegmentHeader, finish_block, salt, start_block},
     sequence::SequenceNumber,
 };
 
@@ -48,7 +48,8 @@ impl Active {
         let disk = &core.around.disk;
         let file = disk.create(path)?;
         let salt = salt(core.definition.id, first);
-        let mut bytes = SegmentHeader { first, created, definition: core.definition.clone() }.encode();
+        let mut bytes =
+            SegmentHeader { version: FORMAT_VERSION, first, created, definition: core.definition.clone() }.encode();
         // The checkpoints ride at the head of every segment, so that the newest one always has them.
         write_control(core, &mut bytes, first, created, salt);
         file.write_at(0, &bytes)?;
@@ -66,7 +67,11 @@ impl Active {
 
 /// Appends a control block: what would be lost with the catalogue.
 pub(super) fn write_control(core: &StreamCore, out: &mut Vec<u8>, next: SequenceNumber, stamp: Stamp, salt: u32) {
-    let control = Control { checkpoints: lock(&core.checkpoints).done.clone(), totals: lock(&core.counters).totals };
+    let checkpoints = lock(&core.checkpoints).done.clone();
+    let control = {
+        let counters = lock(&core.counters);
+        Control { checkpoints, totals: counters.totals, gaps: counters.gaps.persisted() }
+    };
     let at = start_block(out);
     *out = postcard::to_extend(&control, std::mem::take(out)).expect("a Vec takes any number of bytes");
     finish_block(out, at, BlockHeader::new(BlockKind::Control, next, 0, stamp), salt);
