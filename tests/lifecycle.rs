@@ -85,11 +85,14 @@ fn a_newer_format_is_not_touched() {
     assert!(fs::read(&segment).expect("still there") == before);
 }
 
-/// docs/format.md: four bytes of magic, then the version in two.
+/// docs/format.md: four bytes of magic, the version in two; the CRC at 52 covers what is before it and the definition.
 fn raise_format_version(segment: &Path) {
     let mut bytes = fs::read(segment).expect("a file");
-    assert_eq!(bytes[4..6], [1, 0], "the version that this test raises is the first");
-    bytes[4..6].copy_from_slice(&[2, 0]);
+    let version = u16::from_le_bytes([bytes[4], bytes[5]]) + 1;
+    bytes[4..6].copy_from_slice(&version.to_le_bytes());
+    let definition = 56 + u32::from_le_bytes(bytes[8..12].try_into().expect("four bytes")) as usize;
+    let crc = crc32fast::hash(&[&bytes[..52], &bytes[56..definition]].concat());
+    bytes[52..56].copy_from_slice(&crc.to_le_bytes());
     fs::write(segment, bytes).expect("a file that can be written");
 }
 

@@ -97,7 +97,11 @@ impl fmt::Display for Finding {
 /// The streams of a data directory, by name.
 fn stream_names(disk: &dyn Disk, data_dir: &Path) -> Result<Vec<String>, Error> {
     let listed = disk.list(&data_dir.join("streams")).map_err(|source| {
+        let is_there = !matches!(disk.list(data_dir), Err(error) if error.kind() == ErrorKind::NotFound);
         let source = match source.kind() {
+            ErrorKind::NotFound if !is_there => {
+                io::Error::new(source.kind(), "it does not exist: no log was ever opened there")
+            }
             ErrorKind::NotFound | ErrorKind::NotADirectory => {
                 io::Error::new(source.kind(), "it is no data directory: it has no directory `streams`")
             }

@@ -7,7 +7,7 @@ use crate::{
     catalogue::Catalogue,
     clock::manual::ManualClock,
     error::Error,
-    inspect::{dump, verify},
+    inspect::{dump, repair, verify},
     record::NewRecord,
     segment::FORMAT_VERSION,
     sequence::SequenceNumber,
@@ -20,6 +20,8 @@ fn a_data_directory_in_use_is_refused_and_free_again_after_the_close() {
     let Err(error) = open_in_time(store_config(dir.path()), stream_config("telemetry")) else { panic!("two at once") };
     assert!(matches!(&error, Error::InUse { path } if path == dir.path()), "{error}");
     assert!(error.to_string().contains(&dir.path().display().to_string()), "{error}");
+    let error = repair(dir.path(), None, false).expect_err("it is open");
+    assert!(matches!(&error, Error::InUse { path } if path == dir.path()), "{error}");
     // Looking at it needs no lock.
     assert_eq!(verify(dir.path(), None).expect("readable").streams.len(), 1);
     drop(first.stream);
@@ -93,9 +95,14 @@ fn a_newer_catalogue_is_refused_and_left_alone() {
 #[test]
 fn what_is_no_data_directory_is_named_and_nothing_is_made_there() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    for wrong in [dir.path().to_owned(), dir.path().join("nothing")] {
+    let wrong_ones =
+        [(dir.path().to_owned(), "it is no data directory"), (dir.path().join("nothing"), "it does not exist")];
+    for (wrong, reason) in wrong_ones {
+        let said = format!("{}: {reason}", wrong.display());
         let error = verify(&wrong, None).expect_err("no data directory");
-        assert!(error.to_string().contains(&format!("{}: it is no data directory", wrong.display())), "{error}");
+        assert!(error.to_string().contains(&said), "{error}");
+        let error = repair(&wrong, None, false).expect_err("no data directory");
+        assert!(error.to_string().contains(&said), "{error}");
         dump(&wrong, "telemetry", SequenceNumber::ZERO, None, |_| panic!("nothing to show"))
             .expect_err("no data directory");
     }
