@@ -10,7 +10,7 @@ use super::{
     scenarios::{BlockPlace, bytes_of, first_of, ten_blocks},
 };
 use crate::{
-    disk::Disk,
+    disk::{Disk, sim::Fault},
     event::Event,
     inspect::{FindingKind, RepairReport, StreamReport, repair_on, stats_on, verify_on},
     segment::file_name,
@@ -228,7 +228,7 @@ fn numbers(sim: &Simulation) -> Vec<u64> {
 }
 
 /// The records that were told as damaged, in the order in which they were told.
-fn told(sim: &Simulation) -> Vec<u64> {
+pub(super) fn told(sim: &Simulation) -> Vec<u64> {
     let events = sim.take_events();
     let ranges = events.into_iter().filter_map(|event| match event {
         Event::Damaged { records, .. } => records,
@@ -237,7 +237,7 @@ fn told(sim: &Simulation) -> Vec<u64> {
     ranges.flat_map(|range| range.start().0..=range.end().0).collect()
 }
 
-fn all_files(sim: &Simulation) -> Vec<(PathBuf, Vec<u8>)> {
+pub(super) fn all_files(sim: &Simulation) -> Vec<(PathBuf, Vec<u8>)> {
     sim.disk.files().into_iter().map(|(path, _)| (path.clone(), bytes_of(sim, &path))).collect()
 }
 
@@ -386,4 +386,29 @@ fn what_was_told_before_a_repair_is_not_told_after_it() {
             sim.close();
         }
     });
+}
+
+#[test]
+fn a_power_cut_at_any_moment_of_a_repair_costs_nothing() {
+    for (what, damage) in KINDS {
+        for at in 1.. {
+            let (mut sim, cost) = damaged(94 + at, *damage);
+            sim.disk.set_fault(Some(Fault::PowerCut { at: sim.disk.operations() + at }));
+            let cut_short = repair_on(&sim.disk, Path::new(DIR), None, false).is_err();
+            // Whether it went at all is decided by the disk; the catalogue is what it was.
+            sim.power_cut(CatalogueFound::Newest);
+            if at % 2 == 0 {
+                repaired(&sim, false);
+                assert_eq!(verified(&sim).findings, [], "{what}, operation {at}");
+                assert_eq!(repaired(&sim, false), RepairReport::default());
+            }
+            sim.take_events();
+            sim.open().expect("it opens");
+            println!("{what}, operation {at}");
+            read_and_judge(&mut sim, &cost, false);
+            if !cut_short {
+                break;
+            }
+        }
+    }
 }

@@ -6,6 +6,7 @@
 mod crashes;
 mod damage;
 mod histories;
+mod random_damage;
 mod scenarios;
 
 use std::{
@@ -40,6 +41,12 @@ pub(super) struct Known {
     data: Vec<u8>,
     /// When it was appended, since the boot.
     at: Duration,
+}
+
+impl Known {
+    fn is(&self, record: &Record) -> bool {
+        *self.key == *record.partition_key && *self.data == *record.data
+    }
 }
 
 impl fmt::Debug for Known {

@@ -50,7 +50,7 @@ fn open(seed: u64) -> Simulation {
 }
 
 /// All blocks of records, in order.
-fn blocks(sim: &Simulation) -> Vec<BlockPlace> {
+pub(super) fn blocks(sim: &Simulation) -> Vec<BlockPlace> {
     let mut places = Vec::new();
     for (path, len) in sim.segments() {
         let file = sim.disk.open_read(&path).expect("there");

@@ -77,6 +77,7 @@ impl Opening {
         let done = remembered.checkpoints.done.values().copied().max().unwrap_or_default();
         let end = tail.as_ref().map_or(SequenceNumber(1), |tail| tail.segment.end);
         let next = end.max(done.next()).max(remembered.totals.oldest);
+        let behind = tail.as_ref().map_or((next, 0), |tail| (tail.segment.first, tail.segment.bytes));
 
         let core = Arc::new(StreamCore {
             around: self.around.clone(),
@@ -114,6 +115,12 @@ impl Opening {
             }
         };
         core.change_view(|view| view.segments = segments.into());
+        // What some consumer has finished was there.
+        let gone = end.max(remembered.totals.oldest);
+        if gone < next {
+            let (last, at) = behind;
+            core.damaged(last, at, "records are missing at the end of the log", Some(gone..=next.previous()));
+        }
         for Ruined { first, numbers } in ruined {
             let from = numbers.start.max(remembered.totals.oldest);
             let records = (from < numbers.end).then(|| from..=numbers.end.previous());
