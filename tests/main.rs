@@ -17,6 +17,7 @@ mod mqtt_source;
 mod oracle;
 mod pipeline;
 mod restart;
+mod streams;
 #[allow(
     dead_code,
     unused_imports,

@@ -26,7 +26,8 @@ const BLOCK_BYTES: usize = 1 << 20;
 
 /// All writers of a store, in the order of their slots, and what they share.
 pub(crate) struct Writers {
-    pub(crate) streams: Vec<StreamWriter>,
+    /// `None` where one was deleted: slots are never given again.
+    pub(crate) streams: Vec<Option<StreamWriter>>,
     pub(crate) catalogue: Arc<Catalogue>,
     pub(crate) events: Events,
     pub(crate) told_catalogue: bool,
@@ -49,11 +50,13 @@ impl Writers {
 
     /// Commits one block of one stream; says whether there may be more to do at once.
     fn commit_block(&mut self, queue: &Queue, slot: StreamSlot) -> bool {
-        let entries = queue.take(slot, BLOCK_BYTES.min(self.streams[slot].block_bytes_max()));
+        let Some(writer) = &mut self.streams[slot] else { return false };
+        let entries = queue.take(slot, BLOCK_BYTES.min(writer.block_bytes_max()));
         if entries.is_empty() {
             return false;
         }
-        let writer = &mut self.streams[slot];
+        let definition = writer.core().definition();
+        let entries: Vec<Entry> = entries.into_iter().map(|entry| entry.brought_up_to_date(&definition)).collect();
         let batches: Vec<&Batch> = entries.iter().map(|entry| &entry.batch).collect();
         match writer.commit(&batches) {
             Ok(appended) => {
@@ -86,10 +89,17 @@ impl Writers {
         }
     }
 
+    /// The stream of this name, and its slot.
+    pub(crate) fn find(&mut self, name: &str) -> Option<(StreamSlot, &mut StreamWriter)> {
+        let mut streams = self.streams.iter_mut().enumerate();
+        streams.find_map(|(slot, writer)| Some((slot, writer.as_mut().filter(|writer| writer.core().name() == name)?)))
+    }
+
     /// What is due once in a while: checkpoints, retention, recovery of poisoned streams.
     pub(crate) fn tick(&mut self, queue: &Queue) {
         let mut flush = false;
         for (slot, writer) in self.streams.iter_mut().enumerate() {
+            let Some(writer) = writer else { continue };
             if let Some(reason) = writer.recover_if_poisoned() {
                 // What was queued meanwhile may follow something that was refused: taking it would break the order.
                 refuse_all(queue.take(slot, usize::MAX), writer.core().name(), &reason);
@@ -109,7 +119,9 @@ impl Writers {
             for entry in queue.take(slot, usize::MAX) {
                 entry.refuse(Error::Closed);
             }
-            writer.close();
+            if let Some(writer) = writer {
+                writer.close();
+            }
         }
         self.catalogue.flush();
         self.tell_catalogue_failure();

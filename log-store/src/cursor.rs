@@ -82,6 +82,9 @@ impl Cursor {
                 core.view(first).unwrap_or(next)
             }
         };
+        // Nothing of a shard lies before it was opened.
+        let opened = shard.and_then(|shard| core.shards().get(shard).map(|shard| shard.starts));
+        let next = next.max(opened.unwrap_or_default());
         Self { core, shard, not_before, next, pending: VecDeque::new(), open: None, failures: 0 }
     }
 
@@ -89,6 +92,21 @@ impl Cursor {
     #[must_use]
     pub fn position(&self) -> SequenceNumber {
         self.pending.front().map_or(self.next, |record| record.sequence_number)
+    }
+
+    /// Whether it has returned everything that its shard will ever hold: the shard is closed, or gone. Its children then
+    /// hold what comes behind. A cursor over a whole stream never is.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.pending.is_empty() && self.is_behind_its_shard()
+    }
+
+    fn is_behind_its_shard(&self) -> bool {
+        let Some(index) = self.shard else { return false };
+        match self.core.shards().get(index) {
+            Some(shard) => shard.ends.is_some_and(|ends| self.next > ends),
+            None => true,
+        }
     }
 
     /// The next records; none when it has reached the end. Never returns what is not durable.
@@ -125,7 +143,13 @@ impl Cursor {
 
     /// Decodes the next block into `pending`, or moves on; `false` at the end.
     fn load(&mut self) -> io::Result<bool> {
-        let Some(segment) = self.core.view(|view| view.segment_for(self.next)) else { return Ok(false) };
+        if self.is_behind_its_shard() {
+            return Ok(false);
+        }
+        let (horizon, segment) = self.core.view(|view| (view.horizon, view.segment_for(self.next.max(view.horizon))));
+        // What was dropped is passed over, although a segment may still have it.
+        self.next = self.next.max(horizon);
+        let Some(segment) = segment else { return Ok(false) };
         if self.open.as_ref().is_none_or(|open| open.first != segment.first) && !self.enter(segment)? {
             return Ok(true);
         }
@@ -164,14 +188,15 @@ impl Cursor {
         }
         let wanted =
             self.shard.is_none_or(|shard| header.may_hold(shard)) && header.arrival.wall_ms >= self.not_before.0;
-        if !wanted || self.core.is_past(header.arrival, header.end()) {
+        if !wanted || self.core.is_out_of_reach(header.arrival, header.end()) {
             self.next = header.end();
             return Ok(());
         }
         let open = self.open.as_mut().expect("a block was found in it");
         let decoded = match open.reader.payload(offset, header) {
-            Ok(Some(payload)) => decode(payload, header, self.next, self.shard, &mut self.pending),
-            Ok(None) => Err("the block's checksum does not match"),
+            Ok(payload) => {
+                payload.and_then(|payload| decode(payload, header, self.next, self.shard, &mut self.pending))
+            }
             Err(error) => {
                 open.reader.go_to(offset);
                 return Err(error);
@@ -211,7 +236,7 @@ impl Cursor {
         };
         // A damaged header is passed over like any other damage.
         let start = crate::segment::SegmentHeader::read(file.as_ref(), &path).map_or(0, |header| header.encoded_len());
-        let mut reader = SegmentReader::new(file, salt(self.core.definition.id, segment.first), start);
+        let mut reader = SegmentReader::new(file, salt(self.core.id, segment.first), start);
         if let Some(place) = self.core.around.catalogue.place(self.core.name(), segment.first, self.next) {
             reader.go_to(place);
             // An entry that points into nowhere, or behind the wanted record, is as good as none.

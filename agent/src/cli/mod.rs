@@ -11,6 +11,7 @@ mod put;
 mod reach;
 mod run;
 mod status;
+mod stream;
 mod tail;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -46,6 +47,8 @@ enum Command {
     Tail(tail::Args),
     /// Put records into a stream
     Put(put::Args),
+    /// Make, change and delete streams of the running agent, and split and merge their shards
+    Stream(stream::Args),
     /// Look into the files of a log, and mend them
     #[command(subcommand)]
     Log(log::Command),
@@ -75,6 +78,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => args.run(),
         Command::Tail(args) => args.run(),
         Command::Put(args) => args.run(),
+        Command::Stream(args) => args.run(),
         Command::Log(command) => command.run(),
     };
     let Err(error) = outcome else { return ExitCode::SUCCESS };

@@ -32,6 +32,10 @@ pub(crate) struct SealedSegment {
     pub(crate) newest: Stamp,
 }
 
+/// Kind of the keys of stream definitions; the older one is only read.
+const DEFINITION: u8 = b'S';
+const DEFINITION_V1: u8 = b's';
+
 /// The typed view of the key-value store.
 pub(crate) struct Catalogue {
     /// `None` once it was closed.
@@ -58,7 +62,6 @@ impl Catalogue {
                     return Ok(Err(version));
                 }
                 if version < Self::FORMAT_VERSION {
-                    // Older kinds of entries stay as they are; what is added from now on, an older program does not know.
                     kv.put(b"format", &encode(&Self::FORMAT_VERSION))?;
                 }
                 false
@@ -72,13 +75,21 @@ impl Catalogue {
         Ok(Ok(Self { kv: RwLock::new(Some(kv)), is_new, failed: Mutex::new(None) }))
     }
 
-    /// The definitions of all streams.
-    pub(crate) fn streams(&self) -> Result<BTreeMap<String, StreamDefinition>, KvError> {
-        self.section(b"s/")
+    /// The definition of a stream, unless it is damaged.
+    pub(crate) fn stream(&self, stream: &str) -> Result<Option<StreamDefinition>, KvError> {
+        for (kind, version) in [(DEFINITION, 2), (DEFINITION_V1, 1)] {
+            if let Some(value) = self.read(|kv| kv.get(&key(kind, stream, None)))? {
+                return Ok(StreamDefinition::decode(version, &value).ok());
+            }
+        }
+        Ok(None)
     }
 
     pub(crate) fn put_stream(&self, definition: &StreamDefinition) {
-        self.put(key(b's', &definition.name, None), definition);
+        self.change(|kv| {
+            kv.put(&key(DEFINITION, &definition.name, None), &definition.encode(2))?;
+            kv.remove(&key(DEFINITION_V1, &definition.name, None))
+        });
     }
 
     /// Forgets everything about a stream.
@@ -92,7 +103,8 @@ impl Catalogue {
             }
             kv.remove(&key(b'd', stream, None))?;
             kv.remove(&key(b'l', stream, None))?;
-            kv.remove(&key(b's', stream, None))
+            kv.remove(&key(DEFINITION_V1, stream, None))?;
+            kv.remove(&key(DEFINITION, stream, None))
         });
     }
 

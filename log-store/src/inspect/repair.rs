@@ -238,7 +238,8 @@ impl Repair<'_> {
         let path = &self.path(first);
         let old = self.disk.open_read(path).map_err(|source| io_error("open segment", path, source))?;
         let header = match SegmentHeader::read(old.as_ref(), path) {
-            Ok(header) => header,
+            // A gap block may be in it from now on.
+            Ok(header) => SegmentHeader { version: FORMAT_VERSION, ..header },
             Err(Error::Corrupt { .. }) => {
                 SegmentHeader { version: FORMAT_VERSION, first, created: pieces.newest, definition: definition.clone() }
             }

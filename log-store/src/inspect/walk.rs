@@ -329,27 +329,28 @@ impl Blocks<'_> {
             self.account.remember(Pending { offset, what, records });
             return Ok(ControlFlow::Continue(()));
         }
-        let Some(payload) = self.reader.payload(offset, header)? else {
+        if !self.reader.is_sound(offset, header)? {
             let what = "the block's checksum does not match";
             self.account.remember(Pending { offset, what, records });
             return Ok(ControlFlow::Continue(()));
-        };
-        enum Content {
+        }
+        enum Content<'p> {
             Control(Control),
-            Records(u64),
+            Records(&'p [u8], u64),
             Gap,
         }
-        let content = match header.kind {
+        let payload = self.reader.payload(offset, header)?;
+        let content = payload.and_then(|payload| match header.kind {
             BlockKind::Control => {
                 Control::decode(payload).map(Content::Control).map_err(|_| "the control block cannot be read")
             }
             BlockKind::Gap => Ok(Content::Gap),
             BlockKind::Records => {
                 let mut bytes = 0;
-                for_each_record(payload, header, header.first, None, |_, _, record| bytes += record.payload_bytes())
-                    .map(|()| Content::Records(bytes))
+                for_each_record(payload, header, header.first, None, |_, _, record| bytes += record.payload_bytes())?;
+                Ok(Content::Records(payload, bytes))
             }
-        };
+        });
         if let ControlFlow::Break(()) = self.account.tell_pending(offset, header.first, visit) {
             return Ok(ControlFlow::Break(()));
         }
@@ -371,7 +372,7 @@ impl Blocks<'_> {
         Ok(match content {
             Ok(Content::Control(control)) => visit(Visit::Control { offset, header, control }),
             Ok(Content::Gap) => visit(Visit::Gap { offset, header }),
-            Ok(Content::Records(payload_bytes)) if header.end() > self.from => {
+            Ok(Content::Records(payload, payload_bytes)) if header.end() > self.from => {
                 visit(Visit::Records { offset, header, payload, payload_bytes })
             }
             _ => ControlFlow::Continue(()),

@@ -28,6 +28,7 @@ use crate::{
     error::{Appended, Error},
     event::Event,
     record::{NewRecord, Record},
+    segment::Codec,
     store::{Parts, Store, Stream, WhenFull},
 };
 
@@ -48,6 +49,8 @@ fn stream_config(name: &str) -> StreamConfig {
     config.shards = NonZeroU32::new(3).expect("not zero");
     config.consumers = vec![CONSUMER.into()];
     config.rate_limit = None;
+    // Tests count bytes and segments.
+    config.compression = Codec::None;
     config
 }
 

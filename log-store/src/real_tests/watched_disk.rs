@@ -77,6 +77,10 @@ impl Disk for WatchedDisk {
         RealDisk.remove(path)
     }
 
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        RealDisk.remove_dir(dir)
+    }
+
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         if self.syncs { RealDisk.sync_dir(dir) } else { Ok(()) }
     }

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::header::{u32_at, u64_at};
+use super::{
+    codec::{Codec, Packer},
+    header::{u32_at, u64_at},
+};
 use crate::{clock::Stamp, gaps::Gaps, sequence::SequenceNumber, shard::ShardIndex, stats::DropTotals};
 
 /// `FBLK`, the first four bytes of a block.
@@ -23,22 +26,6 @@ pub(crate) enum BlockKind {
     Control = 2,
     /// Nothing: it stands for the records that damage took from here, as a repair found. Since format version 2.
     Gap = 3,
-}
-
-/// How a block's payload is compressed. Persisted: never renumber.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Codec {
-    /// Not at all.
-    None = 0,
-}
-
-impl Codec {
-    /// What people call it.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-        }
-    }
 }
 
 /// A decoded block header.
@@ -113,10 +100,7 @@ impl BlockHeader {
             3 => BlockKind::Gap,
             _ => return Err("the block is of an unknown kind"),
         };
-        let codec = match bytes[5] {
-            0 => Codec::None,
-            _ => return Err("the block is compressed in an unknown way"),
-        };
+        let codec = Codec::from_byte(bytes[5]).ok_or("the block is compressed in an unknown way")?;
         let header = Self {
             kind,
             codec,
@@ -130,6 +114,9 @@ impl BlockHeader {
         };
         if header.stored_bytes > PAYLOAD_BYTES_MAX || header.raw_bytes > PAYLOAD_BYTES_MAX {
             return Err("the block's length is impossible");
+        }
+        if header.codec == Codec::None && header.raw_bytes != header.stored_bytes {
+            return Err("the block's lengths contradict each other");
         }
         Ok(header)
     }
@@ -198,13 +185,25 @@ pub(crate) fn write_run<'a>(
     shard_bit(shard)
 }
 
+/// Compresses the payload behind the header that [`start_block`] began at `at`, if that makes it smaller.
+pub(crate) fn pack_block(out: &mut Vec<u8>, at: usize, header: &mut BlockHeader, codec: Codec, packer: &mut Packer) {
+    let payload_at = at + BLOCK_HEADER_BYTES;
+    let Some(packed) = packer.pack(codec, &out[payload_at..]) else { return };
+    header.codec = codec;
+    header.raw_bytes = length(&out[payload_at..]);
+    out.truncate(payload_at);
+    out.extend_from_slice(packed);
+}
+
 /// Fills in the header of the block that [`start_block`] began at `at`; the payload is everything behind it.
 ///
-/// The header's lengths and checksum are set here.
+/// The header's lengths and checksum are set here, except for what [`pack_block`] has set.
 pub(crate) fn finish_block(out: &mut [u8], at: usize, mut header: BlockHeader, salt: u32) {
     let payload = &out[at + BLOCK_HEADER_BYTES..];
-    header.stored_bytes = u32::try_from(payload.len()).expect("a block stays below PAYLOAD_BYTES_MAX");
-    header.raw_bytes = header.stored_bytes;
+    header.stored_bytes = length(payload);
+    if header.codec == Codec::None {
+        header.raw_bytes = header.stored_bytes;
+    }
     header.payload_crc = salted_crc(salt, payload);
     out[at..at + BLOCK_HEADER_BYTES].copy_from_slice(&header.encode(salt));
 }
@@ -226,6 +225,15 @@ impl BlockHeader {
     }
 }
 
+/// Changes the header at the start of `bytes`, checksum and all, as a writer would that lies.
+#[cfg(test)]
+pub(crate) fn rewrite_header(bytes: &mut [u8], salt: u32, change: impl FnOnce(&mut BlockHeader)) {
+    let head = bytes.first_chunk_mut().expect("a header");
+    let mut header = BlockHeader::decode(head, salt).expect("sound");
+    change(&mut header);
+    *head = header.encode(salt);
+}
+
 /// The runs of a records block's payload; `None` stands for bytes that are not a run, and ends it.
 pub(crate) fn decode_runs(payload: &[u8]) -> impl Iterator<Item = Option<DecodedRun<'_>>> {
     let mut rest = payload;
@@ -243,6 +251,10 @@ pub(crate) fn decode_runs(payload: &[u8]) -> impl Iterator<Item = Option<Decoded
         }
         Some(run)
     })
+}
+
+fn length(payload: &[u8]) -> u32 {
+    u32::try_from(payload.len()).expect("a block stays below PAYLOAD_BYTES_MAX")
 }
 
 fn shard_bit(shard: ShardIndex) -> u64 {
@@ -290,6 +302,20 @@ mod tests {
         let runs: Vec<_> = decode_runs(payload).map(|run| run.expect("sound")).collect();
         assert_eq!(runs[0], DecodedRun { shard: ShardIndex(1), records: 2, encoded: b"abcde" });
         assert_eq!(runs[1], DecodedRun { shard: ShardIndex(65), records: 1, encoded: b"f" });
+    }
+
+    #[test]
+    fn lengths_that_contradict_each_other_are_refused() {
+        let changes: [fn(&mut BlockHeader); 3] = [
+            |header| header.raw_bytes += 1,
+            |header| (header.codec, header.raw_bytes) = (Codec::Zstd, PAYLOAD_BYTES_MAX + 1),
+            |header| header.stored_bytes = PAYLOAD_BYTES_MAX + 1,
+        ];
+        for change in changes {
+            let mut bytes = block(5);
+            rewrite_header(&mut bytes, 5, change);
+            assert!(decode(&bytes, 5).is_err());
+        }
     }
 
     #[test]

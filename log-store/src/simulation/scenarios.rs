@@ -38,7 +38,7 @@ pub(super) struct BlockPlace {
 }
 
 impl BlockPlace {
-    fn numbers(&self) -> RangeInclusive<SequenceNumber> {
+    pub(super) fn numbers(&self) -> RangeInclusive<SequenceNumber> {
         self.first..=self.end.previous()
     }
 }
@@ -80,11 +80,11 @@ pub(super) fn first_of(path: &Path) -> SequenceNumber {
     name.and_then(parse_file_name).expect("a segment's name")
 }
 
-fn numbers(sim: &Simulation) -> Vec<u64> {
+pub(super) fn numbers(sim: &Simulation) -> Vec<u64> {
     read_all(sim.stream(), 7).iter().map(|record| record.sequence_number.0).collect()
 }
 
-fn damaged(events: &[Event]) -> Vec<(PathBuf, u64, Option<RangeInclusive<SequenceNumber>>)> {
+pub(super) fn damaged(events: &[Event]) -> Vec<(PathBuf, u64, Option<RangeInclusive<SequenceNumber>>)> {
     let damaged = events.iter().filter_map(|event| match event {
         Event::Damaged { segment, offset, records, .. } => Some((segment.clone(), *offset, records.clone())),
         _ => None,
@@ -99,12 +99,12 @@ fn told_of_segments(sim: &Simulation) -> Vec<Event> {
     events
 }
 
-fn verified(sim: &Simulation) -> StreamReport {
+pub(super) fn verified(sim: &Simulation) -> StreamReport {
     let report = verify_on(&sim.disk, Path::new(DIR), None).expect("a data directory");
     report.streams.into_iter().next().expect("one stream")
 }
 
-fn losses(report: &StreamReport) -> Vec<&Finding> {
+pub(super) fn losses(report: &StreamReport) -> Vec<&Finding> {
     report.findings.iter().filter(|finding| finding.kind.is_loss()).collect()
 }
 

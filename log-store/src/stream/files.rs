@@ -201,7 +201,7 @@ pub(crate) fn first_sound_block(file: Box<dyn DiskFile>, salt: u32, bytes: u64) 
             Found::End => return Ok(None),
             Found::Damaged { .. } => {}
             Found::Block { offset, header } => {
-                if reader.payload(offset, &header)?.is_some() {
+                if reader.is_sound(offset, &header)? {
                     return Ok(Some(offset));
                 }
             }

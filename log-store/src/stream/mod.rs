@@ -1,8 +1,10 @@
 //! One stream: what its writer, its readers and its statistics share.
 
 mod active;
+mod deletion;
 mod files;
 mod recovery;
+mod reshape;
 mod retention;
 mod tail;
 mod view;
@@ -16,7 +18,9 @@ use std::{
     time::Duration,
 };
 
+pub(crate) use deletion::{delete, finish_deletions};
 pub(crate) use files::{first_sound_block, free_name};
+pub(crate) use recovery::note;
 pub(crate) use tail::{keep_torn, torn_bytes};
 pub(crate) use view::{Segment, View};
 pub(crate) use writer::{CommitError, SegmentLimits, StreamWriter};
@@ -29,7 +33,7 @@ use crate::{
     event::{DropReason, Event},
     gaps::Gaps,
     rate::ShardLimiter,
-    segment::{StreamDefinition, file_name},
+    segment::{Packer, StreamDefinition, file_name},
     sequence::SequenceNumber,
     shard::{ShardIndex, ShardMap},
     stats::{DropTotals, ShardStats, StreamStats},
@@ -47,6 +51,8 @@ pub(crate) struct Surroundings {
     pub(crate) events: Events,
     /// This boot of the machine.
     pub(crate) boot: u32,
+    /// One for all streams, since one thread writes them all.
+    pub(crate) packer: Arc<Mutex<Packer>>,
 }
 
 /// How many damaged places that cost no record are remembered as told; beyond that some are told again.
@@ -56,8 +62,10 @@ const DAMAGE_REMEMBERED_MAX: usize = 1024;
 pub(crate) struct StreamCore {
     pub(crate) around: Surroundings,
     pub(crate) dir: PathBuf,
-    pub(crate) definition: StreamDefinition,
-    pub(crate) shards: Arc<ShardMap>,
+    /// Tells this stream from an earlier or other one of the same name.
+    pub(crate) id: u64,
+    name: String,
+    definition: RwLock<Arc<StreamDefinition>>,
     config: RwLock<Arc<StreamConfig>>,
     view: RwLock<View>,
     checkpoints: Mutex<Checkpoints>,
@@ -93,7 +101,31 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl StreamCore {
     pub(crate) fn name(&self) -> &str {
-        &self.definition.name
+        &self.name
+    }
+
+    pub(crate) fn definition(&self) -> Arc<StreamDefinition> {
+        Arc::clone(&self.definition.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn shards(&self) -> Arc<ShardMap> {
+        Arc::clone(&self.definition().shards)
+    }
+
+    /// Forgets closed shards whose last record is gone.
+    fn forget_gone_shards(&self) {
+        let definition = self.definition();
+        let Some(shards) = definition.shards.without_gone(self.view(View::oldest)) else { return };
+        let is_there = |shard: &ShardIndex| shards.get(*shard).is_some();
+        lock(&self.limiters).retain(|shard, _| is_there(shard));
+        lock(&self.counters).stats.shards.retain(|shard, _| is_there(shard));
+        let definition = StreamDefinition { shards: Arc::new(shards), ..(*definition).clone() };
+        self.around.catalogue.put_stream(&definition);
+        self.set_definition(definition);
+    }
+
+    fn set_definition(&self, definition: StreamDefinition) {
+        *self.definition.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(definition);
     }
 
     pub(crate) fn path_of(&self, segment: SequenceNumber) -> PathBuf {
@@ -104,7 +136,7 @@ impl StreamCore {
         Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(crate) fn set_config(&self, config: StreamConfig) {
+    fn set_config(&self, config: StreamConfig) {
         lock(&self.limiters).clear();
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
     }
@@ -179,11 +211,15 @@ impl StreamCore {
         (records.end().0 + 1).saturating_sub(from.0)
     }
 
-    /// Whether records of this age up to this number are no longer to be read: past retention, and held by nobody.
-    pub(crate) fn is_past(&self, newest: Stamp, end: SequenceNumber) -> bool {
-        let config = self.config();
+    /// Whether records of this age up to this number are past `retention`, and held by nobody.
+    fn is_past(&self, retention: Duration, newest: Stamp, end: SequenceNumber) -> bool {
         let age = newest.age_at_least(self.around.boot, self.around.clock.now());
-        age > config.retention && !self.is_held(&config, end)
+        age > retention && !self.is_held(&self.config(), end)
+    }
+
+    /// Whether they are no longer to be read.
+    pub(crate) fn is_out_of_reach(&self, newest: Stamp, end: SequenceNumber) -> bool {
+        self.is_past(self.config().retention, newest, end)
     }
 
     /// Whether a consumer still needs something before `end` and the stream holds it for that.
@@ -237,7 +273,19 @@ impl StreamCore {
         }
     }
 
-    /// Counts and tells that segments were dropped.
+    /// Lets go of everything, because the stream is deleted: whoever still holds it sees it empty.
+    fn let_go(&self) {
+        self.change_view(|view| {
+            view.segments.clear();
+            view.horizon = view.next;
+        });
+        let mut checkpoints = lock(&self.checkpoints);
+        *checkpoints = Checkpoints::default();
+        drop(checkpoints);
+        self.wake_readers();
+    }
+
+    /// Counts and tells that records were dropped.
     fn dropped(&self, records: RangeInclusive<SequenceNumber>, reason: DropReason) {
         let mut undelivered = self.undelivered(&records);
         let mut count = records.end().0 + 1 - records.start().0;

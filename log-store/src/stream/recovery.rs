@@ -79,13 +79,15 @@ impl Opening {
         let next = end.max(done.next()).max(remembered.totals.oldest);
         let behind = tail.as_ref().map_or((next, 0), |tail| (tail.segment.first, tail.segment.bytes));
 
+        let id = definition.id;
         let core = Arc::new(StreamCore {
             around: self.around.clone(),
             dir: self.dir.clone(),
-            shards: Arc::new(definition.shards.clone()),
-            definition,
-            config: RwLock::new(Arc::new(config)),
-            view: RwLock::new(View { segments: VecDeque::new(), next }),
+            definition: RwLock::new(Arc::new(definition)),
+            id,
+            name: self.name.clone(),
+            config: RwLock::new(Arc::new(config.clone())),
+            view: RwLock::new(View { segments: VecDeque::new(), horizon: remembered.totals.oldest, next }),
             checkpoints: remembered.checkpoints.into(),
             limiters: Default::default(),
             counters: Counters {
@@ -100,15 +102,16 @@ impl Opening {
         });
         let newest_wall_ms = tail.as_ref().map_or(0, |tail| tail.segment.newest.wall_ms);
         let active = match tail {
-            Some(tail) if tail.segment.end == next => {
+            Some(tail) if tail.segment.end == next && tail.is_of_today => {
                 segments.push(tail.segment);
                 tail.into_active(&core)
             }
             behind => {
-                segments.extend(behind.map(|tail| tail.segment));
+                // One without records has the name that its successor has now.
+                segments.extend(behind.map(|tail| tail.segment).filter(|segment| segment.first != next));
                 let now = Stamp::new(self.around.boot, self.around.clock.now());
                 let created = Stamp { wall_ms: now.wall_ms.max(newest_wall_ms), ..now };
-                let active = Active::create(&core, next, created)
+                let active = Active::create(&core, &core.definition(), next, created)
                     .map_err(|source| self.io("create segment", &core.path_of(next), source))?;
                 segments.push(active.empty_segment());
                 active
@@ -126,7 +129,7 @@ impl Opening {
             let records = (from < numbers.end).then(|| from..=numbers.end.previous());
             core.damaged(first, 0, "nothing in it is sound; it was set aside as .broken", records);
         }
-        Ok(StreamWriter {
+        let mut writer = StreamWriter {
             core,
             limits,
             active,
@@ -136,7 +139,9 @@ impl Opening {
             buffer: Vec::new(),
             poisoned: None,
             full: None,
-        })
+        };
+        writer.configure(config)?;
+        Ok(writer)
     }
 
     /// The stream's segment files, by their first sequence numbers.
@@ -149,15 +154,17 @@ impl Opening {
 
     /// What the stream is: from the catalogue if any segment agrees, else from the segments, else new.
     fn definition(&self, config: &StreamConfig, files: &mut Vec<SequenceNumber>) -> Result<StreamDefinition, Error> {
-        let known = self.known(self.around.catalogue.streams()).and_then(|mut all| all.remove(&self.name));
-        let known = known.filter(|definition| definition.shards.is_complete());
+        let known = self.known(self.around.catalogue.stream(&self.name)).flatten();
         let mut headers = Vec::new();
         let mut all_sound = true;
         for &first in files.iter().rev() {
             match self.header(first) {
                 // Usually the newest one agrees, and no more are read.
                 Ok(header) if known.as_ref().is_some_and(|known| is_own(&header, known, first)) => {
-                    return Ok(self.checked(known.expect("it agreed"), config));
+                    let known = known.expect("it agreed");
+                    // The catalogue may have missed the last change.
+                    let newest = if header.definition.revision > known.revision { header.definition } else { known };
+                    return Ok(self.checked(newest, config));
                 }
                 Ok(header) => headers.push((first, header)),
                 Err(Error::Corrupt { .. }) => all_sound = false,
@@ -190,7 +197,9 @@ impl Opening {
             // Wall time tells two lives of one name apart, unless it is wrong in the same way twice; uptime is mixed in.
             id: now.wall.0 ^ u64::try_from(now.since_boot.as_micros()).unwrap_or(0).rotate_left(32),
             name: self.name.clone(),
-            shards: ShardMap::uniform(config.shards),
+            revision: 1,
+            note: config.note.clone(),
+            shards: Arc::new(ShardMap::uniform(config.shards)),
             retention_ms: u64::try_from(config.retention.as_millis()).unwrap_or(u64::MAX),
         };
         self.around.catalogue.put_stream(&definition);
@@ -198,7 +207,7 @@ impl Opening {
     }
 
     fn checked(&self, definition: StreamDefinition, config: &StreamConfig) -> StreamDefinition {
-        let has = definition.shards.shards().iter().filter(|shard| shard.open).count();
+        let has = definition.shards.open().len();
         if has != config.shards.get() as usize {
             self.tell(Event::ShardCountKept { stream: self.name.clone(), has, asked: config.shards.get() });
         }
@@ -310,6 +319,16 @@ impl Opening {
     }
 }
 
+/// The note of a stream that is not open; `None` if there is no such stream.
+pub(crate) fn note(around: &Surroundings, dir: &Path, name: &str) -> Result<Option<String>, Error> {
+    let opening = Opening { around: around.clone(), dir: dir.into(), name: name.into() };
+    let files = opening.segment_files()?;
+    let newest = files.iter().rev().find_map(|&first| opening.header(first).ok());
+    let known = opening.known(around.catalogue.stream(name)).flatten();
+    let definitions = newest.map(|header| header.definition).into_iter().chain(known);
+    Ok(definitions.max_by_key(|definition| definition.revision).map(|definition| definition.note))
+}
+
 /// Whether a segment is where it belongs.
 pub(super) fn is_own(header: &SegmentHeader, definition: &StreamDefinition, first: SequenceNumber) -> bool {
     header.definition.id == definition.id && header.first == first
@@ -320,7 +339,7 @@ impl Tail {
         Active {
             file: self.file,
             first: self.segment.first,
-            salt: salt(core.definition.id, self.segment.first),
+            salt: salt(core.id, self.segment.first),
             created: self.created,
             len: self.segment.bytes,
             since_index: self.since_index,

@@ -8,7 +8,9 @@ use crate::{
     disk::{Disk, DiskFile},
     error::Error,
     event::Event,
-    segment::{BlockKind, Control, Found, SegmentHeader, SegmentReader, StreamDefinition, file_name, salt},
+    segment::{
+        BlockKind, Control, FORMAT_VERSION, Found, SegmentHeader, SegmentReader, StreamDefinition, file_name, salt,
+    },
     sequence::SequenceNumber,
 };
 
@@ -20,6 +22,8 @@ pub(super) struct Tail {
     pub(super) file: Box<dyn DiskFile>,
     pub(super) segment: Segment,
     pub(super) created: Stamp,
+    /// Whether its format is today's, so that it may go on. A segment is of one version from its head to its end.
+    pub(super) is_of_today: bool,
     /// The newest control block among what was read.
     pub(super) control: Option<Control>,
     pub(super) since_index: u64,
@@ -91,11 +95,13 @@ impl Opening {
             file.sync().map_err(|source| self.io("sync", &path, source))?;
             self.tell_torn(&path, cut, len - cut, kept);
         }
+        // Behind a damaged header, whatever it said, go on with a new segment.
+        let is_of_today = header.as_ref().is_some_and(|header| header.version == FORMAT_VERSION);
         let created =
             header.map_or_else(|| Stamp::new(self.around.boot, self.around.clock.now()), |header| header.created);
         let newest = walked.newest.unwrap_or(created);
         let segment = Segment { first, end: walked.end.max(first), bytes: cut, newest };
-        Ok(Some(Tail { file, segment, created, control: walked.control, since_index: cut - from }))
+        Ok(Some(Tail { file, segment, created, is_of_today, control: walked.control, since_index: cut - from }))
     }
 
     fn tell_torn(&self, segment: &Path, offset: u64, bytes: u64, kept: Option<PathBuf>) {
@@ -142,10 +148,13 @@ pub(super) fn walk(
             Found::End => return Ok(walked),
             Found::Damaged { .. } => {}
             Found::Block { offset, header } => {
-                let Some(payload) = reader.payload(offset, &header).map_err(io)? else { continue };
+                if !reader.is_sound(offset, &header).map_err(io)? {
+                    continue;
+                }
                 walked.found_at_start |= offset == from;
                 if header.kind == BlockKind::Control {
-                    walked.control = Control::decode(payload).ok().or(walked.control);
+                    let payload = reader.payload(offset, &header).map_err(io)?.ok();
+                    walked.control = payload.and_then(|payload| Control::decode(payload).ok()).or(walked.control);
                 }
                 walked.newest = Some(header.arrival);
                 walked.blocks += 1;
