@@ -7,6 +7,7 @@ mod backlog;
 mod broken_catalogue;
 mod concurrency;
 mod damaged_files;
+mod documents;
 mod golden;
 mod refused;
 mod watched_disk;

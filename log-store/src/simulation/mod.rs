@@ -7,6 +7,7 @@ mod compression;
 mod crashes;
 mod damage;
 mod histories;
+mod lessons;
 mod lifetimes;
 mod random_damage;
 mod resharding;

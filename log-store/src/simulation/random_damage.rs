@@ -67,7 +67,7 @@ impl Hit {
 }
 
 /// A closed log of one size of records or another.
-fn closed(seed: u64, commits: usize) -> (Simulation, Vec<BlockPlace>, Vec<(PathBuf, Vec<u8>)>) {
+fn closed(seed: u64, commits: usize) -> (Simulation, Vec<BlockPlace>) {
     let mut sim = Simulation::new(seed);
     sim.open().expect("an empty disk");
     for commit in 0..commits {
@@ -77,8 +77,7 @@ fn closed(seed: u64, commits: usize) -> (Simulation, Vec<BlockPlace>, Vec<(PathB
     sim.tick();
     let blocks = blocks(&sim);
     sim.close();
-    let files = all_files(&sim);
-    (sim, blocks, files)
+    (sim, blocks)
 }
 
 /// The records of blocks of which no byte was changed.
@@ -133,7 +132,8 @@ fn judge(sim: &mut Simulation, sound: &BTreeSet<u64>, catalogue: CatalogueFound)
 }
 
 fn try_case(seed: u64, commits: usize, hits: &[Hit], catalogue: CatalogueFound, repair: bool) {
-    let (mut sim, blocks, before) = closed(seed, commits);
+    let (mut sim, blocks) = closed(seed, commits);
+    let before = all_files(&sim);
     for hit in hits {
         hit.strike(&sim);
     }
