@@ -12,6 +12,7 @@ mod cli;
 mod dead_letters;
 mod harness;
 mod lifecycle;
+mod log;
 mod mqtt_source;
 mod oracle;
 mod pipeline;

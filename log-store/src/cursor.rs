@@ -1,6 +1,6 @@
 //! Cursors: reading committed records in order, of a whole stream or of one shard.
 
-use std::{collections::VecDeque, io, sync::Arc};
+use std::{collections::VecDeque, io, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 
@@ -157,7 +157,7 @@ impl Cursor {
         match open.reader.next(segment.bytes)? {
             Found::End => {
                 let damage = open.damage.take().unwrap_or((segment.bytes, "records are missing"));
-                self.lose(segment.first, damage, segment.end);
+                self.lose(segment.first, damage, self.next..segment.end);
                 Ok(true)
             }
             Found::Damaged { bytes, what } => {
@@ -193,9 +193,13 @@ impl Cursor {
     fn read_block(&mut self, segment: Segment, offset: u64, header: &BlockHeader) -> io::Result<()> {
         let open = self.open.as_mut().expect("a block was found in it");
         if let Some(damage) = open.damage.take() {
-            self.lose(segment.first, damage, header.first);
+            self.lose(segment.first, damage, self.next..header.first);
         } else if header.first > self.next {
-            self.lose(segment.first, (offset, "records are missing"), header.first);
+            self.lose(segment.first, (offset, "records are missing"), self.next..header.first);
+        }
+        if header.kind == BlockKind::Gap {
+            self.lose(segment.first, (offset, "the records were lost before a repair"), header.first..header.end());
+            return Ok(());
         }
         if header.kind == BlockKind::Unwritten {
             self.next = header.end();
@@ -221,7 +225,7 @@ impl Cursor {
             Ok(()) => self.next = header.end(),
             Err(what) => {
                 self.pending.clear();
-                self.lose(segment.first, (offset, what), header.end());
+                self.lose(segment.first, (offset, what), header.first..header.end());
             }
         }
         Ok(())
@@ -233,7 +237,7 @@ impl Cursor {
         if segment.first > self.next {
             let dropped = self.core.view(|view| view.oldest()) == segment.first;
             if !dropped {
-                self.lose(segment.first, (0, "records before this segment are missing"), segment.first);
+                self.lose(segment.first, (0, "records before this segment are missing"), self.next..segment.first);
             }
             self.next = segment.first;
         }
@@ -243,7 +247,7 @@ impl Cursor {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 // Dropped between the look at the view and the opening, or taken away from outside.
                 if self.core.view(|view| view.segments.iter().any(|other| other.first == segment.first)) {
-                    self.lose(segment.first, (0, "the file is missing"), segment.end);
+                    self.lose(segment.first, (0, "the file is missing"), self.next..segment.end);
                 }
                 return Ok(false);
             }
@@ -263,13 +267,13 @@ impl Cursor {
         Ok(true)
     }
 
-    /// Goes on at `end`, and tells what is lost before it.
-    fn lose(&mut self, segment: SequenceNumber, (offset, what): (u64, &'static str), end: SequenceNumber) {
-        let records = (self.next < end).then(|| self.next..=end.previous());
+    /// Goes on behind `lost`, and tells of it.
+    fn lose(&mut self, segment: SequenceNumber, (offset, what): (u64, &'static str), lost: Range<SequenceNumber>) {
+        let records = (lost.start < lost.end).then(|| lost.start..=lost.end.previous());
         if records.is_some() || offset > 0 {
             self.core.damaged(segment, offset, what, records);
         }
-        self.next = self.next.max(end);
+        self.next = self.next.max(lost.end);
     }
 
     fn pass_over_unreadable(&mut self) {
@@ -293,17 +297,32 @@ pub(crate) fn decode(
     shard: Option<ShardIndex>,
     out: &mut VecDeque<Record>,
 ) -> Result<(), &'static str> {
+    let arrival = Timestamp(header.arrival.wall_ms);
+    for_each_record(payload, header, from, shard, |number, shard, encoded| {
+        out.push_back(record(encoded, number, shard, arrival));
+    })
+}
+
+/// Calls `take` for the wanted records of a block, as they lie there.
+pub(crate) fn for_each_record<'a>(
+    payload: &'a [u8],
+    header: &BlockHeader,
+    from: SequenceNumber,
+    shard: Option<ShardIndex>,
+    mut take: impl FnMut(SequenceNumber, ShardIndex, Encoded<'a>),
+) -> Result<(), &'static str> {
     let mut next = header.first;
     for run in decode_runs(payload) {
         let run = run.ok_or("the block's runs cannot be read")?;
-        let end = next.plus(u64::from(run.records));
+        let end = next.0.checked_add(u64::from(run.records)).ok_or("the block's numbers are impossible")?;
+        let end = SequenceNumber(end);
         if end > from && shard.is_none_or(|shard| shard == run.shard) {
             let mut rest = run.encoded;
             for _ in 0..run.records {
                 let (encoded, behind) = Encoded::take(rest).map_err(|_| "a record cannot be read")?;
                 rest = behind;
                 if next >= from {
-                    out.push_back(record(encoded, next, run.shard, Timestamp(header.arrival.wall_ms)));
+                    take(next, run.shard, encoded);
                 }
                 next = next.next();
             }

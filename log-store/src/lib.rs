@@ -69,6 +69,7 @@ mod cursor;
 mod disk;
 mod error;
 mod event;
+mod gaps;
 mod hash_key;
 pub mod inspect;
 mod queue;

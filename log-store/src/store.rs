@@ -172,11 +172,7 @@ impl Parts {
         };
         let streams = config.dir.join("streams");
         disk.create_dir(&streams).map_err(io("create data directory", &streams))?;
-        let lock_path = config.dir.join("LOCK");
-        let lock = disk.lock(&lock_path).map_err(|source| match source.kind() {
-            io::ErrorKind::WouldBlock => Error::InUse { path: config.dir.clone() },
-            _ => io("lock", &lock_path)(source),
-        })?;
+        let lock = lock_data_dir(disk.as_ref(), &config.dir)?;
         let catalogue = Arc::new(open_catalogue(&config.dir, disk.as_ref(), open_kv, clock.as_ref(), &events)?);
         let boot = clock.boot();
         let around = Surroundings {
@@ -255,6 +251,15 @@ impl Parts {
         delete(&self.around, &stream_dir(&store.dir, stream), stream)?;
         Ok(true)
     }
+}
+
+/// Keeps others away from a data directory until the result is dropped.
+pub(crate) fn lock_data_dir(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn Send + Sync>, Error> {
+    let path = dir.join("LOCK");
+    disk.lock(&path).map_err(|source| match source.kind() {
+        io::ErrorKind::WouldBlock => Error::InUse { path: dir.into() },
+        _ => Error::Io { action: "lock", path, source },
+    })
 }
 
 /// The catalogue, or a new one in its place if it cannot be used.

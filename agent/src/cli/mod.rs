@@ -49,7 +49,7 @@ enum Command {
     Put(put::Args),
     /// Make, change and delete streams of the running agent, and split and merge their shards
     Stream(stream::Args),
-    /// Look into the files of a log without changing them
+    /// Look into the files of a log, and mend them
     #[command(subcommand)]
     Log(log::Command),
 }
@@ -85,6 +85,9 @@ pub fn main() -> ExitCode {
     if error.downcast_ref::<output::Closed>().is_some() {
         // Whoever read our output has had enough of it.
         return ExitCode::SUCCESS;
+    }
+    if error.downcast_ref::<log::Unsound>().is_some() {
+        return ExitCode::from(log::Unsound::EXIT);
     }
     eprintln!("failed to {}", sentence(&error));
     if error.downcast_ref::<config::Error>().is_some() {

@@ -19,7 +19,7 @@ pub(crate) use self::{
     kv::{Kv, KvError},
     sled::open_sled,
 };
-use crate::{clock::Stamp, segment::StreamDefinition, sequence::SequenceNumber, stats::DropTotals};
+use crate::{clock::Stamp, gaps::Gaps, segment::StreamDefinition, sequence::SequenceNumber, stats::DropTotals};
 
 /// What is known of a segment that takes no more records. Persisted: never change, only add a new kind of key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,6 +103,7 @@ impl Catalogue {
             }
             kv.remove(&key(b'd', stream, None))?;
             kv.remove(&key(b'n', stream, None))?;
+            kv.remove(&key(b'l', stream, None))?;
             kv.remove(&key(DEFINITION_V1, stream, None))?;
             kv.remove(&key(DEFINITION, stream, None))
         });
@@ -172,6 +173,15 @@ impl Catalogue {
 
     pub(crate) fn put_reserved(&self, stream: &str, reserved: SequenceNumber) {
         self.put(key(b'n', stream, None), &reserved);
+    }
+
+    /// What damage took of a stream, as far as it was told.
+    pub(crate) fn gaps(&self, stream: &str) -> Result<Option<Gaps>, KvError> {
+        self.read(|kv| kv.get(&key(b'l', stream, None)))?.map(|value| decode("gaps", &value)).transpose()
+    }
+
+    pub(crate) fn put_gaps(&self, stream: &str, gaps: &Gaps) {
+        self.put(key(b'l', stream, None), gaps);
     }
 
     /// Makes all changes so far survive a power cut.

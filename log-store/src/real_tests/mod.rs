@@ -6,6 +6,8 @@
 mod backlog;
 mod broken_catalogue;
 mod concurrency;
+mod damaged_files;
+mod documents;
 mod golden;
 mod refused;
 mod watched_disk;

@@ -8,7 +8,7 @@ use super::{
     codec::{Codec, Packer},
     header::{u32_at, u64_at},
 };
-use crate::{clock::Stamp, sequence::SequenceNumber, shard::ShardIndex, stats::DropTotals};
+use crate::{clock::Stamp, gaps::Gaps, sequence::SequenceNumber, shard::ShardIndex, stats::DropTotals};
 
 /// `FBLK`, the first four bytes of a block.
 pub(super) const MAGIC: [u8; 4] = *b"FBLK";
@@ -24,8 +24,10 @@ pub(crate) enum BlockKind {
     Records = 1,
     /// A [`Control`].
     Control = 2,
+    /// Nothing: it stands for the records that damage took from here, as a repair found. Since format version 2.
+    Gap = 3,
     /// Nothing: its records were delivered from memory, or their numbers were never given. Since format version 2.
-    Unwritten = 3,
+    Unwritten = 4,
 }
 
 /// A decoded block header.
@@ -97,7 +99,8 @@ impl BlockHeader {
         let kind = match bytes[4] {
             1 => BlockKind::Records,
             2 => BlockKind::Control,
-            3 => BlockKind::Unwritten,
+            3 => BlockKind::Gap,
+            4 => BlockKind::Unwritten,
             _ => return Err("the block is of an unknown kind"),
         };
         let codec = Codec::from_byte(bytes[5]).ok_or("the block is compressed in an unknown way")?;
@@ -127,11 +130,13 @@ impl BlockHeader {
     }
 }
 
-/// What a control block holds: what would be lost with the catalogue. Persisted: only add at the end, with a new kind.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What a control block holds: what would be lost with the catalogue. Persisted: only add at the end.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Control {
     pub(crate) checkpoints: BTreeMap<String, SequenceNumber>,
     pub(crate) totals: DropTotals,
+    /// What damage took, as far as it was told. Since format version 2.
+    pub(crate) gaps: Gaps,
     /// Numbers before this one may have been given to records that were never written. Since format version 2.
     pub(crate) reserved: SequenceNumber,
 }
@@ -140,8 +145,8 @@ impl Control {
     /// Decodes a payload; what an older version did not write is empty.
     pub(crate) fn decode(payload: &[u8]) -> Result<Self, postcard::Error> {
         let ((checkpoints, totals), added) = postcard::take_from_bytes(payload)?;
-        let reserved = if added.is_empty() { SequenceNumber::ZERO } else { postcard::from_bytes(added)? };
-        Ok(Self { checkpoints, totals, reserved })
+        let (gaps, reserved) = if added.is_empty() { Default::default() } else { postcard::from_bytes(added)? };
+        Ok(Self { checkpoints, totals, gaps, reserved })
     }
 }
 

@@ -27,6 +27,15 @@ pub enum Codec {
 }
 
 impl Codec {
+    /// What people call it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Lz4 => "lz4",
+            Self::Zstd => "zstd",
+        }
+    }
+
     pub(super) fn from_byte(byte: u8) -> Option<Self> {
         [Self::None, Self::Lz4, Self::Zstd].into_iter().find(|codec| *codec as u8 == byte)
     }

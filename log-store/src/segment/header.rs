@@ -197,6 +197,9 @@ mod tests {
     fn a_newer_version_is_named_as_such() {
         let newer = SegmentHeader { version: FORMAT_VERSION + 1, ..header() };
         assert!(matches!(read(&newer.encode()), Err(Error::NewerFormat { found: 3, known: 2, .. })));
+        let mut bytes = header().encode();
+        bytes[4] = 3;
+        assert!(matches!(read(&bytes), Err(Error::Corrupt { .. })), "a flipped bit is no newer version");
     }
 
     #[test]

@@ -80,7 +80,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-fn catalogue() -> impl Strategy<Value = CatalogueFound> {
+pub(super) fn catalogue() -> impl Strategy<Value = CatalogueFound> {
     prop_oneof![
         Just(CatalogueFound::Newest),
         (0usize..1000).prop_map(CatalogueFound::Stale),
@@ -89,7 +89,7 @@ fn catalogue() -> impl Strategy<Value = CatalogueFound> {
 }
 
 /// How many histories to run.
-fn histories() -> u32 {
+pub(super) fn histories() -> u32 {
     match std::env::var("FOREBAY_HISTORIES") {
         Ok(count) => count.parse().expect("FOREBAY_HISTORIES is a number"),
         Err(_) => 2000,

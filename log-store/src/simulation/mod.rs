@@ -5,8 +5,11 @@
 
 mod compression;
 mod crashes;
+mod damage;
 mod histories;
+mod lessons;
 mod lifetimes;
+mod random_damage;
 mod resharding;
 mod scenarios;
 
@@ -45,6 +48,12 @@ pub(super) struct Known {
     data: Vec<u8>,
     /// When it was appended, since the boot.
     at: Duration,
+}
+
+impl Known {
+    fn is(&self, record: &Record) -> bool {
+        *self.key == *record.partition_key && *self.data == *record.data
+    }
 }
 
 impl fmt::Debug for Known {

@@ -20,7 +20,9 @@ use crate::{
     event::{DropReason, Event},
     inspect::{Dumped, Finding, FindingKind, StreamReport, dump_on, verify_on},
     record::NewRecord,
-    segment::{BLOCK_HEADER_BYTES, Found, SegmentHeader, SegmentReader, file_name, parse_file_name, salt},
+    segment::{
+        BLOCK_HEADER_BYTES, FORMAT_VERSION, Found, SegmentHeader, SegmentReader, file_name, parse_file_name, salt,
+    },
     sequence::SequenceNumber,
     store::Parts,
 };
@@ -31,8 +33,8 @@ pub(super) struct BlockPlace {
     pub(super) path: PathBuf,
     pub(super) offset: u64,
     pub(super) bytes: u64,
-    first: SequenceNumber,
-    end: SequenceNumber,
+    pub(super) first: SequenceNumber,
+    pub(super) end: SequenceNumber,
 }
 
 impl BlockPlace {
@@ -73,7 +75,7 @@ pub(super) fn blocks(sim: &Simulation) -> Vec<BlockPlace> {
 }
 
 /// The first sequence number in a segment's name.
-fn first_of(path: &Path) -> SequenceNumber {
+pub(super) fn first_of(path: &Path) -> SequenceNumber {
     let name = path.file_name().and_then(|name| name.to_str());
     name.and_then(parse_file_name).expect("a segment's name")
 }
@@ -98,7 +100,7 @@ fn told_of_segments(sim: &Simulation) -> Vec<Event> {
 }
 
 pub(super) fn verified(sim: &Simulation) -> StreamReport {
-    let report = verify_on(&sim.disk, Path::new(DIR)).expect("a data directory");
+    let report = verify_on(&sim.disk, Path::new(DIR), None).expect("a data directory");
     report.streams.into_iter().next().expect("one stream")
 }
 
@@ -160,7 +162,7 @@ fn a_torn_tail_is_cut_kept_and_told_once() {
 }
 
 /// Ten commits of five records in a few segments, of which the consumer has finished the first twelve records.
-fn ten_blocks(seed: u64) -> (Simulation, Vec<BlockPlace>) {
+pub(super) fn ten_blocks(seed: u64) -> (Simulation, Vec<BlockPlace>) {
     let mut sim = open(seed);
     for _ in 0..10 {
         sim.append(5, 4000).expect("room");
@@ -347,7 +349,7 @@ fn a_segment_of_another_place_or_stream_is_set_aside() {
     }
 }
 
-fn bytes_of(sim: &Simulation, path: &Path) -> Vec<u8> {
+pub(super) fn bytes_of(sim: &Simulation, path: &Path) -> Vec<u8> {
     let file = sim.disk.open_read(path).expect("there");
     let mut bytes = vec![0; file.len().expect("known") as usize];
     file.read_at(0, &mut bytes).expect("readable");
@@ -581,7 +583,7 @@ fn verify_and_dump_see_what_readers_see() {
     assert_eq!(found.segments as usize, sim.segments().len());
     assert_eq!(found.bytes, sim.stream().stats().disk_bytes);
     assert_eq!(found.payload_bytes, sim.stream().stats().payload_bytes);
-    assert_eq!((found.format, found.shards.len()), (Some(2), 3));
+    assert_eq!((found.format, found.shards.len()), (Some(FORMAT_VERSION), 3));
 
     let all = read_all(sim.stream(), 100);
     for from in [0u64, 1, 13, 26, 50, 51] {

@@ -95,10 +95,11 @@ impl Active {
 
 /// Appends a control block: what would be lost with the catalogue.
 pub(super) fn write_control(core: &StreamCore, out: &mut Vec<u8>, next: SequenceNumber, stamp: Stamp, salt: u32) {
-    let control = Control {
-        checkpoints: lock(&core.checkpoints).done.clone(),
-        totals: lock(&core.counters).totals,
-        reserved: core.reserved(),
+    let checkpoints = lock(&core.checkpoints).done.clone();
+    let reserved = core.reserved();
+    let control = {
+        let counters = lock(&core.counters);
+        Control { checkpoints, totals: counters.totals, gaps: counters.gaps.persisted(), reserved }
     };
     let at = start_block(out);
     *out = postcard::to_extend(&control, std::mem::take(out)).expect("a Vec takes any number of bytes");

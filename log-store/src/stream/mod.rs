@@ -2,6 +2,7 @@
 
 mod active;
 mod deletion;
+mod files;
 mod held;
 mod recovery;
 mod reshape;
@@ -20,7 +21,9 @@ use std::{
 };
 
 pub(crate) use deletion::{delete, finish_deletions};
+pub(crate) use files::{first_sound_block, free_name};
 pub(crate) use recovery::note;
+pub(crate) use tail::{keep_torn, torn_bytes};
 pub(crate) use view::{Segment, View};
 pub(crate) use writer::{CommitError, SegmentLimits, StreamWriter};
 
@@ -31,6 +34,7 @@ use crate::{
     config::StreamConfig,
     disk::Disk,
     event::{DropReason, Event},
+    gaps::Gaps,
     rate::ShardLimiter,
     record::Record,
     segment::{Packer, StreamDefinition, file_name},
@@ -55,7 +59,7 @@ pub(crate) struct Surroundings {
     pub(crate) packer: Arc<Mutex<Packer>>,
 }
 
-/// How many damaged places are remembered as told; beyond that some are told again.
+/// How many damaged places that cost no record are remembered as told; beyond that some are told again.
 const DAMAGE_REMEMBERED_MAX: usize = 1024;
 
 /// The part of a stream that everybody sees.
@@ -91,6 +95,10 @@ struct Checkpoints {
 struct Counters {
     stats: StreamStats,
     totals: DropTotals,
+    /// What damage took, as far as it was told.
+    gaps: Gaps,
+    /// Whether gaps and counts are not in the catalogue yet.
+    unsaved: bool,
 }
 
 /// State of these mutexes is whole between statements, so a panic elsewhere does not spoil it.
@@ -253,7 +261,7 @@ impl StreamCore {
         config.hold_undelivered && self.delivered().is_some_and(|delivered| delivered.next() < end)
     }
 
-    /// Counts and tells damage, once for each place.
+    /// Counts and tells damage: once for each record, also across restarts; once in a run for a place that costs none.
     pub(crate) fn damaged(
         &self,
         segment: SequenceNumber,
@@ -261,28 +269,42 @@ impl StreamCore {
         what: &str,
         records: Option<RangeInclusive<SequenceNumber>>,
     ) {
-        {
-            let mut told = lock(&self.told_damage);
-            if !told.insert((segment, offset)) {
-                return;
+        let tell = |records| {
+            self.tell(Event::Damaged {
+                stream: self.name().to_owned(),
+                segment: self.path_of(segment),
+                offset,
+                what: what.to_owned(),
+                records,
+            });
+        };
+        let Some(records) = records else {
+            let is_new = {
+                let mut told = lock(&self.told_damage);
+                let is_new = told.insert((segment, offset));
+                if told.len() > DAMAGE_REMEMBERED_MAX {
+                    told.pop_first();
+                }
+                is_new
+            };
+            if is_new {
+                tell(None);
             }
-            if told.len() > DAMAGE_REMEMBERED_MAX {
-                told.pop_first();
+            return;
+        };
+        let fresh = lock(&self.counters).gaps.add(records);
+        for records in fresh {
+            let undelivered = self.undelivered(&records);
+            {
+                let mut counters = lock(&self.counters);
+                counters.totals.dropped.damage += records.end().0 + 1 - records.start().0;
+                counters.totals.lost.damage += undelivered;
+                counters.unsaved = true;
             }
+            // It rides in the next control block too.
+            lock(&self.checkpoints).moved = true;
+            tell(Some(records));
         }
-        if let Some(records) = &records {
-            let undelivered = self.undelivered(records);
-            let mut counters = lock(&self.counters);
-            counters.totals.dropped.damage += records.end().0 + 1 - records.start().0;
-            counters.totals.lost.damage += undelivered;
-        }
-        self.tell(Event::Damaged {
-            stream: self.name().to_owned(),
-            segment: self.path_of(segment),
-            offset,
-            what: what.to_owned(),
-            records,
-        });
     }
 
     /// Lets go of everything, because the stream is deleted: whoever still holds it sees it empty.
@@ -299,10 +321,17 @@ impl StreamCore {
 
     /// Counts and tells that records were dropped.
     fn dropped(&self, records: RangeInclusive<SequenceNumber>, reason: DropReason) {
-        let undelivered = self.undelivered(&records);
-        let count = records.end().0 + 1 - records.start().0;
+        let mut undelivered = self.undelivered(&records);
+        let mut count = records.end().0 + 1 - records.start().0;
         let totals = {
             let mut counters = lock(&self.counters);
+            // What damage took before was counted then.
+            count -= counters.gaps.count_in(&records);
+            if undelivered > 0 {
+                let behind = SequenceNumber(records.end().0 + 1 - undelivered)..=*records.end();
+                undelivered -= counters.gaps.count_in(&behind);
+            }
+            counters.gaps.forget_before(records.end().next());
             let totals = &mut counters.totals;
             totals.oldest = totals.oldest.max(records.end().next());
             let (dropped, lost) = match reason {

@@ -14,6 +14,7 @@ use std::{
 use super::{
     Checkpoints, Counters, Segment, StreamCore, StreamWriter, Surroundings, View,
     active::Active,
+    files::{OwnFile, Ruined},
     tail::{Tail, walk},
     writer::SegmentLimits,
 };
@@ -23,6 +24,7 @@ use crate::{
     config::StreamConfig,
     error::Error,
     event::Event,
+    gaps::Gaps,
     segment::{Control, SegmentHeader, StreamDefinition, file_name, parse_file_name, salt},
     sequence::SequenceNumber,
     shard::ShardMap,
@@ -57,6 +59,7 @@ struct Remembered {
     checkpoints: Checkpoints,
     totals: DropTotals,
     reserved: SequenceNumber,
+    gaps: Gaps,
 }
 
 impl Opening {
@@ -65,6 +68,7 @@ impl Opening {
         created.map_err(|source| self.io("create stream directory", &self.dir, source))?;
         let mut files = self.segment_files()?;
         let definition = self.definition(&config, &mut files)?;
+        let (mut files, ruined) = self.own_files(&definition, &files)?;
         let tail = self.read_tail(&definition, &mut files)?;
         let mut segments = self.list_segments(&definition, &files, tail.as_ref())?;
         let remembered = self.remembered(&definition, tail.as_ref(), &segments);
@@ -77,6 +81,7 @@ impl Opening {
         // Of these some were given to records that never had to be written.
         let reserved = if remembered.reserved > end { remembered.reserved } else { SequenceNumber::ZERO };
         let (logged, next) = if reserved > end { (end, known.max(reserved)) } else { (known, known) };
+        let behind = tail.as_ref().map_or((logged, 0), |tail| (tail.segment.first, tail.segment.bytes));
 
         let id = definition.id;
         let core = Arc::new(StreamCore {
@@ -89,9 +94,15 @@ impl Opening {
             view: RwLock::new(View { segments: VecDeque::new(), horizon: remembered.totals.oldest, next }),
             checkpoints: remembered.checkpoints.into(),
             limiters: Default::default(),
-            counters: Counters { stats: StreamStats::default(), totals: remembered.totals }.into(),
             held: Default::default(),
             reserved: reserved.into(),
+            counters: Counters {
+                stats: StreamStats::default(),
+                totals: remembered.totals,
+                gaps: remembered.gaps,
+                unsaved: false,
+            }
+            .into(),
             told_damage: Default::default(),
             wakers: Default::default(),
         });
@@ -113,6 +124,17 @@ impl Opening {
             }
         };
         core.change_view(|view| view.segments = segments.into());
+        // What some consumer has finished was there.
+        let gone = end.max(remembered.totals.oldest);
+        if gone < next {
+            let (last, at) = behind;
+            core.damaged(last, at, "records are missing at the end of the log", Some(gone..=next.previous()));
+        }
+        for Ruined { first, numbers } in ruined {
+            let from = numbers.start.max(remembered.totals.oldest);
+            let records = (from < numbers.end).then(|| from..=numbers.end.previous());
+            core.damaged(first, 0, "nothing in it is sound; it was set aside as .broken", records);
+        }
         let mut writer = StreamWriter {
             core,
             limits,
@@ -204,38 +226,20 @@ impl Opening {
     fn list_segments(
         &self,
         definition: &StreamDefinition,
-        files: &[SequenceNumber],
+        files: &[OwnFile],
         tail: Option<&Tail>,
     ) -> Result<Vec<Segment>, Error> {
-        let mut sealed = self.known(self.around.catalogue.segments(&self.name)).unwrap_or_default();
         let mut segments: Vec<Segment> = Vec::with_capacity(files.len() + 1);
         // Whether the segment before has no entry: then it ends where the next begins, and is no newer than that.
         let mut open_ended = false;
-        for &first in files {
-            let path = self.dir.join(file_name(first));
-            let file = self.around.disk.open_read(&path).map_err(|source| self.io("open segment", &path, source))?;
-            let bytes = file.len().map_err(|source| self.io("measure segment", &path, source))?;
-            let entry = sealed.remove(&first).filter(|entry| entry.bytes == bytes && entry.last.next() >= first);
-            let (segment, created) = if let Some(entry) = entry {
-                (Segment { first, end: entry.last.next(), bytes, newest: entry.newest }, entry.newest)
-            } else {
-                let created = match SegmentHeader::read(file.as_ref(), &path) {
-                    Ok(header) if is_own(&header, definition, first) => header.created,
-                    Ok(_) => {
-                        self.put_away(first, "it belongs to another stream or place")?;
-                        continue;
-                    }
-                    // The blocks behind a damaged header are found by their own checksums; readers tell of it.
-                    Err(Error::Corrupt { .. }) => Stamp::new(self.around.boot, self.around.clock.now()),
-                    Err(error) => return Err(error),
-                };
-                (Segment { first, end: first, bytes, newest: created }, created)
-            };
+        for &OwnFile { first, bytes, sealed, created, .. } in files {
+            let created = created.unwrap_or_else(|| Stamp::new(self.around.boot, self.around.clock.now()));
+            let (end, newest) = sealed.map_or((first, created), |entry| (entry.last.next(), entry.newest));
             if open_ended {
-                self.close_open_end(&mut segments, first, created);
+                self.close_open_end(&mut segments, first, newest);
             }
-            open_ended = entry.is_none();
-            segments.push(segment);
+            open_ended = sealed.is_none();
+            segments.push(Segment { first, end, bytes, newest });
         }
         if let (true, Some(tail)) = (open_ended, tail) {
             self.close_open_end(&mut segments, tail.segment.first, tail.created);
@@ -244,12 +248,6 @@ impl Opening {
             let path = self.dir.join(file_name(last.first));
             let walked = walk(&self.around, definition, last.first, 0, last.bytes, &path)?;
             segments.push(Segment { end: walked.end.max(last.first), ..last });
-        }
-        // What is left in the catalogue has no file any more.
-        for (first, entry) in sealed {
-            if tail.is_none_or(|tail| tail.segment.first != first) {
-                self.around.catalogue.forget_segment(&self.name, first, entry.last.next());
-            }
         }
         Ok(segments)
     }
@@ -267,6 +265,7 @@ impl Opening {
         let done = self.known(catalogue.checkpoints(&self.name)).unwrap_or_default();
         let mut checkpoints = Checkpoints { done, ..Checkpoints::default() };
         let mut totals = self.known(catalogue.drops(&self.name)).flatten().unwrap_or_default();
+        let mut gaps = self.known(catalogue.gaps(&self.name)).flatten().unwrap_or_default();
         let mut control = tail.and_then(|tail| tail.control.clone());
         if control.is_none() && checkpoints.done.is_empty() {
             control = segments.last().and_then(|segment| self.control_of(definition, segment));
@@ -281,11 +280,11 @@ impl Opening {
                     checkpoints.unsaved.insert(consumer);
                 }
             }
-            if control.totals.oldest > totals.oldest {
-                totals = control.totals;
-            }
+            totals = totals.newest(control.totals);
+            gaps.add_all(&control.gaps);
         }
-        Remembered { checkpoints, totals, reserved }
+        gaps.forget_before(totals.oldest);
+        Remembered { checkpoints, totals, gaps, reserved }
     }
 
     /// Needed only when the catalogue is gone and the last segment's head was torn.
@@ -310,23 +309,6 @@ impl Opening {
         });
     }
 
-    /// Keeps a file that is not a segment of this stream under another name.
-    pub(super) fn put_away(&self, first: SequenceNumber, what: &str) -> Result<(), Error> {
-        let kept = self.rename(first, "broken")?;
-        let stream = self.name.clone();
-        self.tell(Event::Damaged { stream, segment: kept, offset: 0, what: what.into(), records: None });
-        Ok(())
-    }
-
-    pub(super) fn rename(&self, first: SequenceNumber, extension: &str) -> Result<PathBuf, Error> {
-        let path = self.dir.join(file_name(first));
-        let kept = path.with_extension(extension);
-        let disk = &self.around.disk;
-        let renamed = disk.rename(&path, &kept).and_then(|()| disk.sync_dir(&self.dir));
-        renamed.map_err(|source| self.io("put away", &path, source))?;
-        Ok(kept)
-    }
-
     pub(super) fn header(&self, first: SequenceNumber) -> Result<SegmentHeader, Error> {
         let path = self.dir.join(file_name(first));
         let file = self.around.disk.open_read(&path).map_err(|source| self.io("open segment", &path, source))?;
@@ -338,7 +320,7 @@ impl Opening {
     }
 
     /// What the catalogue knows; nothing if it fails, which is told.
-    fn known<T>(&self, asked: Result<T, KvError>) -> Option<T> {
+    pub(super) fn known<T>(&self, asked: Result<T, KvError>) -> Option<T> {
         asked.map_err(|error| self.tell(Event::CatalogueBehind { reason: error.reason })).ok()
     }
 

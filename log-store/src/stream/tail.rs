@@ -2,13 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{
-    Segment, Surroundings,
-    recovery::{Opening, is_own},
-};
+use super::{Segment, Surroundings, files::OwnFile, recovery::Opening};
 use crate::{
     clock::Stamp,
-    disk::DiskFile,
+    disk::{Disk, DiskFile},
     error::Error,
     event::Event,
     segment::{
@@ -51,15 +48,11 @@ impl Opening {
     pub(super) fn read_tail(
         &self,
         definition: &StreamDefinition,
-        files: &mut Vec<SequenceNumber>,
+        files: &mut Vec<OwnFile>,
     ) -> Result<Option<Tail>, Error> {
-        while let Some(first) = files.pop() {
+        while let Some(OwnFile { first, .. }) = files.pop() {
             let header = match self.header(first) {
-                Ok(header) if is_own(&header, definition, first) => Some(header),
-                Ok(_) => {
-                    self.put_away(first, "it belongs to another stream or place")?;
-                    continue;
-                }
+                Ok(header) => Some(header),
                 Err(Error::Corrupt { .. }) => None,
                 Err(error) => return Err(error),
             };
@@ -97,7 +90,7 @@ impl Opening {
         }
         let cut = walked.end_offset;
         if cut < len {
-            let kept = self.keep_torn(file.as_ref(), &path, cut, len);
+            let kept = keep_torn(self.around.disk.as_ref(), file.as_ref(), &path, cut, len);
             file.truncate(cut).map_err(|source| self.io("cut the torn end off", &path, source))?;
             file.sync().map_err(|source| self.io("sync", &path, source))?;
             self.tell_torn(&path, cut, len - cut, kept);
@@ -114,21 +107,24 @@ impl Opening {
     fn tell_torn(&self, segment: &Path, offset: u64, bytes: u64, kept: Option<PathBuf>) {
         self.tell(Event::TailTorn { stream: self.name.clone(), segment: segment.into(), offset, bytes, kept });
     }
+}
 
-    /// A copy for whoever wants to look; not worth failing for.
-    fn keep_torn(&self, file: &dyn DiskFile, path: &Path, offset: u64, len: u64) -> Option<PathBuf> {
-        let mut bytes = vec![0; usize::try_from((len - offset).min(TORN_KEPT_BYTES_MAX)).ok()?];
-        let read = file.read_at(offset, &mut bytes).ok()?;
-        let bytes = &bytes[..read];
-        if bytes.iter().all(|byte| *byte == 0) {
-            return None;
-        }
-        let kept = path.with_extension("torn");
-        // Only the newest of a segment is kept: a gateway whose power is cut daily must not collect them.
-        let _ = self.around.disk.remove(&kept);
-        self.around.disk.create(&kept).ok()?.write_at(0, bytes).ok()?;
-        Some(kept)
-    }
+/// A copy of a torn end for whoever wants to look; not worth failing for.
+pub(crate) fn keep_torn(disk: &dyn Disk, file: &dyn DiskFile, path: &Path, offset: u64, len: u64) -> Option<PathBuf> {
+    let bytes = torn_bytes(file, offset, len)?;
+    let kept = path.with_extension("torn");
+    // Only the newest of a segment is kept: a gateway whose power is cut daily must not collect them.
+    let _ = disk.remove(&kept);
+    disk.create(&kept).ok()?.write_at(0, &bytes).ok()?;
+    Some(kept)
+}
+
+/// What of a torn end is worth keeping; nothing if it is all zeros.
+pub(crate) fn torn_bytes(file: &dyn DiskFile, offset: u64, len: u64) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from((len - offset).min(TORN_KEPT_BYTES_MAX)).ok()?];
+    let read = file.read_at(offset, &mut bytes).ok()?;
+    bytes.truncate(read);
+    bytes.iter().any(|byte| *byte != 0).then_some(bytes)
 }
 
 /// Reads the blocks of a segment from `from` on, checksums and all.

@@ -365,7 +365,14 @@ impl StreamWriter {
             let done = checkpoints.done[consumer];
             self.core.around.catalogue.put_checkpoint(self.core.name(), consumer, done);
         }
-        !unsaved.is_empty()
+        drop(checkpoints);
+        let mut counters = lock(&self.core.counters);
+        let damaged = std::mem::take(&mut counters.unsaved);
+        if damaged {
+            self.core.around.catalogue.put_gaps(self.core.name(), &counters.gaps.persisted());
+            self.core.around.catalogue.put_drops(self.core.name(), &counters.totals);
+        }
+        damaged || !unsaved.is_empty()
     }
 
     fn control_is_due(&self, now: Duration) -> bool {
