@@ -173,9 +173,11 @@ pub(crate) fn start_block(out: &mut Vec<u8>) -> usize {
     at
 }
 
-/// Appends a block that stands for the records from `first` up to, but without, `end`; at most 2^32 - 1 of them.
-pub(crate) fn write_unwritten(
+/// Appends a block without a payload that stands for the records from `first` up to, but without, `end`; at most 2^32 - 1
+/// of them. Gives the number behind it.
+pub(crate) fn write_absent(
     out: &mut Vec<u8>,
+    kind: BlockKind,
     first: SequenceNumber,
     end: SequenceNumber,
     arrival: Stamp,
@@ -183,7 +185,7 @@ pub(crate) fn write_unwritten(
 ) -> SequenceNumber {
     let records = u32::try_from(end.0 - first.0).unwrap_or(u32::MAX);
     let at = start_block(out);
-    finish_block(out, at, BlockHeader::new(BlockKind::Unwritten, first, records, arrival), salt);
+    finish_block(out, at, BlockHeader::new(kind, first, records, arrival), salt);
     first.plus(records.into())
 }
 

@@ -6,6 +6,7 @@
 mod compression;
 mod crashes;
 mod damage;
+mod durability;
 mod histories;
 mod lessons;
 mod lifetimes;
@@ -249,6 +250,12 @@ impl Simulation {
                 Err(error)
             }
         }
+    }
+
+    /// What the committer does between ticks.
+    pub(super) fn do_due(&self) {
+        let (parts, _) = self.running.as_ref().expect("open");
+        parts.writers.lock().expect("unpoisoned").do_due();
     }
 
     pub(super) fn commit_queued(&self) {

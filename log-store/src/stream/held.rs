@@ -15,7 +15,7 @@ use crate::{
     error::{Appended, Error},
     queue::Entry,
     record::Record,
-    segment::{BLOCK_HEADER_BYTES, BlockHeader, finish_block, pack_block, start_block, write_unwritten},
+    segment::{BLOCK_HEADER_BYTES, BlockHeader, BlockKind, finish_block, pack_block, start_block, write_absent},
     sequence::SequenceNumber,
     shard::ShardIndex,
 };
@@ -257,7 +257,11 @@ impl StreamWriter {
     /// A block for the numbers between what is in the log and `first`, if there are any.
     pub(super) fn write_gap(&mut self, out: &mut Vec<u8>, first: SequenceNumber, stamp: crate::clock::Stamp) {
         while self.logged < first {
-            self.logged = write_unwritten(out, self.logged, first, stamp, self.active.salt);
+            let (kind, end) = match self.logged < self.lost_before {
+                true => (BlockKind::Gap, first.min(self.lost_before)),
+                false => (BlockKind::Unwritten, first),
+            };
+            self.logged = write_absent(out, kind, self.logged, end, stamp, self.active.salt);
         }
     }
 

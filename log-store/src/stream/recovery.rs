@@ -126,9 +126,9 @@ impl Opening {
         core.change_view(|view| view.segments = segments.into());
         // What some consumer has finished was there.
         let gone = end.max(remembered.totals.oldest);
-        if gone < next {
+        if gone < logged {
             let (last, at) = behind;
-            core.damaged(last, at, "records are missing at the end of the log", Some(gone..=next.previous()));
+            core.damaged(last, at, "records are missing at the end of the log", Some(gone..=logged.previous()));
         }
         for Ruined { first, numbers } in ruined {
             let from = numbers.start.max(remembered.totals.oldest);
@@ -141,6 +141,7 @@ impl Opening {
             active,
             next,
             logged,
+            lost_before: SequenceNumber::ZERO,
             unsynced: None,
             newest_wall_ms,
             control_written: Duration::ZERO,

@@ -92,9 +92,10 @@ impl Opening {
         if cut < len {
             let kept = keep_torn(self.around.disk.as_ref(), file.as_ref(), &path, cut, len);
             file.truncate(cut).map_err(|source| self.io("cut the torn end off", &path, source))?;
-            file.sync().map_err(|source| self.io("sync", &path, source))?;
             self.tell_torn(&path, cut, len - cut, kept);
         }
+        // A killed process may have left what it had not synced: whoever reads that now must not lose it to a power cut.
+        file.sync().map_err(|source| self.io("sync", &path, source))?;
         // Behind a damaged header, whatever it said, go on with a new segment.
         let is_of_today = header.as_ref().is_some_and(|header| header.version == FORMAT_VERSION);
         let created =

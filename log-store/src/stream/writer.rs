@@ -71,6 +71,8 @@ pub(crate) struct StreamWriter {
     pub(super) next: SequenceNumber,
     /// Everything before it is in the log's files, or never will be; what lies between is held in memory.
     pub(super) logged: SequenceNumber,
+    /// Of the numbers that are in no file, those before this one are lost.
+    pub(super) lost_before: SequenceNumber,
     /// What was written but not synced yet.
     pub(super) unsynced: Option<Unsynced>,
     /// Arrival times never run backwards, whatever the wall clock does.
@@ -555,7 +557,7 @@ impl StreamWriter {
             let lost = end..=self.logged.previous();
             self.core.damaged(self.active.first, bytes, "the disk failed before these records were synced", Some(lost));
         }
-        self.logged = end;
+        (self.lost_before, self.logged) = (self.logged, end);
     }
 
     fn replace_active(&mut self) -> io::Result<()> {
