@@ -420,7 +420,14 @@ impl<'a> Walk<'a> {
         for (i, &first) in self.files.iter().enumerate().skip(begin) {
             let path = self.dir.join(file_name(first));
             let place = Place { path: &path, first, next_segment: self.files.get(i + 1).copied() };
-            match self.segment(&place, from, &mut expected, visit) {
+            // A running agent makes the file of a dropped segment into another one, under another name.
+            let mut dropped = false;
+            let mut visit_if_there = |visit_this: Visit<'_>| {
+                dropped |= matches!(visit_this, Visit::Finding(_)) && self.is_gone(&path);
+                if dropped { ControlFlow::Continue(()) } else { visit(visit_this) }
+            };
+            match self.segment(&place, from, &mut expected, &mut visit_if_there) {
+                Ok(ControlFlow::Continue(())) if dropped => expected = None,
                 Ok(ControlFlow::Continue(())) => {}
                 Ok(broken_off) => return Ok(broken_off),
                 // Dropped by a running agent since the directory was listed.
@@ -434,6 +441,10 @@ impl<'a> Walk<'a> {
             }
         }
         Ok(ControlFlow::Continue(()))
+    }
+
+    fn is_gone(&self, path: &Path) -> bool {
+        matches!(self.disk.open_read(path), Err(error) if error.kind() == ErrorKind::NotFound)
     }
 
     fn segment(
@@ -481,6 +492,7 @@ impl<'a> Walk<'a> {
             from,
             reader: SegmentReader::new(file, salt(id, place.first), start),
             limit: bytes,
+            has_leftover: header.as_ref().is_ok_and(|header| header.is_leftover(bytes)),
             next: place.first,
             pending: Vec::new(),
         };
@@ -496,6 +508,8 @@ struct Blocks<'a> {
     from: SequenceNumber,
     reader: SegmentReader,
     limit: u64,
+    /// Whether what lies behind the last block may be left of an earlier segment.
+    has_leftover: bool,
     next: SequenceNumber,
     pending: Vec<Pending>,
 }
@@ -597,6 +611,9 @@ impl Blocks<'_> {
 
     /// What comes behind the last sound block: of the newest segment a torn tail, of others damage, unless all records are there.
     fn end(&mut self, header_damage: Option<String>, visit: &mut Visitor<'_>) -> ControlFlow<()> {
+        if self.has_leftover && self.pending.iter().all(|pending| pending.records.is_none()) {
+            self.pending.clear();
+        }
         let Some(next_segment) = self.place.next_segment else {
             let torn = self.pending.first().map(|pending| pending.offset).or(header_damage.as_ref().map(|_| 0));
             let Some(offset) = torn else { return ControlFlow::Continue(()) };

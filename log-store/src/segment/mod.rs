@@ -14,5 +14,7 @@ pub(crate) use block::{
 };
 pub use codec::Codec;
 pub(crate) use codec::Packer;
-pub(crate) use header::{FORMAT_VERSION, SegmentHeader, StreamDefinition, file_name, parse_file_name, salt};
+pub(crate) use header::{
+    FORMAT_VERSION, SPARE_FILE_NAME, SegmentHeader, StreamDefinition, file_name, parse_file_name, salt,
+};
 pub(crate) use reader::{Found, SegmentReader};

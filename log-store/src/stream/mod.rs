@@ -25,7 +25,7 @@ use crate::{
     disk::Disk,
     event::{DropReason, Event},
     rate::ShardLimiter,
-    segment::{Packer, StreamDefinition, file_name},
+    segment::{Packer, SPARE_FILE_NAME, StreamDefinition, file_name},
     sequence::SequenceNumber,
     shard::{ShardIndex, ShardMap},
     stats::{DropTotals, ShardStats, StreamStats},
@@ -92,6 +92,10 @@ impl StreamCore {
 
     pub(crate) fn path_of(&self, segment: SequenceNumber) -> PathBuf {
         self.dir.join(file_name(segment))
+    }
+
+    pub(crate) fn spare_path(&self) -> PathBuf {
+        self.dir.join(SPARE_FILE_NAME)
     }
 
     pub(crate) fn config(&self) -> Arc<StreamConfig> {
@@ -246,6 +250,15 @@ impl StreamCore {
             self.tell(Event::NotRemoved { segment: path, reason: error.to_string() });
         }
         self.around.catalogue.forget_segment(self.name(), segment.first, segment.end);
+    }
+
+    /// Keeps the file of a segment that is no longer in the view for the next one; says whether it could.
+    fn make_spare(&self, segment: &Segment) -> bool {
+        let renamed = self.around.disk.rename(&self.path_of(segment.first), &self.spare_path());
+        if renamed.is_ok() {
+            self.around.catalogue.forget_segment(self.name(), segment.first, segment.end);
+        }
+        renamed.is_ok()
     }
 
     pub(crate) fn stats(&self) -> StreamStats {

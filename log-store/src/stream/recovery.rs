@@ -23,7 +23,7 @@ use crate::{
     config::StreamConfig,
     error::Error,
     event::Event,
-    segment::{Control, SegmentHeader, StreamDefinition, file_name, parse_file_name, salt},
+    segment::{Control, SPARE_FILE_NAME, SegmentHeader, StreamDefinition, file_name, parse_file_name, salt},
     sequence::SequenceNumber,
     shard::ShardMap,
     stats::{DropTotals, StreamStats},
@@ -68,6 +68,8 @@ impl Opening {
         let mut segments = self.list_segments(&definition, &files, tail.as_ref())?;
         let remembered = self.remembered(&definition, tail.as_ref(), &segments);
         self.remove_dropped(&mut segments, remembered.totals.oldest);
+        // The next segment that is dropped will be another one.
+        let _ = self.around.disk.remove(&self.dir.join(SPARE_FILE_NAME));
 
         // Segments may have been taken away from outside: a number once given is not given again.
         let done = remembered.checkpoints.done.values().copied().max().unwrap_or_default();
@@ -80,7 +82,7 @@ impl Opening {
             shards: Arc::new(definition.shards.clone()),
             definition,
             config: RwLock::new(Arc::new(config)),
-            view: RwLock::new(View { segments: VecDeque::new(), next }),
+            view: RwLock::new(View { segments: VecDeque::new(), next, reserved: 0 }),
             checkpoints: remembered.checkpoints.into(),
             limiters: Default::default(),
             counters: Counters { stats: StreamStats::default(), totals: remembered.totals }.into(),
@@ -98,7 +100,7 @@ impl Opening {
                 segments.extend(behind.map(|tail| tail.segment).filter(|segment| segment.first != next));
                 let now = Stamp::new(self.around.boot, self.around.clock.now());
                 let created = Stamp { wall_ms: now.wall_ms.max(newest_wall_ms), ..now };
-                let active = Active::create(&core, next, created)
+                let active = Active::create(&core, next, created, false)
                     .map_err(|source| self.io("create segment", &core.path_of(next), source))?;
                 segments.push(active.empty_segment());
                 active
@@ -111,6 +113,7 @@ impl Opening {
             active,
             next,
             newest_wall_ms,
+            spare: None,
             control_written: Duration::ZERO,
             buffer: Vec::new(),
             poisoned: None,
@@ -342,6 +345,7 @@ impl Tail {
             salt: salt(core.definition.id, self.segment.first),
             created: self.created,
             len: self.segment.bytes,
+            file_len: self.segment.bytes,
             since_index: self.since_index,
         }
     }

@@ -40,6 +40,8 @@ pub(super) struct Walked {
     blocks: u64,
     /// Behind the last sound block.
     end_offset: u64,
+    /// Whether a block header of this segment lies behind the last sound block.
+    has_torn_block: bool,
     pub(super) end: SequenceNumber,
     newest: Option<Stamp>,
     pub(super) control: Option<Control>,
@@ -97,10 +99,14 @@ impl Opening {
         }
         let cut = walked.end_offset;
         if cut < len {
-            let kept = self.keep_torn(file.as_ref(), &path, cut, len);
+            // What an earlier segment left in a recycled file is no commit of this one.
+            let is_leftover = !walked.has_torn_block && header.as_ref().is_some_and(|header| header.is_leftover(len));
+            let kept = if is_leftover { None } else { self.keep_torn(file.as_ref(), &path, cut, len) };
             file.truncate(cut).map_err(|source| self.io("cut the torn end off", &path, source))?;
             file.sync().map_err(|source| self.io("sync", &path, source))?;
-            self.tell_torn(&path, cut, len - cut, kept);
+            if !is_leftover {
+                self.tell_torn(&path, cut, len - cut, kept);
+            }
         }
         // Behind a damaged header, whatever it said, go on with a new segment.
         let is_of_today = header.as_ref().is_some_and(|header| header.version == FORMAT_VERSION);
@@ -152,7 +158,8 @@ pub(super) fn walk(
             Found::End => return Ok(walked),
             Found::Damaged { .. } => {}
             Found::Block { offset, header } => {
-                if !reader.is_sound(offset, &header).map_err(io)? {
+                walked.has_torn_block = !reader.is_sound(offset, &header).map_err(io)?;
+                if walked.has_torn_block {
                     continue;
                 }
                 walked.found_at_start |= offset == from;

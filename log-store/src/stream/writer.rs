@@ -3,7 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use super::{
-    Segment, StreamCore,
+    Segment, StreamCore, View,
     active::{Active, write_control},
     lock,
     retention::Rules,
@@ -57,6 +57,14 @@ struct Gathered {
     shards: Vec<(ShardIndex, u32, u64)>,
 }
 
+/// What becomes of the files of dropped segments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Files {
+    Remove,
+    /// One of them is kept for the next segment.
+    Spare,
+}
+
 /// The writer's state.
 pub(crate) struct StreamWriter {
     pub(super) core: Arc<StreamCore>,
@@ -65,6 +73,8 @@ pub(crate) struct StreamWriter {
     pub(super) next: SequenceNumber,
     /// Arrival times never run backwards, whatever the wall clock does.
     pub(super) newest_wall_ms: u64,
+    /// Length of the spare file, if there is one.
+    pub(super) spare: Option<u64>,
     pub(super) control_written: Duration,
     pub(super) buffer: Vec<u8>,
     pub(super) poisoned: Option<String>,
@@ -131,9 +141,10 @@ impl StreamWriter {
         let bytes = buffer.len() as u64;
         let too_large = self.active.len + bytes > self.segment_bytes();
         if !self.is_active_empty() && (too_large || self.is_active_old()) {
+            self.spare_delivered();
             self.roll()?;
         }
-        self.room_under_quota(bytes)?;
+        self.room_under_quota(self.active.growth(bytes))?;
         let (control, stamp) = (self.control_is_due(since_boot), header.arrival);
         // Only now is it known which segment it goes to.
         finish_block(buffer, 0, header, self.active.salt);
@@ -192,6 +203,7 @@ impl StreamWriter {
             if let Err(error) = self.active.file.truncate(self.active.len) {
                 return Err(self.poison("cut", &error));
             }
+            self.active.file_len = self.active.len;
             let reason = format!("the disk is full: {error}");
             if !self.make_room(bytes.len() as u64)? {
                 return Err(CommitError::Full(reason));
@@ -206,8 +218,10 @@ impl StreamWriter {
         self.next = self.next.plus(records);
         self.newest_wall_ms = stamp.wall_ms;
         self.active.len += bytes;
-        let (next, len) = (self.next, self.active.len);
+        self.active.file_len = self.active.file_len.max(self.active.len);
+        let (next, len, reserved) = (self.next, self.active.len, self.reserved());
         self.core.change_view(|view| {
+            view.reserved = reserved;
             view.next = next;
             let active = view.segments.back_mut().expect("the segment being written is always in the view");
             active.end = next;
@@ -247,6 +261,7 @@ impl StreamWriter {
             let now = self.core.around.clock.now().since_boot;
             let _ = self.commit_control(now);
         }
+        self.give_back();
     }
 
     fn save_checkpoints(&self) -> bool {
@@ -299,14 +314,55 @@ impl StreamWriter {
         Ok(())
     }
 
-    fn create_segment(&self) -> io::Result<Active> {
-        Active::create(&self.core, self.next, self.stamp(self.core.around.clock.now()))
+    fn create_segment(&mut self) -> io::Result<Active> {
+        let has_spare = self.spare.take().is_some();
+        Active::create(&self.core, self.next, self.stamp(self.core.around.clock.now()), has_spare)
     }
 
     fn install(&mut self, active: Active) {
         let segment = active.empty_segment();
+        self.active.cut_unused();
         self.active = active;
         self.core.change_view(|view| view.segments.push_back(segment));
+        self.note_reserved();
+    }
+
+    fn reserved(&self) -> u64 {
+        self.spare.unwrap_or(0) + self.active.unused()
+    }
+
+    fn note_reserved(&self) {
+        let reserved = self.reserved();
+        self.core.change_view(|view| view.reserved = reserved);
+    }
+
+    /// Gives everything back that is only there for what comes next.
+    fn give_back(&mut self) {
+        self.drop_spare();
+        self.active.cut_unused();
+        self.note_reserved();
+    }
+
+    /// Gives the spare file's room back; says how much that was.
+    fn drop_spare(&mut self) -> u64 {
+        let Some(bytes) = self.spare.take() else { return 0 };
+        let path = self.core.spare_path();
+        if let Err(error) = self.core.around.disk.remove(&path) {
+            self.core.tell(Event::NotRemoved { segment: path, reason: error.to_string() });
+        }
+        self.note_reserved();
+        bytes
+    }
+
+    /// Drops the oldest segment for its file, if the next one would not fit under the quota and nobody needs it.
+    fn spare_delivered(&mut self) {
+        let taken = self.core.view(View::disk_bytes);
+        let is_pressed = taken + self.segment_bytes() > self.core.config().quota;
+        let rules = self.rules();
+        let may_go = |view: &View| view.sealed().next().is_some_and(|oldest| rules.is_delivered(oldest));
+        if is_pressed && self.spare.is_none() && self.core.view(may_go) {
+            self.drop_oldest(1, DropReason::Quota, Files::Spare);
+        }
     }
 
     fn room_under_quota(&mut self, bytes: u64) -> Result<(), CommitError> {
@@ -344,10 +400,14 @@ impl StreamWriter {
 
     /// Drops sealed segments until `bytes` are freed, if the policy allows; says whether it did.
     fn make_room(&mut self, bytes: u64) -> Result<bool, CommitError> {
+        let bytes = bytes.saturating_sub(self.drop_spare());
+        if bytes == 0 {
+            return Ok(true);
+        }
         let rules = self.rules();
         match self.core.view(|view| rules.make_room(view.sealed(), bytes)) {
             Some(count) => {
-                self.drop_oldest(count, DropReason::Quota);
+                self.drop_oldest(count, DropReason::Quota, Files::Remove);
                 Ok(count > 0)
             }
             None => Ok(false),
@@ -360,15 +420,22 @@ impl StreamWriter {
         let expired = |segments: &mut dyn Iterator<Item = &Segment>| rules.expired(segments, boot, now);
         // The last segment of an idle stream goes too: an empty one takes its place and keeps the numbering.
         let all = self.core.view(|view| expired(&mut view.segments.iter()) == view.segments.len());
+        if all {
+            self.drop_spare();
+        }
         if (all || self.is_active_old()) && !self.is_active_empty() {
             self.roll()?;
         }
         let count = self.core.view(|view| expired(&mut view.sealed()));
-        self.drop_oldest(count, DropReason::Retention);
+        let is_idle = self.is_active_empty() && count + 1 == self.core.view(|view| view.segments.len());
+        self.drop_oldest(count, DropReason::Retention, if is_idle { Files::Remove } else { Files::Spare });
+        if is_idle {
+            self.give_back();
+        }
         Ok(())
     }
 
-    fn drop_oldest(&mut self, count: usize, reason: DropReason) {
+    fn drop_oldest(&mut self, count: usize, reason: DropReason, files: Files) {
         if count == 0 {
             return;
         }
@@ -377,11 +444,21 @@ impl StreamWriter {
         if first < end {
             self.core.dropped(first..=end.previous(), reason);
         }
-        for segment in gone {
-            self.core.remove_segment(&segment);
+        let may_be_spare =
+            |segment: &&Segment| files == Files::Spare && self.spare.is_none() && segment.bytes <= self.segment_bytes();
+        let spare = gone.iter().filter(may_be_spare).max_by_key(|segment| segment.bytes).copied();
+        let spare = spare.filter(|segment| self.core.make_spare(segment));
+        for segment in gone.iter().filter(|segment| Some(**segment) != spare) {
+            self.core.remove_segment(segment);
         }
-        // One more sync for a whole segment; without it, removals that a power cut undoes would be counted again.
-        let _ = self.core.around.disk.sync_dir(&self.core.dir);
+        // One more sync for a whole segment; without it, removals that a power cut undoes would be counted again, and
+        // a spare file's old name might come back when there is another head in it.
+        let synced = self.core.around.disk.sync_dir(&self.core.dir);
+        self.spare = self.spare.or(spare.map(|segment| segment.bytes));
+        if spare.is_some() && synced.is_err() {
+            self.drop_spare();
+        }
+        self.note_reserved();
     }
 
     fn poison(&mut self, action: &'static str, error: &io::Error) -> CommitError {
