@@ -19,8 +19,12 @@ pub struct StreamStats {
     pub records: u64,
     /// Keys and data committed, in bytes.
     pub payload_bytes: u64,
-    /// Bytes written to segments, for [`StreamStats::payload_bytes`].
+    /// Bytes written to segments, for [`StreamStats::payload_bytes`]: records as they are stored, and framing.
     pub written_bytes: u64,
+    /// Of those, headers of segments and blocks, and control blocks.
+    pub framing_bytes: u64,
+    /// Keys and values given to the catalogue. What sled writes of its own comes on top.
+    pub catalogue_bytes: u64,
     /// Blocks written, each with one sync.
     pub commits: u64,
     /// Committed records and payload bytes per shard.

@@ -8,9 +8,9 @@ mod header;
 mod reader;
 
 #[cfg(test)]
-pub(crate) use block::{BLOCK_HEADER_BYTES, rewrite_header};
+pub(crate) use block::rewrite_header;
 pub(crate) use block::{
-    BlockHeader, BlockKind, Control, decode_runs, finish_block, pack_block, start_block, write_run,
+    BLOCK_HEADER_BYTES, BlockHeader, BlockKind, Control, decode_runs, finish_block, pack_block, start_block, write_run,
 };
 pub use codec::Codec;
 pub(crate) use codec::Packer;

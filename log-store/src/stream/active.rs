@@ -96,7 +96,7 @@ impl Active {
         file.write_at(0, &bytes)?;
         file.sync()?;
         let len = bytes.len() as u64;
-        lock(&core.counters).stats.written_bytes += len;
+        core.count_framing(len);
         Ok(Self { file, first, salt, created, len, file_len: len.max(recycled_bytes.into()), since_index: 0 })
     }
 

@@ -272,9 +272,17 @@ impl StreamCore {
             disk_bytes,
             dropped: counters.totals.dropped,
             lost: counters.totals.lost,
+            catalogue_bytes: self.around.catalogue.written_bytes(self.name()),
             checkpoints: lock(&self.checkpoints).done.clone(),
             ..counters.stats.clone()
         }
+    }
+
+    /// Counts what was written to segments beside records.
+    fn count_framing(&self, bytes: u64) {
+        let stats = &mut lock(&self.counters).stats;
+        stats.written_bytes += bytes;
+        stats.framing_bytes += bytes;
     }
 
     fn count_commit(&self, written: u64, shards: impl Iterator<Item = (ShardIndex, u32, u64)>) {

@@ -15,7 +15,7 @@ use crate::{
     disk::is_full,
     error::{Appended, AppendedRun},
     event::{DropReason, Event},
-    segment::{BlockHeader, BlockKind, finish_block, pack_block, start_block, write_run},
+    segment::{BLOCK_HEADER_BYTES, BlockHeader, BlockKind, finish_block, pack_block, start_block, write_run},
     sequence::SequenceNumber,
     shard::ShardIndex,
 };
@@ -117,6 +117,7 @@ impl StreamWriter {
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
         let gathered = self.gather(&mut buffer, batches, stamp);
+        let stored_bytes = (buffer.len() - BLOCK_HEADER_BYTES) as u64;
         let outcome = self.write_block(&mut buffer, gathered.header, now.since_boot);
         let bytes = buffer.len() as u64;
         self.buffer = buffer;
@@ -126,7 +127,8 @@ impl StreamWriter {
 
         self.index(block_at, bytes);
         self.publish(gathered.shards.iter().map(|shard| u64::from(shard.1)).sum(), bytes, stamp);
-        self.core.count_commit(bytes, gathered.shards.into_iter());
+        self.core.count_commit(stored_bytes, gathered.shards.into_iter());
+        self.core.count_framing(bytes - stored_bytes);
         self.core.wake_readers();
         Ok(gathered.appended)
     }
@@ -287,7 +289,7 @@ impl StreamWriter {
         self.control_written = now;
         let newest = self.core.view(|view| view.segments.back().map(|active| active.newest));
         self.publish(0, buffer.len() as u64, newest.unwrap_or(stamp));
-        lock(&self.core.counters).stats.written_bytes += buffer.len() as u64;
+        self.core.count_framing(buffer.len() as u64);
         Ok(())
     }
 
