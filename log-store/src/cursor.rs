@@ -154,7 +154,12 @@ impl Cursor {
             return Ok(true);
         }
         let open = self.open.as_mut().expect("entered");
-        match open.reader.next(segment.bytes)? {
+        let found = open.reader.next(segment.bytes)?;
+        if !matches!(found, Found::Block { .. }) && self.leave_if_dropped(segment.first) {
+            return Ok(true);
+        }
+        let open = self.open.as_mut().expect("not left");
+        match found {
             Found::End => {
                 let damage = open.damage.take().unwrap_or((segment.bytes, "records are missing"));
                 self.lose(segment.first, damage, self.next..segment.end);
@@ -223,12 +228,22 @@ impl Cursor {
         };
         match decoded {
             Ok(()) => self.next = header.end(),
+            Err(_) if self.leave_if_dropped(segment.first) => self.pending.clear(),
             Err(what) => {
                 self.pending.clear();
                 self.lose(segment.first, (offset, what), header.first..header.end());
             }
         }
         Ok(())
+    }
+
+    /// Leaves a segment that was dropped while it was read: its file may be another segment by now.
+    fn leave_if_dropped(&mut self, segment: SequenceNumber) -> bool {
+        let is_there = self.core.view(|view| view.segments.iter().any(|other| other.first == segment));
+        if !is_there {
+            self.open = None;
+        }
+        !is_there
     }
 
     /// Opens a segment at or before the wanted record; `false` if it is not there (any more).

@@ -25,6 +25,10 @@ pub struct StreamStats {
     pub held_bytes: usize,
     /// Bytes written to segments, for [`StreamStats::payload_bytes`].
     pub written_bytes: u64,
+    /// Of those, headers of segments and blocks, and control blocks.
+    pub framing_bytes: u64,
+    /// Keys and values given to the catalogue. What sled writes of its own comes on top.
+    pub catalogue_bytes: u64,
     /// Blocks written, each with one sync.
     pub commits: u64,
     /// Committed records and payload bytes per shard.

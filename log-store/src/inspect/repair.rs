@@ -159,7 +159,7 @@ impl Repair<'_> {
             let next_segment = walk.files[at + 1..].iter().find(|file| file.is_part()).map(|file| file.first);
             let is_headless = matches!(file.is, Is::Headless { .. });
             let created = match (&file.is, &walk.definition) {
-                (Is::Segment { created, .. }, _) => *created,
+                (Is::Segment(head), _) => head.created,
                 (Is::Headless { .. }, _) => Stamp::default(),
                 (Is::Unreadable { .. }, _) | (Is::Ruined { .. }, None) => {
                     let mut left = |visit: Visit<'_>| {
@@ -224,6 +224,7 @@ impl Repair<'_> {
                 let header = SegmentHeader {
                     version: FORMAT_VERSION,
                     first: missing.start,
+                    recycled_bytes: 0,
                     created: pieces.newest,
                     definition: definition.clone(),
                 };
@@ -239,9 +240,10 @@ impl Repair<'_> {
         let old = self.disk.open_read(path).map_err(|source| io_error("open segment", path, source))?;
         let header = match SegmentHeader::read(old.as_ref(), path) {
             // A gap block may be in it from now on.
-            Ok(header) => SegmentHeader { version: FORMAT_VERSION, ..header },
+            Ok(header) => SegmentHeader { version: FORMAT_VERSION, recycled_bytes: 0, ..header },
             Err(Error::Corrupt { .. }) => {
-                SegmentHeader { version: FORMAT_VERSION, first, created: pieces.newest, definition: definition.clone() }
+                let (created, definition) = (pieces.newest, definition.clone());
+                SegmentHeader { version: FORMAT_VERSION, first, recycled_bytes: 0, created, definition }
             }
             Err(error) => return Err(error),
         };

@@ -78,8 +78,8 @@ pub(super) struct SegmentFile {
 
 /// What such a file turns out to be.
 pub(super) enum Is {
-    /// A segment of the stream. Its blocks begin at `start`.
-    Segment { start: u64, created: Stamp },
+    /// A segment of the stream.
+    Segment(Head),
     /// A segment of the stream whose header is damaged, though some of its blocks are sound.
     Headless { what: String },
     /// Nothing in it is sound.
@@ -92,10 +92,20 @@ pub(super) enum Is {
     Unreadable { what: String },
 }
 
+/// What is kept of a segment's header: a definition may be long, and there may be thousands of segments.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Head {
+    /// Where its blocks begin.
+    start: u64,
+    pub(super) created: Stamp,
+    /// Up to here, what is no block of it may be left of an earlier segment.
+    recycled_bytes: u64,
+}
+
 impl SegmentFile {
     /// Whether the numbers of the file before it end where it begins.
     pub(super) fn is_part(&self) -> bool {
-        matches!(self.is, Is::Segment { .. } | Is::Headless { .. } | Is::Unreadable { .. })
+        matches!(self.is, Is::Segment(_) | Is::Headless { .. } | Is::Unreadable { .. })
     }
 }
 
@@ -143,13 +153,14 @@ impl<'a> Walk<'a> {
         leftovers.sort();
         let mut walk = Self { disk, dir, files: Vec::new(), leftovers, definition: None, format: None };
         let mut looks = Vec::with_capacity(firsts.len());
-        // Of each header only what is needed is kept: a definition may be long, and there may be thousands of segments.
         let headers = firsts.iter().rev().filter_map(|&first| {
             let path = walk.dir.join(file_name(first));
             let read = disk.open_read(&path).map_err(|source| io_error("open segment", &path, source));
             match read.and_then(|file| SegmentHeader::read(file.as_ref(), &path)) {
                 Ok(header) => {
-                    looks.push((first, Ok((header.definition.id, header.first, header.encoded_len(), header.created))));
+                    let (start, recycled_bytes) = (header.encoded_len(), header.recycled_bytes.into());
+                    let head = Head { start, created: header.created, recycled_bytes };
+                    looks.push((first, Ok((header.definition.id, header.first, head))));
                     walk.format = walk.format.or(Some(header.version));
                     Some((first, header))
                 }
@@ -166,8 +177,8 @@ impl<'a> Walk<'a> {
         for (first, look) in looks.into_iter().rev() {
             let is = match look {
                 Ok((of, ..)) if Some(of) != id => Is::Foreign,
-                Ok((_, rightful, ..)) if rightful != first => Is::Misnamed { rightful },
-                Ok((_, _, start, created)) => Is::Segment { start, created },
+                Ok((_, rightful, _)) if rightful != first => Is::Misnamed { rightful },
+                Ok((_, _, head)) => Is::Segment(head),
                 Err(Error::Corrupt { what, .. }) => walk.without_header(first, id, what),
                 Err(error) => Is::Unreadable { what: error.to_string() },
             };
@@ -222,9 +233,15 @@ impl<'a> Walk<'a> {
             next.is_some_and(|next| behind[..next].iter().any(|file| matches!(file.is, Is::Ruined { .. })));
         let place = Place { path: &path, first: *first, next_segment, ruin_follows };
         let damage = |what: &str| place.finding(FindingKind::Damage, 0, what, NO_RECORDS);
+        // A running agent makes the file of a dropped segment into another one, under another name.
+        let mut dropped = false;
+        let mut visit_if_there = |met: Visit<'_>| {
+            dropped |= matches!(met, Visit::Finding(_)) && self.is_gone(&path);
+            if dropped { ControlFlow::Continue(()) } else { visit(met) }
+        };
         let walked = match is {
-            Is::Segment { start, created } => self.segment(&place, from, *start, Ok(*created), expected, visit),
-            Is::Headless { what } => self.segment(&place, from, 0, Err(what), expected, visit),
+            Is::Segment(head) => self.segment(&place, from, Ok(head), expected, &mut visit_if_there),
+            Is::Headless { what } => self.segment(&place, from, Err(what), expected, &mut visit_if_there),
             // Opening the log deals with these in the same way.
             Is::Misnamed { rightful } => {
                 let what = format!("it is the segment that begins with record {rightful}, under a wrong name");
@@ -244,6 +261,9 @@ impl<'a> Walk<'a> {
                 return visit(place.finding(FindingKind::Unreadable, 0, what.as_str(), NO_RECORDS));
             }
         };
+        if dropped {
+            *expected = None;
+        }
         walked.unwrap_or_else(|error| {
             *expected = None;
             match error {
@@ -254,19 +274,22 @@ impl<'a> Walk<'a> {
         })
     }
 
+    fn is_gone(&self, path: &Path) -> bool {
+        matches!(self.disk.open_read(path), Err(error) if error.kind() == ErrorKind::NotFound)
+    }
+
     fn segment(
         &self,
         place: &Place<'_>,
         from: SequenceNumber,
-        start: u64,
-        header: Result<Stamp, &String>,
+        header: Result<&Head, &String>,
         expected: &mut Option<SequenceNumber>,
         visit: &mut Visitor<'_>,
     ) -> Result<ControlFlow<()>, Error> {
         let path = place.path;
         let file = self.disk.open_read(path).map_err(|source| io_error("open segment", path, source))?;
         let bytes = file.len().map_err(|source| io_error("measure segment", path, source))?;
-        let created = header.ok().map(|created| Timestamp(created.wall_ms));
+        let created = header.ok().map(|head| Timestamp(head.created.wall_ms));
         let shown = visit(Visit::Segment { path, bytes, first: place.first, created });
         if shown.is_break() {
             return Ok(shown);
@@ -281,9 +304,14 @@ impl<'a> Walk<'a> {
         let id = self.definition.as_ref().map_or(0, |definition| definition.id);
         let blocks = Blocks {
             from,
-            reader: SegmentReader::new(file, salt(id, place.first), start),
+            reader: SegmentReader::new(file, salt(id, place.first), header.map_or(0, |head| head.start)),
             limit: bytes,
-            account: Account { place, next: place.first, pending: Vec::new() },
+            account: Account {
+                place,
+                next: place.first,
+                pending: Vec::new(),
+                has_leftover: header.is_ok_and(|head| bytes <= head.recycled_bytes),
+            },
         };
         let (walked, next) = blocks.run(header.err().cloned(), visit)?;
         *expected = Some(next);
@@ -305,6 +333,8 @@ struct Account<'a> {
     /// The number that must come next.
     next: SequenceNumber,
     pending: Vec<Pending>,
+    /// Whether what lies behind the last block may be left of an earlier segment.
+    has_leftover: bool,
 }
 
 impl Blocks<'_> {
@@ -430,6 +460,9 @@ impl Account<'_> {
 
     /// What comes behind the last sound block: of the newest segment a torn tail, of others damage, unless all records are there.
     fn end(&mut self, limit: u64, header_damage: Option<String>, visit: &mut Visitor<'_>) -> ControlFlow<()> {
+        if self.has_leftover && self.pending.iter().all(|pending| pending.records.is_none()) {
+            self.pending.clear();
+        }
         let Some(next_segment) = self.place.next_segment else {
             let torn = self.pending.first().map(|pending| pending.offset).or(header_damage.as_ref().map(|_| 0));
             let Some(offset) = torn else { return ControlFlow::Continue(()) };

@@ -17,5 +17,5 @@ pub(crate) use block::{
 pub use codec::Codec;
 pub(crate) use codec::Packer;
 pub(crate) use definition::StreamDefinition;
-pub(crate) use header::{FORMAT_VERSION, SegmentHeader, file_name, parse_file_name, salt};
+pub(crate) use header::{FORMAT_VERSION, SPARE_FILE_NAME, SegmentHeader, file_name, parse_file_name, salt};
 pub(crate) use reader::{Found, SegmentReader};

@@ -226,7 +226,7 @@ impl StreamWriter {
             }
         }
         self.roll_if_due(bytes)?;
-        self.room_under_quota(bytes)?;
+        self.room_under_quota(self.active.growth(bytes))?;
         let mut buffer = Vec::with_capacity(usize::try_from(bytes).unwrap_or(0));
         let mut block_at = 0;
         for (header, image) in &packed {
@@ -246,7 +246,8 @@ impl StreamWriter {
         self.index(first_of_last, block_at as u64, buffer.len() as u64);
         self.advance(buffer.len() as u64, newest);
         self.publish(newest);
-        self.core.count_written(buffer.len() as u64);
+        let stored: usize = packed.iter().map(|(_, image)| image.len() - BLOCK_HEADER_BYTES).sum();
+        self.core.count_written(stored as u64, (buffer.len() - stored) as u64);
         let done: Vec<HeldBlock> = lock(&self.core.held).blocks.drain(..packed.len()).collect();
         self.core.wake_readers();
         let written = done.len();

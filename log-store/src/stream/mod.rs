@@ -37,7 +37,7 @@ use crate::{
     gaps::Gaps,
     rate::ShardLimiter,
     record::Record,
-    segment::{Packer, StreamDefinition, file_name},
+    segment::{Packer, SPARE_FILE_NAME, StreamDefinition, file_name},
     sequence::SequenceNumber,
     shard::{ShardIndex, ShardMap},
     stats::{DropTotals, ShardStats, StreamStats},
@@ -164,6 +164,10 @@ impl StreamCore {
 
     pub(crate) fn path_of(&self, segment: SequenceNumber) -> PathBuf {
         self.dir.join(file_name(segment))
+    }
+
+    pub(crate) fn spare_path(&self) -> PathBuf {
+        self.dir.join(SPARE_FILE_NAME)
     }
 
     pub(crate) fn config(&self) -> Arc<StreamConfig> {
@@ -357,6 +361,15 @@ impl StreamCore {
         self.around.catalogue.forget_segment(self.name(), segment.first, segment.end);
     }
 
+    /// Keeps the file of a segment that is no longer in the view for the next one; says whether it could.
+    fn make_spare(&self, segment: &Segment) -> bool {
+        let renamed = self.around.disk.rename(&self.path_of(segment.first), &self.spare_path());
+        if renamed.is_ok() {
+            self.around.catalogue.forget_segment(self.name(), segment.first, segment.end);
+        }
+        renamed.is_ok()
+    }
+
     pub(crate) fn stats(&self) -> StreamStats {
         let (oldest, next, segments, disk_bytes) =
             self.view(|view| (view.oldest(), view.next, view.segments.len(), view.disk_bytes()));
@@ -368,16 +381,26 @@ impl StreamCore {
             disk_bytes,
             dropped: counters.totals.dropped,
             lost: counters.totals.lost,
+            catalogue_bytes: self.around.catalogue.written_bytes(self.name()),
             checkpoints: lock(&self.checkpoints).done.clone(),
             held_bytes: lock(&self.held).bytes(),
             ..counters.stats.clone()
         }
     }
 
-    fn count_written(&self, bytes: u64) {
+    /// Counts what was written to segments beside records.
+    fn count_framing(&self, bytes: u64) {
+        let stats = &mut lock(&self.counters).stats;
+        stats.written_bytes += bytes;
+        stats.framing_bytes += bytes;
+    }
+
+    /// Counts a write with one sync: records as they are stored, and what is around them.
+    fn count_written(&self, stored_bytes: u64, framing_bytes: u64) {
         let stats = &mut lock(&self.counters).stats;
         stats.commits += 1;
-        stats.written_bytes += bytes;
+        stats.written_bytes += stored_bytes + framing_bytes;
+        stats.framing_bytes += framing_bytes;
     }
 
     fn count_records(&self, shards: impl Iterator<Item = (ShardIndex, u32, u64)>) {

@@ -25,7 +25,7 @@ use crate::{
     error::Error,
     event::Event,
     gaps::Gaps,
-    segment::{Control, SegmentHeader, StreamDefinition, file_name, parse_file_name, salt},
+    segment::{Control, SPARE_FILE_NAME, SegmentHeader, StreamDefinition, file_name, parse_file_name, salt},
     sequence::SequenceNumber,
     shard::ShardMap,
     stats::{DropTotals, StreamStats},
@@ -73,6 +73,8 @@ impl Opening {
         let mut segments = self.list_segments(&definition, &files, tail.as_ref())?;
         let remembered = self.remembered(&definition, tail.as_ref(), &segments);
         self.remove_dropped(&mut segments, remembered.totals.oldest);
+        // The next segment that is dropped will be another one.
+        let _ = self.around.disk.remove(&self.dir.join(SPARE_FILE_NAME));
 
         // Segments may have been taken away from outside: a number once given is not given again.
         let done = remembered.checkpoints.done.values().copied().max().unwrap_or_default();
@@ -91,7 +93,7 @@ impl Opening {
             id,
             name: self.name.clone(),
             config: RwLock::new(Arc::new(config.clone())),
-            view: RwLock::new(View { segments: VecDeque::new(), horizon: remembered.totals.oldest, next }),
+            view: RwLock::new(View { segments: VecDeque::new(), horizon: remembered.totals.oldest, next, reserved: 0 }),
             checkpoints: remembered.checkpoints.into(),
             limiters: Default::default(),
             held: Default::default(),
@@ -117,7 +119,7 @@ impl Opening {
                 segments.extend(behind.map(|tail| tail.segment).filter(|segment| segment.first != logged));
                 let now = Stamp::new(self.around.boot, self.around.clock.now());
                 let created = Stamp { wall_ms: now.wall_ms.max(newest_wall_ms), ..now };
-                let active = Active::create(&core, &core.definition(), logged, created)
+                let active = Active::create(&core, &core.definition(), logged, created, false)
                     .map_err(|source| self.io("create segment", &core.path_of(logged), source))?;
                 segments.push(active.empty_segment());
                 active
@@ -144,6 +146,7 @@ impl Opening {
             lost_before: SequenceNumber::ZERO,
             unsynced: None,
             newest_wall_ms,
+            spare: None,
             control_written: Duration::ZERO,
             buffer: Vec::new(),
             poisoned: None,
@@ -353,6 +356,7 @@ impl Tail {
             salt: salt(core.id, self.segment.first),
             created: self.created,
             len: self.segment.bytes,
+            file_len: self.segment.bytes,
             since_index: self.since_index,
         }
     }

@@ -37,6 +37,8 @@ pub(super) struct Walked {
     blocks: u64,
     /// Behind the last sound block.
     end_offset: u64,
+    /// Whether a block header of this segment lies behind the last sound block.
+    has_torn_block: bool,
     pub(super) end: SequenceNumber,
     newest: Option<Stamp>,
     pub(super) control: Option<Control>,
@@ -90,9 +92,16 @@ impl Opening {
         }
         let cut = walked.end_offset;
         if cut < len {
-            let kept = keep_torn(self.around.disk.as_ref(), file.as_ref(), &path, cut, len);
+            // What an earlier segment left in a recycled file is no commit of this one.
+            let is_leftover = !walked.has_torn_block && header.as_ref().is_some_and(|header| header.is_leftover(len));
+            let kept = match is_leftover {
+                true => None,
+                false => keep_torn(self.around.disk.as_ref(), file.as_ref(), &path, cut, len),
+            };
             file.truncate(cut).map_err(|source| self.io("cut the torn end off", &path, source))?;
-            self.tell_torn(&path, cut, len - cut, kept);
+            if !is_leftover {
+                self.tell_torn(&path, cut, len - cut, kept);
+            }
         }
         // A killed process may have left what it had not synced: whoever reads that now must not lose it to a power cut.
         file.sync().map_err(|source| self.io("sync", &path, source))?;
@@ -149,7 +158,8 @@ pub(super) fn walk(
             Found::End => return Ok(walked),
             Found::Damaged { .. } => {}
             Found::Block { offset, header } => {
-                if !reader.is_sound(offset, &header).map_err(io)? {
+                walked.has_torn_block = !reader.is_sound(offset, &header).map_err(io)?;
+                if walked.has_torn_block {
                     continue;
                 }
                 walked.found_at_start |= offset == from;

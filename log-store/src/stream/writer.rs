@@ -3,7 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use super::{
-    Segment, StreamCore,
+    Segment, StreamCore, View,
     active::{Active, write_control},
     lock,
     retention::Rules,
@@ -62,6 +62,14 @@ pub(super) struct Unsynced {
     newest: Stamp,
 }
 
+/// What becomes of the files of dropped segments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Files {
+    Remove,
+    /// One of them is kept for the next segment.
+    Spare,
+}
+
 /// The writer's state.
 pub(crate) struct StreamWriter {
     pub(super) core: Arc<StreamCore>,
@@ -77,6 +85,8 @@ pub(crate) struct StreamWriter {
     pub(super) unsynced: Option<Unsynced>,
     /// Arrival times never run backwards, whatever the wall clock does.
     pub(super) newest_wall_ms: u64,
+    /// Length of the spare file, if there is one.
+    pub(super) spare: Option<u64>,
     pub(super) control_written: Duration,
     pub(super) buffer: Vec<u8>,
     pub(super) poisoned: Option<String>,
@@ -134,6 +144,7 @@ impl StreamWriter {
         let codec = self.core.config().compression;
         pack_block(&mut buffer, at, &mut header, codec, &mut lock(&self.core.around.packer));
         let (first, end) = (header.first, header.end());
+        let stored_bytes = (buffer.len() - BLOCK_HEADER_BYTES) as u64;
         let outcome = self.write_block(&mut buffer, header, now.since_boot);
         let bytes = buffer.len() as u64;
         self.buffer = buffer;
@@ -145,7 +156,7 @@ impl StreamWriter {
         (self.next, self.logged) = (end, end);
         self.advance(bytes, stamp);
         self.core.count_records(shards.into_iter());
-        self.core.count_written(bytes);
+        self.core.count_written(stored_bytes, bytes - stored_bytes);
         match self.core.config().durability {
             Durability::Interval(_) => {
                 _ = self.unsynced.get_or_insert(Unsynced { since: now.since_boot, newest: stamp })
@@ -170,7 +181,7 @@ impl StreamWriter {
     ) -> Result<u64, CommitError> {
         let bytes = buffer.len() as u64;
         self.roll_if_due(bytes)?;
-        self.room_under_quota(bytes)?;
+        self.room_under_quota(self.active.growth(bytes))?;
         let (control, stamp) = (self.control_is_due(since_boot), header.arrival);
         // Only now is it known which segment it goes to.
         let mut before = Vec::new();
@@ -202,6 +213,7 @@ impl StreamWriter {
     pub(super) fn roll_if_due(&mut self, bytes: u64) -> Result<(), CommitError> {
         let too_large = self.active.len + bytes > self.segment_bytes();
         if !self.is_active_empty() && (too_large || self.is_active_old()) {
+            self.spare_delivered();
             self.roll()?;
         }
         Ok(())
@@ -256,6 +268,7 @@ impl StreamWriter {
             if let Err(error) = self.active.file.truncate(self.active.len) {
                 return Err(self.poison("cut", &error));
             }
+            self.active.file_len = self.active.len;
             let reason = format!("the disk is full: {error}");
             if !self.make_room(bytes.len() as u64)? {
                 return Err(CommitError::Full(reason));
@@ -285,13 +298,15 @@ impl StreamWriter {
     pub(super) fn advance(&mut self, bytes: u64, stamp: Stamp) {
         self.newest_wall_ms = stamp.wall_ms;
         self.active.len += bytes;
+        self.active.file_len = self.active.file_len.max(self.active.len);
     }
 
     /// Makes everything written, and now synced, visible to readers.
     pub(super) fn publish(&mut self, newest: Stamp) {
         self.unsynced = None;
-        let (next, logged, len) = (self.next, self.logged, self.active.len);
+        let (next, logged, len, reserved) = (self.next, self.logged, self.active.len, self.reserved());
         self.core.change_view(|view| {
+            view.reserved = reserved;
             view.next = next;
             let active = view.segments.back_mut().expect("the segment being written is always in the view");
             active.end = logged;
@@ -358,6 +373,7 @@ impl StreamWriter {
             let now = self.core.around.clock.now().since_boot;
             let _ = self.commit_control(now);
         }
+        self.give_back();
     }
 
     fn save_checkpoints(&self) -> bool {
@@ -392,7 +408,7 @@ impl StreamWriter {
         let newest = self.unsynced.as_ref().map(|unsynced| unsynced.newest).or(newest).unwrap_or(stamp);
         self.advance(buffer.len() as u64, Stamp { wall_ms: self.newest_wall_ms.max(newest.wall_ms), ..newest });
         self.publish(newest);
-        lock(&self.core.counters).stats.written_bytes += buffer.len() as u64;
+        self.core.count_framing(buffer.len() as u64);
         Ok(())
     }
 
@@ -429,14 +445,56 @@ impl StreamWriter {
         Ok(())
     }
 
-    fn create_segment(&self, definition: &StreamDefinition) -> io::Result<Active> {
-        Active::create(&self.core, definition, self.logged, self.stamp(self.core.around.clock.now()))
+    fn create_segment(&mut self, definition: &StreamDefinition) -> io::Result<Active> {
+        let has_spare = self.spare.take().is_some();
+        let created = self.stamp(self.core.around.clock.now());
+        Active::create(&self.core, definition, self.logged, created, has_spare)
     }
 
     fn install(&mut self, active: Active) {
         let segment = active.empty_segment();
+        self.active.cut_unused();
         self.active = active;
         self.core.change_view(|view| view.segments.push_back(segment));
+        self.note_reserved();
+    }
+
+    fn reserved(&self) -> u64 {
+        self.spare.unwrap_or(0) + self.active.unused()
+    }
+
+    fn note_reserved(&self) {
+        let reserved = self.reserved();
+        self.core.change_view(|view| view.reserved = reserved);
+    }
+
+    /// Gives everything back that is only there for what comes next.
+    fn give_back(&mut self) {
+        self.drop_spare();
+        self.active.cut_unused();
+        self.note_reserved();
+    }
+
+    /// Gives the spare file's room back; says how much that was.
+    fn drop_spare(&mut self) -> u64 {
+        let Some(bytes) = self.spare.take() else { return 0 };
+        let path = self.core.spare_path();
+        if let Err(error) = self.core.around.disk.remove(&path) {
+            self.core.tell(Event::NotRemoved { segment: path, reason: error.to_string() });
+        }
+        self.note_reserved();
+        bytes
+    }
+
+    /// Drops the oldest segment for its file, if the next one would not fit under the quota and nobody needs it.
+    fn spare_delivered(&mut self) {
+        let taken = self.core.view(View::disk_bytes);
+        let is_pressed = taken + self.segment_bytes() > self.core.config().quota;
+        let rules = self.rules();
+        let may_go = |view: &View| view.sealed().next().is_some_and(|oldest| rules.is_delivered(oldest));
+        if is_pressed && self.spare.is_none() && self.core.view(may_go) {
+            self.drop_oldest(1, DropReason::Quota, Files::Spare);
+        }
     }
 
     pub(super) fn room_under_quota(&mut self, bytes: u64) -> Result<(), CommitError> {
@@ -474,10 +532,14 @@ impl StreamWriter {
 
     /// Drops sealed segments until `bytes` are freed, if the policy allows; says whether it did.
     fn make_room(&mut self, bytes: u64) -> Result<bool, CommitError> {
+        let bytes = bytes.saturating_sub(self.drop_spare());
+        if bytes == 0 {
+            return Ok(true);
+        }
         let rules = self.rules();
         match self.core.view(|view| rules.make_room(view.sealed(), bytes)) {
             Some(count) => {
-                self.drop_oldest(count, DropReason::Quota);
+                self.drop_oldest(count, DropReason::Quota, Files::Remove);
                 Ok(count > 0)
             }
             None => Ok(false),
@@ -490,15 +552,22 @@ impl StreamWriter {
         let expired = |segments: &mut dyn Iterator<Item = &Segment>| rules.expired(segments, boot, now);
         // The last segment of an idle stream goes too: an empty one takes its place and keeps the numbering.
         let all = self.core.view(|view| expired(&mut view.segments.iter()) == view.segments.len());
+        if all {
+            self.drop_spare();
+        }
         if (all || self.is_active_old()) && !self.is_active_empty() {
             self.roll()?;
         }
         let count = self.core.view(|view| expired(&mut view.sealed()));
-        self.drop_oldest(count, DropReason::Retention);
+        let is_idle = self.is_active_empty() && count + 1 == self.core.view(|view| view.segments.len());
+        self.drop_oldest(count, DropReason::Retention, if is_idle { Files::Remove } else { Files::Spare });
+        if is_idle {
+            self.give_back();
+        }
         Ok(())
     }
 
-    fn drop_oldest(&mut self, count: usize, reason: DropReason) {
+    fn drop_oldest(&mut self, count: usize, reason: DropReason, files: Files) {
         if count == 0 {
             return;
         }
@@ -509,12 +578,22 @@ impl StreamWriter {
         if first < end {
             self.core.dropped(first..=end.previous(), reason);
         }
-        for segment in gone {
-            self.core.remove_segment(&segment);
+        let may_be_spare =
+            |segment: &&Segment| files == Files::Spare && self.spare.is_none() && segment.bytes <= self.segment_bytes();
+        let spare = gone.iter().filter(may_be_spare).max_by_key(|segment| segment.bytes).copied();
+        let spare = spare.filter(|segment| self.core.make_spare(segment));
+        for segment in gone.iter().filter(|segment| Some(**segment) != spare) {
+            self.core.remove_segment(segment);
         }
         self.core.forget_gone_shards();
-        // One more sync for a whole segment; without it, removals that a power cut undoes would be counted again.
-        let _ = self.core.around.disk.sync_dir(&self.core.dir);
+        // One more sync for a whole segment; without it, removals that a power cut undoes would be counted again, and
+        // a spare file's old name might come back when there is another head in it.
+        let synced = self.core.around.disk.sync_dir(&self.core.dir);
+        self.spare = self.spare.or(spare.map(|segment| segment.bytes));
+        if spare.is_some() && synced.is_err() {
+            self.drop_spare();
+        }
+        self.note_reserved();
     }
 
     pub(super) fn poison(&mut self, action: &'static str, error: &io::Error) -> CommitError {
@@ -561,7 +640,8 @@ impl StreamWriter {
     }
 
     fn replace_active(&mut self) -> io::Result<()> {
-        let active = self.create_segment(&self.core.definition())?;
+        let definition = self.core.definition();
+        let active = self.create_segment(&definition)?;
         // A segment without records had the name that its successor has now.
         if self.is_active_empty() {
             self.core.change_view(|view| _ = view.segments.pop_back());
