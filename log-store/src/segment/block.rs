@@ -12,6 +12,8 @@ use crate::{clock::Stamp, gaps::Gaps, sequence::SequenceNumber, shard::ShardInde
 
 /// `FBLK`, the first four bytes of a block.
 pub(super) const MAGIC: [u8; 4] = *b"FBLK";
+/// Bit of the kind's byte for [`BlockHeader::together`].
+const TOGETHER: u8 = 0x80;
 /// Length of a block's header.
 pub(crate) const BLOCK_HEADER_BYTES: usize = 64;
 /// No block is longer: one batch of the largest record is well below. More is damage.
@@ -34,6 +36,9 @@ pub(crate) enum BlockKind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BlockHeader {
     pub(crate) kind: BlockKind,
+    /// Whether nothing was synced between the block before it and this one: that it is there does not mean that the other
+    /// one was. Since format version 2.
+    pub(crate) together: bool,
     pub(crate) codec: Codec,
     /// Bytes of payload on disk.
     pub(crate) stored_bytes: u32,
@@ -69,7 +74,7 @@ impl BlockHeader {
     fn encode(&self, salt: u32) -> [u8; BLOCK_HEADER_BYTES] {
         let mut out = [0; BLOCK_HEADER_BYTES];
         out[..4].copy_from_slice(&MAGIC);
-        out[4] = self.kind as u8;
+        out[4] = self.kind as u8 | if self.together { TOGETHER } else { 0 };
         out[5] = self.codec as u8;
         out[8..12].copy_from_slice(&self.stored_bytes.to_le_bytes());
         out[12..16].copy_from_slice(&self.raw_bytes.to_le_bytes());
@@ -96,7 +101,7 @@ impl BlockHeader {
         if salted_crc(salt, &bytes[..60]) != u32_at(bytes, 60) {
             return Err("the block header's checksum does not match");
         }
-        let kind = match bytes[4] {
+        let kind = match bytes[4] & !TOGETHER {
             1 => BlockKind::Records,
             2 => BlockKind::Control,
             3 => BlockKind::Gap,
@@ -106,6 +111,7 @@ impl BlockHeader {
         let codec = Codec::from_byte(bytes[5]).ok_or("the block is compressed in an unknown way")?;
         let header = Self {
             kind,
+            together: bytes[4] & TOGETHER != 0,
             codec,
             stored_bytes: u32_at(bytes, 8),
             raw_bytes: u32_at(bytes, 12),
@@ -234,6 +240,7 @@ impl BlockHeader {
     pub(crate) fn new(kind: BlockKind, first: SequenceNumber, records: u32, arrival: Stamp) -> Self {
         Self {
             kind,
+            together: false,
             codec: Codec::None,
             stored_bytes: 0,
             raw_bytes: 0,

@@ -118,7 +118,7 @@ impl Active {
         let header = SegmentHeader { version: FORMAT_VERSION, first, recycled_bytes, created, definition };
         let mut bytes = header.encode();
         // The checkpoints ride at the head of every segment, so that the newest one always has them.
-        write_control(core, &mut bytes, first, created, salt);
+        write_control(core, &mut bytes, BlockHeader::new(BlockKind::Control, first, 0, created), salt);
         file.write_at(0, &bytes)?;
         file.sync()?;
         let len = bytes.len() as u64;
@@ -150,7 +150,7 @@ impl Active {
 }
 
 /// Appends a control block: what would be lost with the catalogue.
-pub(super) fn write_control(core: &StreamCore, out: &mut Vec<u8>, next: SequenceNumber, stamp: Stamp, salt: u32) {
+pub(super) fn write_control(core: &StreamCore, out: &mut Vec<u8>, header: BlockHeader, salt: u32) {
     let checkpoints = lock(&core.checkpoints).done.clone();
     let reserved = core.reserved();
     let control = {
@@ -159,5 +159,5 @@ pub(super) fn write_control(core: &StreamCore, out: &mut Vec<u8>, next: Sequence
     };
     let at = start_block(out);
     *out = postcard::to_extend(&control, std::mem::take(out)).expect("a Vec takes any number of bytes");
-    finish_block(out, at, BlockHeader::new(BlockKind::Control, next, 0, stamp), salt);
+    finish_block(out, at, header, salt);
 }

@@ -9,7 +9,7 @@ use std::{collections::VecDeque, io, time::Duration};
 use super::{CommitError, StreamCore, StreamWriter, lock};
 use crate::{
     batch::Batch,
-    clock::Now,
+    clock::{Now, Stamp},
     config::Durability,
     cursor::decode,
     error::{Appended, Error},
@@ -99,6 +99,9 @@ impl StreamWriter {
 
     /// Numbers the records of these entries and keeps them in memory.
     pub(crate) fn hold(&mut self, entries: Vec<Entry>) -> Result<(), (CommitError, Vec<Entry>)> {
+        if let Some(reason) = self.poisoned.clone() {
+            return Err((CommitError::Poisoned(reason), entries));
+        }
         if let Err(error) = self.reserve() {
             return Err((error, entries));
         }
@@ -227,23 +230,22 @@ impl StreamWriter {
         }
         self.roll_if_due(bytes)?;
         self.room_under_quota(self.active.growth(bytes))?;
+        let oldest = &packed.first().expect("at least one").0;
+        self.close_gap(oldest.first, oldest.arrival)?;
         let mut buffer = Vec::with_capacity(usize::try_from(bytes).unwrap_or(0));
         let mut block_at = 0;
         for (header, image) in &packed {
-            self.write_gap(&mut buffer, header.first, header.arrival);
             block_at = buffer.len();
             buffer.extend_from_slice(image);
-            finish_block(&mut buffer, block_at, header.clone(), self.active.salt);
-            self.logged = header.end();
+            let mut header = header.clone();
+            header.together = block_at > 0 || self.unsynced.is_some();
+            finish_block(&mut buffer, block_at, header, self.active.salt);
         }
-        let newest = packed.last().expect("at least one").0.arrival;
-        let first_of_last = packed.last().expect("at least one").0.first;
-        if let Err(error) = self.write_durably(&buffer) {
-            // Nothing of it counts as written.
-            self.logged = self.core.view(|view| view.segments.back().map_or(view.next, |active| active.end));
-            return Err(error);
-        }
-        self.index(first_of_last, block_at as u64, buffer.len() as u64);
+        self.write_durably(&buffer)?;
+        let newest = &packed.last().expect("at least one").0;
+        self.index(newest.first, block_at as u64, buffer.len() as u64);
+        self.logged = newest.end();
+        let newest = newest.arrival;
         self.advance(buffer.len() as u64, newest);
         self.publish(newest);
         let stored: usize = packed.iter().map(|(_, image)| image.len() - BLOCK_HEADER_BYTES).sum();
@@ -255,15 +257,26 @@ impl StreamWriter {
         Ok(written)
     }
 
-    /// A block for the numbers between what is in the log and `first`, if there are any.
-    pub(super) fn write_gap(&mut self, out: &mut Vec<u8>, first: SequenceNumber, stamp: crate::clock::Stamp) {
-        while self.logged < first {
-            let (kind, end) = match self.logged < self.lost_before {
+    /// Writes and syncs a block for the numbers between what is in the log and `first`, if there are any. By itself: torn
+    /// together with the records behind it, it would leave a gap that looks like damage.
+    pub(super) fn close_gap(&mut self, first: SequenceNumber, stamp: Stamp) -> Result<(), CommitError> {
+        if self.logged >= first {
+            return Ok(());
+        }
+        let (mut buffer, mut logged) = (Vec::new(), self.logged);
+        while logged < first {
+            let (kind, end) = match logged < self.lost_before {
                 true => (BlockKind::Gap, first.min(self.lost_before)),
                 false => (BlockKind::Unwritten, first),
             };
-            self.logged = write_absent(out, kind, self.logged, end, stamp, self.active.salt);
+            logged = write_absent(&mut buffer, kind, logged, end, stamp, self.active.salt);
         }
+        self.write_durably(&buffer)?;
+        self.logged = logged;
+        self.advance(buffer.len() as u64, stamp);
+        self.publish(stamp);
+        self.core.count_framing(buffer.len() as u64);
+        Ok(())
     }
 
     /// Makes sure that after a power cut no number is given twice, although its record was never written.
@@ -272,12 +285,13 @@ impl StreamWriter {
         if self.next.plus(RESERVED / 2) < self.core.reserved() {
             return Ok(());
         }
+        let before = self.core.reserved();
         self.core.set_reserved(self.next.plus(RESERVED));
         let now = self.core.around.clock.now().since_boot;
         match self.commit_control(now) {
             Ok(()) => Ok(()),
             Err(error) => {
-                self.core.set_reserved(SequenceNumber::ZERO);
+                self.core.set_reserved(before);
                 Err(self.met(error))
             }
         }

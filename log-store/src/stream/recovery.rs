@@ -144,6 +144,7 @@ impl Opening {
             next,
             logged,
             lost_before: SequenceNumber::ZERO,
+            index_due: None,
             unsynced: None,
             newest_wall_ms,
             spare: None,

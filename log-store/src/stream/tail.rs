@@ -30,7 +30,7 @@ pub(super) struct Tail {
 }
 
 /// What reading a segment through found.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Walked {
     /// Whether a sound block was where the reading began.
     found_at_start: bool,
@@ -140,7 +140,8 @@ pub(crate) fn torn_bytes(file: &dyn DiskFile, offset: u64, len: u64) -> Option<V
 /// Reads the blocks of a segment from `from` on, checksums and all.
 ///
 /// Damage between sound blocks is passed over here; readers tell of it. What lies behind the last sound block is a torn
-/// end: a commit that never finished, so that nobody was told of it.
+/// end: a commit that never finished, so that nobody was told of it. So is all from a place that does not fit on, if nothing
+/// shows that it was ever synced: no block behind it was begun after a sync.
 pub(super) fn walk(
     around: &Surroundings,
     definition: &StreamDefinition,
@@ -153,14 +154,21 @@ pub(super) fn walk(
     let file = around.disk.open_read(path).map_err(io)?;
     let mut reader = SegmentReader::new(file, salt(definition.id, first), from);
     let mut walked = Walked { end_offset: from.min(len), end: first, ..Walked::default() };
+    // As it was before the first such place.
+    let mut unfinished: Option<Walked> = None;
     loop {
         match reader.next(len).map_err(io)? {
-            Found::End => return Ok(walked),
+            Found::End => return Ok(unfinished.unwrap_or(walked)),
             Found::Damaged { .. } => {}
             Found::Block { offset, header } => {
                 walked.has_torn_block = !reader.is_sound(offset, &header).map_err(io)?;
                 if walked.has_torn_block {
                     continue;
+                }
+                if !header.together {
+                    unfinished = None;
+                } else if offset > walked.end_offset {
+                    unfinished.get_or_insert_with(|| walked.clone());
                 }
                 walked.found_at_start |= offset == from;
                 if header.kind == BlockKind::Control {

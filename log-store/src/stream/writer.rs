@@ -81,6 +81,8 @@ pub(crate) struct StreamWriter {
     pub(super) logged: SequenceNumber,
     /// Of the numbers that are in no file, those before this one are lost.
     pub(super) lost_before: SequenceNumber,
+    /// An index entry for the next sync: a block's first number, and its place.
+    pub(super) index_due: Option<(SequenceNumber, u64)>,
     /// What was written but not synced yet.
     pub(super) unsynced: Option<Unsynced>,
     /// Arrival times never run backwards, whatever the wall clock does.
@@ -176,33 +178,31 @@ impl StreamWriter {
     fn write_block(
         &mut self,
         buffer: &mut Vec<u8>,
-        header: BlockHeader,
+        mut header: BlockHeader,
         since_boot: Duration,
     ) -> Result<u64, CommitError> {
         let bytes = buffer.len() as u64;
         self.roll_if_due(bytes)?;
         self.room_under_quota(self.active.growth(bytes))?;
+        self.close_gap(header.first, header.arrival)?;
         let (control, stamp) = (self.control_is_due(since_boot), header.arrival);
         // Only now is it known which segment it goes to.
         let mut before = Vec::new();
-        let logged = self.logged;
-        self.write_gap(&mut before, header.first, stamp);
         if control {
-            write_control(&self.core, &mut before, header.first, stamp, self.active.salt);
+            let mut control = BlockHeader::new(BlockKind::Control, header.first, 0, stamp);
+            control.together = self.unsynced.is_some();
+            write_control(&self.core, &mut before, control, self.active.salt);
         }
+        header.together = self.unsynced.is_some();
         finish_block(buffer, 0, header, self.active.salt);
         let block_at = before.len() as u64;
         if block_at > 0 {
             buffer.splice(0..0, before);
         }
-        let written = match self.core.config().durability {
+        match self.core.config().durability {
             Durability::Interval(_) => self.write(buffer),
             Durability::Sync | Durability::MemoryFirst { .. } => self.write_durably(buffer),
-        };
-        if written.is_err() {
-            self.logged = logged;
-        }
-        written?;
+        }?;
         if control {
             self.control_written = since_boot;
             lock(&self.core.checkpoints).moved = false;
@@ -304,6 +304,9 @@ impl StreamWriter {
     /// Makes everything written, and now synced, visible to readers.
     pub(super) fn publish(&mut self, newest: Stamp) {
         self.unsynced = None;
+        if let Some((first, offset)) = self.index_due.take() {
+            self.core.around.catalogue.put_index(self.core.name(), first, self.active.first, offset);
+        }
         let (next, logged, len, reserved) = (self.next, self.logged, self.active.len, self.reserved());
         self.core.change_view(|view| {
             view.reserved = reserved;
@@ -321,7 +324,8 @@ impl StreamWriter {
         if self.active.since_index >= INDEX_EVERY_BYTES.min(self.segment_bytes() / 8) {
             self.active.since_index = 0;
             let offset = self.active.len + block_at;
-            self.core.around.catalogue.put_index(self.core.name(), first, self.active.first, offset);
+            // An opening reads from there on, so what lies before it must be synced by then.
+            self.index_due = Some((first, offset));
         }
     }
 
@@ -400,7 +404,9 @@ impl StreamWriter {
     pub(super) fn commit_control(&mut self, now: Duration) -> Result<(), CommitError> {
         let stamp = self.stamp(self.core.around.clock.now());
         let mut buffer = Vec::new();
-        write_control(&self.core, &mut buffer, self.logged, stamp, self.active.salt);
+        let mut header = BlockHeader::new(BlockKind::Control, self.logged, 0, stamp);
+        header.together = self.unsynced.is_some();
+        write_control(&self.core, &mut buffer, header, self.active.salt);
         self.write_durably(&buffer)?;
         lock(&self.core.checkpoints).moved = false;
         self.control_written = now;
@@ -631,12 +637,14 @@ impl StreamWriter {
             let active = view.segments.back().expect("never empty");
             (active.end, active.bytes)
         });
-        self.active.len = bytes;
+        (self.active.len, self.index_due) = (bytes, None);
         if end < self.logged {
             let lost = end..=self.logged.previous();
             self.core.damaged(self.active.first, bytes, "the disk failed before these records were synced", Some(lost));
         }
         (self.lost_before, self.logged) = (self.logged, end);
+        // Their numbers are not given again: the next segment's head says so.
+        self.core.set_reserved(self.core.reserved().max(self.next));
     }
 
     fn replace_active(&mut self) -> io::Result<()> {
