@@ -15,7 +15,10 @@ use crate::{
     disk::is_full,
     error::{Appended, AppendedRun},
     event::{DropReason, Event},
-    segment::{BLOCK_HEADER_BYTES, BlockHeader, BlockKind, finish_block, pack_block, start_block, write_run},
+    segment::{
+        BLOCK_HEADER_BYTES, BlockHeader, BlockKind, finish_block, pack_block, padding, padding_max, start_block,
+        write_run,
+    },
     sequence::SequenceNumber,
     shard::ShardIndex,
 };
@@ -137,26 +140,29 @@ impl StreamWriter {
     fn write_block(
         &mut self,
         buffer: &mut Vec<u8>,
-        header: BlockHeader,
+        mut header: BlockHeader,
         since_boot: Duration,
     ) -> Result<u64, CommitError> {
         let bytes = buffer.len() as u64;
-        let too_large = self.active.len + bytes > self.segment_bytes();
+        let most = bytes + padding_max(bytes);
+        let too_large = self.active.len + most > self.segment_bytes();
         if !self.is_active_empty() && (too_large || self.is_active_old()) {
             self.spare_delivered();
             self.roll()?;
         }
-        self.room_under_quota(self.active.growth(bytes))?;
-        let (control, stamp) = (self.control_is_due(since_boot), header.arrival);
-        // Only now is it known which segment it goes to.
-        finish_block(buffer, 0, header, self.active.salt);
-        let mut block_at = 0;
+        self.room_under_quota(self.active.growth(most))?;
+        // Only now is it known which segment it goes to, and where.
+        let control = self.control_is_due(since_boot);
+        let mut before = Vec::new();
         if control {
-            let mut before = Vec::new();
-            write_control(&self.core, &mut before, self.next, stamp, self.active.salt);
-            block_at = before.len() as u64;
-            buffer.splice(0..0, before);
+            write_control(&self.core, &mut before, self.next, header.arrival, self.active.salt);
         }
+        let block_at = before.len() as u64;
+        header.padding = padding(self.active.len + block_at, bytes);
+        let padding = usize::from(header.padding);
+        finish_block(buffer, 0, header, self.active.salt);
+        buffer.resize(buffer.len() + padding, 0);
+        buffer.splice(0..0, before);
         self.write_durably(buffer)?;
         if control {
             self.control_written = since_boot;
