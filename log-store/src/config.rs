@@ -9,7 +9,9 @@ use crate::segment::Codec;
 pub struct StoreConfig {
     /// The data directory; created if it is missing.
     pub dir: PathBuf,
-    /// How long a commit waits for company after its first batch came. More company means fewer syncs.
+    /// How long a commit waits for company after its first batch came. More company means fewer syncs, and less that
+    /// reaches the device (docs/flash.md). From 10 ms on the whole delay is kept unless half a mebibyte waits; below that,
+    /// a commit goes ahead when as much waits as the last one had.
     pub commit_delay: Duration,
     /// A segment is sealed once it holds this many bytes (and earlier if the stream's quota is small).
     pub segment_bytes: u64,

@@ -192,3 +192,41 @@ impl Queue {
         !state.closed
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::NewRecord;
+
+    fn push(queue: &Queue, slot: StreamSlot) {
+        let mut batch = Batch::new(&StreamDefinition::sample(), usize::MAX);
+        batch.push(&NewRecord::new("key", b"data")).expect("a sound record");
+        queue.push(slot, Entry { batch, when_full: WhenFull::Wait, done: Box::new(|_| {}) });
+    }
+
+    #[test]
+    fn a_long_wait_for_company_is_kept_though_as_much_waits_as_before() {
+        let queue = Queue::new(1 << 20);
+        let slot = queue.add_stream();
+        let far = Instant::now() + Duration::from_secs(3600);
+        for _ in 0..3 {
+            push(&queue, slot);
+            let begun = Instant::now();
+            assert!(queue.wait(far, DELAY_THAT_SAVES_COMMITS, usize::MAX));
+            assert!(begun.elapsed() >= DELAY_THAT_SAVES_COMMITS);
+            assert_eq!(queue.take(slot, usize::MAX).len(), 1);
+        }
+    }
+
+    #[test]
+    fn enough_ends_the_wait() {
+        let queue = Queue::new(1 << 20);
+        let slot = queue.add_stream();
+        push(&queue, slot);
+        // A day of waiting would not end.
+        let day = Duration::from_secs(86_400);
+        assert!(queue.wait(Instant::now() + day, day, 1));
+        queue.close();
+        assert!(!queue.wait(Instant::now() + day, day, 1));
+    }
+}

@@ -418,9 +418,11 @@ fn read_through(
     let mut at = range.start;
     while at < range.end {
         let want = usize::try_from(range.end - at).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
-        let read = file.read_at(at, &mut chunk[..want])?;
+        let mut read = file.read_at(at, &mut chunk[..want])?;
         if read == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+            // Of a sound block only padding can be missing.
+            chunk[..want].fill(0);
+            read = want;
         }
         take(&chunk[..read])?;
         at += read as u64;

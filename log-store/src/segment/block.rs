@@ -19,6 +19,11 @@ pub(crate) const BLOCK_HEADER_BYTES: usize = 64;
 /// No block is longer: one batch of the largest record is well below. More is damage.
 pub(crate) const PAYLOAD_BYTES_MAX: u32 = 64 << 20;
 
+/// What the device writes at a time. A block that ends within such a page has it written again by the next one.
+const PAGE_BYTES: u64 = 4096;
+/// A block is filled up to the end of its page if that costs no more than this part of it.
+const PADDING_PART: u64 = 8;
+
 /// What a block holds. Persisted: never renumber.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BlockKind {
@@ -52,6 +57,8 @@ pub(crate) struct BlockHeader {
     pub(crate) arrival: Stamp,
     /// Bit `i % 64` is set if it holds records of shard `i`.
     pub(crate) shard_bits: u64,
+    /// Bytes behind the payload that mean nothing.
+    pub(crate) padding: u16,
     pub(super) payload_crc: u32,
 }
 
@@ -61,9 +68,9 @@ impl BlockHeader {
         SequenceNumber(self.first.0.saturating_add(u64::from(self.records)))
     }
 
-    /// Header and payload on disk.
+    /// Header, payload and padding on disk.
     pub(crate) fn total_bytes(&self) -> u64 {
-        BLOCK_HEADER_BYTES as u64 + u64::from(self.stored_bytes)
+        BLOCK_HEADER_BYTES as u64 + u64::from(self.stored_bytes) + u64::from(self.padding)
     }
 
     /// Whether it may hold records of this shard.
@@ -76,6 +83,7 @@ impl BlockHeader {
         out[..4].copy_from_slice(&MAGIC);
         out[4] = self.kind as u8 | if self.together { TOGETHER } else { 0 };
         out[5] = self.codec as u8;
+        out[6..8].copy_from_slice(&self.padding.to_le_bytes());
         out[8..12].copy_from_slice(&self.stored_bytes.to_le_bytes());
         out[12..16].copy_from_slice(&self.raw_bytes.to_le_bytes());
         out[16..24].copy_from_slice(&self.first.0.to_le_bytes());
@@ -119,6 +127,7 @@ impl BlockHeader {
             records: u32_at(bytes, 24),
             arrival: Stamp { boot: u32_at(bytes, 28), wall_ms: u64_at(bytes, 32), since_boot_ms: u64_at(bytes, 40) },
             shard_bits: u64_at(bytes, 48),
+            padding: u16::from_le_bytes([bytes[6], bytes[7]]),
             payload_crc: u32_at(bytes, 56),
         };
         if header.stored_bytes > PAYLOAD_BYTES_MAX || header.raw_bytes > PAYLOAD_BYTES_MAX {
@@ -222,6 +231,17 @@ pub(crate) fn pack_block(out: &mut Vec<u8>, at: usize, header: &mut BlockHeader,
     out.extend_from_slice(packed);
 }
 
+/// The most that [`padding`] gives.
+pub(crate) fn padding_max(bytes: u64) -> u64 {
+    (bytes / PADDING_PART).min(PAGE_BYTES - 1)
+}
+
+/// How many bytes would fill up the page in which a block of `bytes` ends that is written at `at`; none if they are too many.
+pub(crate) fn padding(at: u64, bytes: u64) -> u16 {
+    let missing = (at + bytes).next_multiple_of(PAGE_BYTES) - (at + bytes);
+    if missing > padding_max(bytes) { 0 } else { u16::try_from(missing).expect("less than a page") }
+}
+
 /// Fills in the header of the block that [`start_block`] began at `at`; the payload is everything behind it.
 ///
 /// The header's lengths and checksum are set here, except for what [`pack_block`] has set.
@@ -248,6 +268,7 @@ impl BlockHeader {
             records,
             arrival,
             shard_bits: 0,
+            padding: 0,
             payload_crc: 0,
         }
     }
@@ -344,6 +365,17 @@ mod tests {
             rewrite_header(&mut bytes, 5, change);
             assert!(decode(&bytes, 5).is_err());
         }
+    }
+
+    #[test]
+    fn a_block_is_filled_up_to_its_page_where_that_is_little() {
+        assert_eq!(padding(0, 4096), 0);
+        assert_eq!(padding(4096, 4000), 96);
+        assert_eq!(padding(96, 8000), 96);
+        assert_eq!((padding(0, 9 * 455), padding(0, 100)), (1, 0));
+        // An eighth, and a little more than that.
+        assert_eq!((padding(512, 4096 * 7), padding(513, 4096 * 7)), (3584, 3583));
+        assert_eq!((padding(0, 3641), padding(0, 3640)), (455, 0));
     }
 
     #[test]

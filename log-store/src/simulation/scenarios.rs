@@ -67,7 +67,7 @@ pub(super) fn blocks_of(sim: &Simulation, path: &Path, len: u64) -> Vec<BlockPla
             Found::Block { offset, header } if header.records > 0 => places.push(BlockPlace {
                 path: path.into(),
                 offset,
-                bytes: header.total_bytes(),
+                bytes: header.total_bytes() - u64::from(header.padding),
                 first: header.first,
                 end: header.end(),
             }),

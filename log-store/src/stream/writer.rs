@@ -17,7 +17,8 @@ use crate::{
     error::{Appended, AppendedRun},
     event::{DropReason, Event},
     segment::{
-        BLOCK_HEADER_BYTES, BlockHeader, BlockKind, StreamDefinition, finish_block, pack_block, start_block, write_run,
+        BLOCK_HEADER_BYTES, BlockHeader, BlockKind, StreamDefinition, finish_block, pack_block, padding, padding_max,
+        start_block, write_run,
     },
     sequence::SequenceNumber,
     shard::ShardIndex,
@@ -182,23 +183,25 @@ impl StreamWriter {
         since_boot: Duration,
     ) -> Result<u64, CommitError> {
         let bytes = buffer.len() as u64;
-        self.roll_if_due(bytes)?;
-        self.room_under_quota(self.active.growth(bytes))?;
+        let most = bytes + padding_max(bytes);
+        self.roll_if_due(most)?;
+        self.room_under_quota(self.active.growth(most))?;
         self.close_gap(header.first, header.arrival)?;
-        let (control, stamp) = (self.control_is_due(since_boot), header.arrival);
-        // Only now is it known which segment it goes to.
+        // Only now is it known which segment it goes to, and where.
+        let control = self.control_is_due(since_boot);
         let mut before = Vec::new();
         if control {
-            let mut control = BlockHeader::new(BlockKind::Control, header.first, 0, stamp);
+            let mut control = BlockHeader::new(BlockKind::Control, header.first, 0, header.arrival);
             control.together = self.unsynced.is_some();
             write_control(&self.core, &mut before, control, self.active.salt);
         }
-        header.together = self.unsynced.is_some();
-        finish_block(buffer, 0, header, self.active.salt);
         let block_at = before.len() as u64;
-        if block_at > 0 {
-            buffer.splice(0..0, before);
-        }
+        header.padding = padding(self.active.len + block_at, bytes);
+        header.together = self.unsynced.is_some();
+        let padding = usize::from(header.padding);
+        finish_block(buffer, 0, header, self.active.salt);
+        buffer.resize(buffer.len() + padding, 0);
+        buffer.splice(0..0, before);
         match self.core.config().durability {
             Durability::Interval(_) => self.write(buffer),
             Durability::Sync | Durability::MemoryFirst { .. } => self.write_durably(buffer),
