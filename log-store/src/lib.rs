@@ -95,6 +95,8 @@ mod cursor;
 mod disk;
 mod error;
 mod event;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod gaps;
 mod hash_key;
 pub mod inspect;

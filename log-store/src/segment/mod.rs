@@ -8,6 +8,8 @@ mod definition;
 mod header;
 mod reader;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use block::seal;
 #[cfg(test)]
 pub(crate) use block::{BLOCK_HEADER_BYTES, rewrite_header};
 pub(crate) use block::{
@@ -15,6 +17,8 @@ pub(crate) use block::{
 };
 pub use codec::Codec;
 pub(crate) use codec::Packer;
+#[cfg(any(test, fuzzing))]
+pub(crate) use codec::Unpacker;
 pub(crate) use definition::StreamDefinition;
 pub(crate) use header::{FORMAT_VERSION, SegmentHeader, file_name, parse_file_name, salt};
 pub(crate) use reader::{Found, SegmentReader};
