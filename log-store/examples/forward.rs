@@ -14,6 +14,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     forward(&dir, io::stdin().lock(), io::stdout().lock())
 }
 
+/// All of it, with any input and output.
 pub fn forward(dir: &str, input: impl BufRead, mut output: impl Write) -> Result<(), Box<dyn Error>> {
     let store = Store::open(StoreConfig::new(dir), SystemClock::new(), |event| eprintln!("{event}"))?;
     // Naming the consumer holds what it has not finished, also past the retention.

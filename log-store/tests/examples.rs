@@ -1,7 +1,7 @@
 //! The examples do what they say.
 
 #[path = "../examples/forward.rs"]
-#[allow(dead_code, missing_docs, unreachable_pub, reason = "as an example it is a program")]
+#[allow(dead_code, unreachable_pub, reason = "as an example it is a program")]
 mod forward;
 
 #[test]
