@@ -283,6 +283,19 @@ pub(crate) fn rewrite_header(bytes: &mut [u8], salt: u32, change: impl FnOnce(&m
     *head = header.encode(salt);
 }
 
+/// Makes the checksums of the block at the start of `bytes` right, and its length if that is too long.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn seal(bytes: &mut [u8], salt: u32) {
+    let Some((head, behind)) = bytes.split_at_mut_checked(BLOCK_HEADER_BYTES) else { return };
+    let stored = (u32_at(head, 8) as usize).min(behind.len());
+    head[..4].copy_from_slice(&MAGIC);
+    head[8..12].copy_from_slice(&u32::try_from(stored).unwrap_or(0).to_le_bytes());
+    let crc = salted_crc(salt, &behind[..stored]);
+    head[56..60].copy_from_slice(&crc.to_le_bytes());
+    let crc = salted_crc(salt, &head[..60]);
+    head[60..].copy_from_slice(&crc.to_le_bytes());
+}
+
 /// The runs of a records block's payload; `None` stands for bytes that are not a run, and ends it.
 pub(crate) fn decode_runs(payload: &[u8]) -> impl Iterator<Item = Option<DecodedRun<'_>>> {
     let mut rest = payload;

@@ -584,7 +584,7 @@ fn verify_and_dump_see_what_readers_see() {
     assert_eq!((found.first, found.last), (Some(SequenceNumber(1)), Some(SequenceNumber(50))));
     assert_eq!(found.segments as usize, sim.segments().len());
     assert_eq!(found.bytes, sim.stream().stats().disk_bytes);
-    assert_eq!(found.payload_bytes, sim.stream().stats().payload_bytes);
+    assert_eq!(found.payload_bytes, Some(sim.stream().stats().payload_bytes));
     assert_eq!((found.format, found.shards.len()), (Some(FORMAT_VERSION), 3));
 
     let all = read_all(sim.stream(), 100);
