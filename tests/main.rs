@@ -10,6 +10,7 @@ mod backlog;
 mod bad_input;
 mod cli;
 mod dead_letters;
+mod durability;
 mod harness;
 mod lifecycle;
 mod log;

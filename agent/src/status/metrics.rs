@@ -71,6 +71,12 @@ fn streams(status: &Status, out: &mut Page) {
     out.each("forebay_stream_disk_bytes", "gauge", "Bytes on disk.", "stream", streams, |s| s.disk_bytes as f64);
     out.each("forebay_stream_quota_bytes", "gauge", "The most of them.", "stream", streams, |s| s.quota_bytes as f64);
     out.each("forebay_stream_segments", "gauge", "Files.", "stream", streams, |s| s.segments as f64);
+    out.each("forebay_stream_held_bytes", "gauge", "Bytes that wait in memory.", "stream", streams, |s| {
+        s.held_bytes as f64
+    });
+    out.each("forebay_stream_unwritten_total", "counter", "Records delivered from memory.", "stream", streams, |s| {
+        s.unwritten as f64
+    });
     let name = "forebay_stream_written_bytes_total";
     out.family(name, "counter", "Bytes written to files, and given to the catalogue.");
     for (stream, status) in streams {

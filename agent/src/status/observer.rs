@@ -193,6 +193,8 @@ impl Observer {
             disk_bytes: stats.disk_bytes,
             quota_bytes: stream.config().quota,
             segments: stats.segments as u64,
+            unwritten: stats.unwritten,
+            held_bytes: stats.held_bytes as u64,
             written_bytes,
             framing_bytes: stats.framing_bytes,
             catalogue_bytes: stats.catalogue_bytes,

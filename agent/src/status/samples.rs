@@ -45,6 +45,8 @@ pub(super) fn busy() -> Status {
                     disk_bytes: 1_300_000,
                     quota_bytes: 1 << 30,
                     segments: 2,
+                    unwritten: 0,
+                    held_bytes: 0,
                     written_bytes: 1_351_680,
                     framing_bytes: 3_200,
                     catalogue_bytes: 700,
