@@ -20,8 +20,11 @@ use crate::{
     stats::DropTotals,
 };
 
+/// A decoder, and whatever bytes come.
+pub type Target = fn(&[u8]);
+
 /// Every target by its name, which is also that of its program and of its corpus.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[(&str, Target)] = &[
     ("segment_header", segment_header),
     ("segment", segment),
     ("block", block),
