@@ -17,8 +17,9 @@ use crate::{
     error::Error,
     event::Event,
     queue::{Entry, Queue, StreamSlot},
+    room::Room,
     store::WhenFull,
-    stream::{CommitError, Events, StreamWriter},
+    stream::{CommitError, Events, Shortage, StreamWriter},
 };
 
 /// A block is written when this much waits, company or not; it bounds the memory of a commit and of a read.
@@ -30,6 +31,7 @@ pub(crate) struct Writers {
     pub(crate) catalogue: Arc<Catalogue>,
     pub(crate) events: Events,
     pub(crate) told_catalogue: bool,
+    pub(crate) room: Room,
 }
 
 /// How the thread waits.
@@ -53,16 +55,17 @@ impl Writers {
         if entries.is_empty() {
             return false;
         }
-        let writer = &mut self.streams[slot];
         let batches: Vec<&Batch> = entries.iter().map(|entry| &entry.batch).collect();
-        match writer.commit(&batches) {
+        let outcome = self.commit_with_room(slot, &batches);
+        let writer = &self.streams[slot];
+        match outcome {
             Ok(appended) => {
                 for (entry, appended) in entries.into_iter().zip(appended) {
                     (entry.done)(Ok(appended));
                 }
                 true
             }
-            Err(CommitError::Full(reason)) => {
+            Err(CommitError::Full(reason) | CommitError::DiskFull(Shortage { limit: reason, .. })) => {
                 let stream = writer.core().name().to_owned();
                 let (waiting, refused): (Vec<_>, Vec<_>) =
                     entries.into_iter().partition(|entry| entry.when_full == WhenFull::Wait);
@@ -88,6 +91,7 @@ impl Writers {
 
     /// What is due once in a while: checkpoints, retention, recovery of poisoned streams.
     pub(crate) fn tick(&mut self, queue: &Queue) {
+        self.room.forget(false);
         let mut flush = false;
         for (slot, writer) in self.streams.iter_mut().enumerate() {
             if let Some(reason) = writer.recover_if_poisoned() {

@@ -19,6 +19,7 @@ use crate::{
     error::{Appended, Error, Refused},
     event::Event,
     queue::{Entry, Queue, StreamSlot},
+    room::Room,
     sequence::SequenceNumber,
     shard::{ShardIndex, ShardMap},
     stats::StreamStats,
@@ -160,8 +161,11 @@ impl Parts {
         })?;
         let catalogue = Arc::new(open_catalogue(&config.dir, disk.as_ref(), open_kv, clock.as_ref(), &events)?);
         let boot = clock.boot();
-        let around = Surroundings { disk, catalogue: Arc::clone(&catalogue), clock, events: Arc::clone(&events), boot };
-        let writers = Writers { streams: Vec::new(), catalogue, events, told_catalogue: false };
+        let room = Room::new(config, Arc::clone(&disk), Arc::clone(&clock));
+        let max_bytes = config.max_bytes.unwrap_or(u64::MAX);
+        let (kept, told) = (Arc::clone(&catalogue), Arc::clone(&events));
+        let around = Surroundings { disk, catalogue: kept, clock, events: told, boot, max_bytes };
+        let writers = Writers { streams: Vec::new(), catalogue, events, told_catalogue: false, room };
         Ok(Self {
             around,
             writers: Arc::new(Mutex::new(writers)),
@@ -185,6 +189,8 @@ impl Parts {
                 let dir = stream_dir(&store.dir, &config.name);
                 let limits = SegmentLimits { bytes: store.segment_bytes, age: store.segment_age };
                 writers.streams.push(StreamWriter::open(self.around.clone(), dir, config, limits)?);
+                // Its files were somebody else's so far.
+                writers.room.forget(true);
                 self.queue.add_stream()
             }
         };
@@ -269,7 +275,7 @@ impl Stream {
     #[must_use]
     pub fn batch(&self) -> Batch {
         // A record that takes most of the quota would wait for room that never comes, and everything behind it too.
-        let share = self.core.config().quota / RECORDS_PER_QUOTA;
+        let share = self.core.quota() / RECORDS_PER_QUOTA;
         Batch::new(self.shards(), usize::try_from(share).unwrap_or(usize::MAX))
     }
 

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use crate::disk::{Disk, DiskFile, RealDisk};
+use crate::disk::{Disk, DiskFile, RealDisk, Space};
 
 /// The machine's disk, watched. Clones watch together.
 #[derive(Debug, Clone, Default)]
@@ -79,6 +79,14 @@ impl Disk for WatchedDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         if self.syncs { RealDisk.sync_dir(dir) } else { Ok(()) }
+    }
+
+    fn space(&self, dir: &Path) -> io::Result<Space> {
+        RealDisk.space(dir)
+    }
+
+    fn bytes_below(&self, dir: &Path) -> io::Result<u64> {
+        RealDisk.bytes_below(dir)
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {

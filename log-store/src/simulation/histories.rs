@@ -8,7 +8,12 @@ use std::time::Duration;
 use proptest::{prelude::*, test_runner::Config};
 
 use super::{CatalogueFound, Simulation};
-use crate::{config::OnFull, disk::sim::Fault, error::Error, sequence::SequenceNumber};
+use crate::{
+    config::{MinFree, OnFull},
+    disk::sim::Fault,
+    error::Error,
+    sequence::SequenceNumber,
+};
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -46,7 +51,29 @@ enum Op {
     Capacity {
         room: Option<u64>,
     },
+    /// Somebody else has taken this much of the disk.
+    Others {
+        bytes: u64,
+    },
     CatalogueFails,
+}
+
+/// The limits of a history.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    on_full: OnFull,
+    max_bytes: Option<u64>,
+    min_free: MinFree,
+    keep_delivered: bool,
+}
+
+fn limits() -> impl Strategy<Value = Limits> {
+    let on_full = prop_oneof![Just(OnFull::Reject), Just(OnFull::DropOldest), Just(OnFull::DropDeliveredFirst)];
+    let max_bytes = prop::option::weighted(0.3, Just(500_000));
+    let min_free = prop_oneof![Just(MinFree::NONE), Just(MinFree { bytes: 20_000, percent: 5 })];
+    (on_full, max_bytes, min_free, prop::bool::weighted(0.8)).prop_map(
+        |(on_full, max_bytes, min_free, keep_delivered)| Limits { on_full, max_bytes, min_free, keep_delivered },
+    )
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -62,6 +89,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (catalogue(), any::<bool>()).prop_map(|(catalogue, reboot)| Op::PowerCut { catalogue, reboot }),
         1 => (1u64..10).prop_map(|operations| Op::FailSoon { operations }),
         1 => prop::option::of(0u64..100_000).prop_map(|room| Op::Capacity { room }),
+        1 => (0u64..100_000).prop_map(|bytes| Op::Others { bytes }),
         1 => Just(Op::CatalogueFails),
     ]
 }
@@ -82,9 +110,12 @@ fn histories() -> u32 {
     }
 }
 
-fn run(seed: u64, on_full: OnFull, ops: &[Op]) {
+fn run(seed: u64, limits: Limits, ops: &[Op]) {
     let mut sim = Simulation::new(seed);
-    sim.stream_config.on_full = on_full;
+    sim.stream_config.on_full = limits.on_full;
+    sim.stream_config.keep_delivered = limits.keep_delivered;
+    sim.store_config.max_bytes = limits.max_bytes;
+    sim.store_config.min_free = limits.min_free;
     sim.stream_config.quota = 600_000;
     sim.open().expect("an empty disk");
     for op in ops {
@@ -146,6 +177,7 @@ fn step(sim: &mut Simulation, op: &Op) {
         Op::FailSoon { operations } => {
             sim.disk.set_fault(Some(Fault::Fails { at: sim.disk.operations() + operations }))
         }
+        Op::Others { bytes } => sim.disk.set_others(bytes),
         Op::Capacity { room } => sim.disk.set_capacity(room.map(|room| sim.disk.used() + room)),
         Op::CatalogueFails => sim.kv.fail(),
     }
@@ -157,9 +189,9 @@ proptest! {
     #[test]
     fn any_history_keeps_what_was_acknowledged(
         seed: u64,
-        drop_oldest: bool,
+        limits in limits(),
         ops in prop::collection::vec(op(), 1..60),
     ) {
-        run(seed, if drop_oldest { OnFull::DropOldest } else { OnFull::Reject }, &ops);
+        run(seed, limits, &ops);
     }
 }

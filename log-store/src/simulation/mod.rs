@@ -4,6 +4,7 @@
 //! it was allowed to drop, plus at most the one commit that was under way.
 
 mod crashes;
+mod full;
 mod histories;
 mod scenarios;
 
@@ -19,7 +20,7 @@ use std::{
 use crate::{
     catalogue::memory::MemoryKv,
     clock::{Clock, manual::ManualClock},
-    config::{OnFull, StoreConfig, StreamConfig},
+    config::{MinFree, OnFull, StoreConfig, StreamConfig},
     cursor::{ReadLimit, Start},
     disk::sim::SimDisk,
     error::{Appended, Error, Refused},
@@ -65,7 +66,7 @@ pub(super) struct Simulation {
     pub(super) clock: Arc<ManualClock>,
     pub(super) events: Arc<Mutex<Vec<Event>>>,
     pub(super) stream_config: StreamConfig,
-    store_config: StoreConfig,
+    pub(super) store_config: StoreConfig,
     running: Option<(Parts, Stream)>,
     /// What was acknowledged, or found to have survived.
     pub(super) acknowledged: BTreeMap<SequenceNumber, Known>,
@@ -91,6 +92,8 @@ impl Simulation {
         let mut store_config = StoreConfig::new(DIR);
         // The smallest that a segment may be, so that rolls are frequent.
         store_config.segment_bytes = 1;
+        // The disk is full when it says so.
+        store_config.min_free = MinFree::NONE;
         Self {
             disk: SimDisk::new(seed),
             kv: MemoryKv::default(),

@@ -15,8 +15,9 @@ use std::{
     time::Duration,
 };
 
+pub(crate) use retention::MayGo;
 pub(crate) use view::{Segment, View};
-pub(crate) use writer::{CommitError, SegmentLimits, StreamWriter};
+pub(crate) use writer::{CommitError, SegmentLimits, Shortage, StreamWriter, block_bytes};
 
 use crate::{
     catalogue::Catalogue,
@@ -43,6 +44,8 @@ pub(crate) struct Surroundings {
     pub(crate) events: Events,
     /// This boot of the machine.
     pub(crate) boot: u32,
+    /// What the whole data directory may take; no stream may take more.
+    pub(crate) max_bytes: u64,
 }
 
 /// How many damaged places are remembered as told; beyond that some are told again.
@@ -99,6 +102,11 @@ impl StreamCore {
     pub(crate) fn set_config(&self, config: StreamConfig) {
         lock(&self.limiters).clear();
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+    }
+
+    /// Bytes of disk that it may take.
+    pub(crate) fn quota(&self) -> u64 {
+        self.config().quota.min(self.around.max_bytes)
     }
 
     /// Looks at the segments.
@@ -216,7 +224,7 @@ impl StreamCore {
     }
 
     /// Counts and tells that segments were dropped.
-    fn dropped(&self, records: RangeInclusive<SequenceNumber>, reason: DropReason) {
+    fn dropped(&self, records: RangeInclusive<SequenceNumber>, reason: DropReason, limit: Option<String>) {
         let undelivered = self.undelivered(&records);
         let count = records.end().0 + 1 - records.start().0;
         let totals = {
@@ -233,7 +241,7 @@ impl StreamCore {
             *totals
         };
         self.around.catalogue.put_drops(self.name(), &totals);
-        self.tell(Event::Dropped { stream: self.name().to_owned(), reason, records, undelivered });
+        self.tell(Event::Dropped { stream: self.name().to_owned(), reason, records, undelivered, limit });
     }
 
     /// Removes a segment that is no longer in the view.

@@ -68,6 +68,7 @@ impl Opening {
         let mut segments = self.list_segments(&definition, &files, tail.as_ref())?;
         let remembered = self.remembered(&definition, tail.as_ref(), &segments);
         self.remove_dropped(&mut segments, remembered.totals.oldest);
+        self.remove_old_torn(remembered.totals.oldest);
 
         // Segments may have been taken away from outside: a number once given is not given again.
         let done = remembered.checkpoints.done.values().copied().max().unwrap_or_default();
@@ -289,6 +290,18 @@ impl Opening {
             self.around.catalogue.forget_segment(&self.name, segment.first, segment.end);
             false
         });
+    }
+
+    /// Removes what was kept of torn ends of segments that are gone: nobody else would ever.
+    fn remove_old_torn(&self, oldest: SequenceNumber) {
+        let disk = &self.around.disk;
+        for name in disk.list(&self.dir).unwrap_or_default() {
+            let torn = name.strip_suffix("torn").and_then(|name| parse_file_name(&format!("{name}seg")));
+            if torn.is_some_and(|first| first < oldest) {
+                // One that stays is tried again at the next opening.
+                let _ = disk.remove(&self.dir.join(name));
+            }
+        }
     }
 
     /// Keeps a file that is not a segment of this stream under another name.

@@ -120,7 +120,12 @@ impl Opening {
         let kept = path.with_extension("torn");
         // Only the newest of a segment is kept: a gateway whose power is cut daily must not collect them.
         let _ = self.around.disk.remove(&kept);
-        self.around.disk.create(&kept).ok()?.write_at(0, bytes).ok()?;
+        let copied = self.around.disk.create(&kept).and_then(|copy| copy.write_at(0, bytes));
+        if copied.is_err() {
+            // Half a copy would only take room, which may be what was missing.
+            let _ = self.around.disk.remove(&kept);
+            return None;
+        }
         Some(kept)
     }
 }

@@ -3,10 +3,10 @@
 use std::{io, sync::Arc, time::Duration};
 
 use super::{
-    Segment, StreamCore,
+    Segment, StreamCore, View,
     active::{Active, write_control},
     lock,
-    retention::Rules,
+    retention::{MayGo, Rules},
 };
 use crate::{
     batch::{Batch, Run},
@@ -42,12 +42,36 @@ pub(crate) struct SegmentLimits {
 /// Why a commit did not happen. Nothing of it is on the disk.
 #[derive(Debug)]
 pub(crate) enum CommitError {
-    /// There is no room, for now.
+    /// There is no room under the stream's quota, for now.
     Full(String),
+    /// The disk has no room, for now, unless something goes.
+    DiskFull(Shortage),
     /// It is larger than the stream's whole quota.
     NeverFits(String),
     /// The disk failed; the stream is poisoned.
     Poisoned(String),
+}
+
+/// Room that is missing in the data directory.
+#[derive(Debug)]
+pub(crate) struct Shortage {
+    /// How many bytes have to go before it is worth trying again.
+    pub(crate) bytes: u64,
+    /// Which limit, with figures.
+    pub(crate) limit: String,
+}
+
+impl Shortage {
+    fn of_disk(bytes: u64, error: &io::Error) -> Self {
+        Self { bytes, limit: format!("the full disk ({error})") }
+    }
+}
+
+/// More than these batches take as one block.
+pub(crate) fn block_bytes(batches: &[&Batch]) -> u64 {
+    let encoded: u64 = batches.iter().map(|batch| batch.encoded_bytes() as u64).sum();
+    let runs: u64 = batches.iter().map(|batch| batch.load().count() as u64).sum();
+    BLOCK_HEADER_BYTES as u64 + encoded + runs * RUN_HEADER_BYTES_MAX
 }
 
 /// The writer's state.
@@ -71,34 +95,31 @@ impl StreamWriter {
 
     /// Writes one block with all these batches and syncs it. Order within a shard is the order of the batches.
     pub(crate) fn commit(&mut self, batches: &[&Batch]) -> Result<Vec<Appended>, CommitError> {
-        if let Some(reason) = &self.poisoned {
-            return Err(CommitError::Poisoned(reason.clone()));
+        self.check_not_poisoned()?;
+        let appended = self.try_commit(batches)?;
+        if self.full.take().is_some() {
+            self.core.set_stopped(None);
+            self.core.tell(Event::RoomAgain { stream: self.core.name().to_owned() });
         }
-        match self.try_commit(batches) {
-            Ok(appended) => {
-                if self.full.take().is_some() {
-                    self.core.set_stopped(None);
-                    self.core.tell(Event::RoomAgain { stream: self.core.name().to_owned() });
-                }
-                Ok(appended)
-            }
-            Err(CommitError::Full(reason)) => {
-                if self.full.is_none() {
-                    self.core.set_stopped(Some(&reason));
-                    self.core.tell(Event::Full { stream: self.core.name().to_owned(), reason: reason.clone() });
-                }
-                self.full = Some(reason.clone());
-                Err(CommitError::Full(reason))
-            }
-            Err(other) => Err(other),
+        Ok(appended)
+    }
+
+    fn check_not_poisoned(&self) -> Result<(), CommitError> {
+        self.poisoned.as_ref().map_or(Ok(()), |reason| Err(CommitError::Poisoned(reason.clone())))
+    }
+
+    /// Notes that there is no room and that nothing goes for it; told once until a commit succeeds.
+    pub(crate) fn note_full(&mut self, reason: &str) {
+        if self.full.is_none() {
+            self.core.tell(Event::Full { stream: self.core.name().to_owned(), reason: reason.to_owned() });
         }
+        self.core.set_stopped(Some(reason));
+        self.full = Some(reason.to_owned());
     }
 
     fn try_commit(&mut self, batches: &[&Batch]) -> Result<Vec<Appended>, CommitError> {
         let now = self.core.around.clock.now();
-        let encoded: u64 = batches.iter().map(|batch| batch.encoded_bytes() as u64).sum();
-        let runs: u64 = batches.iter().map(|batch| batch.load().count() as u64).sum();
-        let block_bytes = BLOCK_HEADER_BYTES as u64 + encoded + runs * RUN_HEADER_BYTES_MAX;
+        let block_bytes = block_bytes(batches);
         let too_large = self.active.len + block_bytes > self.segment_bytes();
         if !self.is_active_empty() && (too_large || self.is_active_old()) {
             self.roll()?;
@@ -168,7 +189,7 @@ impl StreamWriter {
 
     /// Writes and syncs `bytes` behind the durable part; poisons the stream unless the disk is merely full.
     fn write_durably(&mut self, bytes: &[u8]) -> Result<(), CommitError> {
-        while let Err(error) = self.active.file.write_at(self.active.len, bytes) {
+        if let Err(error) = self.active.file.write_at(self.active.len, bytes) {
             if !is_full(&error) {
                 return Err(self.poison("write to", &error));
             }
@@ -176,10 +197,7 @@ impl StreamWriter {
             if let Err(error) = self.active.file.truncate(self.active.len) {
                 return Err(self.poison("cut", &error));
             }
-            let reason = format!("the disk is full: {error}");
-            if !self.make_room(bytes.len() as u64)? {
-                return Err(CommitError::Full(reason));
-            }
+            return Err(CommitError::DiskFull(Shortage::of_disk(bytes.len() as u64, &error)));
         }
         // A failed sync is never tried again: the system may have dropped the pages and say "ok" the second time.
         self.active.file.sync().map_err(|error| self.poison("sync", &error))
@@ -262,19 +280,10 @@ impl StreamWriter {
 
     /// Seals the segment being written and begins the next one.
     fn roll(&mut self) -> Result<(), CommitError> {
-        let active = match self.create_segment() {
-            Ok(active) => active,
-            Err(error) if is_full(&error) => {
-                if !self.make_room(SEGMENT_BYTES_MIN)? {
-                    return Err(CommitError::Full(format!("the disk is full: {error}")));
-                }
-                self.create_segment().map_err(|error| match is_full(&error) {
-                    true => CommitError::Full(format!("the disk is full: {error}")),
-                    false => self.poison("create", &error),
-                })?
-            }
-            Err(error) => return Err(self.poison("create", &error)),
-        };
+        let active = self.create_segment().map_err(|error| match is_full(&error) {
+            true => CommitError::DiskFull(Shortage::of_disk(SEGMENT_START_BYTES, &error)),
+            false => self.poison("create", &error),
+        })?;
         let sealed = self.core.view(|view| *view.segments.back().expect("never empty"));
         let catalogue = &self.core.around.catalogue;
         let entry = SealedSegment { last: sealed.end.previous(), bytes: sealed.bytes, newest: sealed.newest };
@@ -293,73 +302,99 @@ impl StreamWriter {
         self.core.change_view(|view| view.segments.push_back(segment));
     }
 
-    fn room_under_quota(&mut self, bytes: u64) -> Result<(), CommitError> {
-        let quota = self.core.config().quota;
+    /// Sees to it that a block of this size fits under the stream's quota.
+    pub(crate) fn room_under_quota(&mut self, bytes: u64) -> Result<(), CommitError> {
+        self.check_not_poisoned()?;
+        let quota = self.core.quota();
         if bytes + SEGMENT_START_BYTES > quota {
             return Err(CommitError::NeverFits(format!(
                 "{bytes} bytes at once are more than its quota of {quota} bytes"
             )));
         }
-        let taken = self.core.view(|view| view.disk_bytes());
-        let missing = (taken + bytes).saturating_sub(quota);
-        if missing == 0 {
+        let taken = self.disk_bytes();
+        if taken + bytes <= quota {
             return Ok(());
         }
         self.expire()?;
-        if self.make_room_for(missing)? {
+        // What expired may be enough.
+        let missing = (self.disk_bytes() + bytes).saturating_sub(quota);
+        let rules = self.rules();
+        let (_, may_be_freed) =
+            self.core.view(|view| rules.for_room(view.segments.iter(), missing, rules.under_quota()));
+        if may_be_freed >= missing && self.make_room(missing, rules.under_quota(), None) >= missing {
             return Ok(());
         }
+        self.check_not_poisoned()?;
         Err(CommitError::Full(format!("it takes {taken} of its quota of {quota} bytes")))
     }
 
-    /// Drops segments, the one being written too, until `bytes` are freed, if the policy allows; says whether it did.
-    fn make_room_for(&mut self, bytes: u64) -> Result<bool, CommitError> {
-        if self.make_room(bytes)? {
-            return Ok(true);
-        }
+    /// Drops the oldest segments to free `bytes`, the one being written last, as far as they may go. Says how many bytes
+    /// it freed. `limit` is the limit of the data directory that wants the room.
+    pub(crate) fn make_room(&mut self, bytes: u64, may_go: MayGo, limit: Option<&str>) -> u64 {
         let rules = self.rules();
-        let all = self.core.view(|view| rules.make_room(view.segments.iter(), bytes).is_some());
-        if all && !self.is_active_empty() {
-            self.roll()?;
-            return self.make_room(bytes);
-        }
-        Ok(false)
-    }
-
-    /// Drops sealed segments until `bytes` are freed, if the policy allows; says whether it did.
-    fn make_room(&mut self, bytes: u64) -> Result<bool, CommitError> {
-        let rules = self.rules();
-        match self.core.view(|view| rules.make_room(view.sealed(), bytes)) {
-            Some(count) => {
-                self.drop_oldest(count, DropReason::Quota);
-                Ok(count > 0)
+        let sealed = self.core.view(|view| rules.for_room(view.sealed(), bytes, may_go));
+        let (mut count, mut freed) = sealed;
+        if freed < bytes && !self.is_active_empty() {
+            let all =
+                self.core.view(|view| rules.for_room(view.segments.iter(), bytes, may_go).0 == view.segments.len());
+            // A full disk may have no room for the segment that takes its place.
+            if all && self.poisoned.is_none() && self.roll().is_ok() {
+                (count, freed) = self.core.view(|view| rules.for_room(view.sealed(), bytes, may_go));
             }
-            None => Ok(false),
         }
+        self.drop_oldest(count, DropReason::Quota, limit);
+        freed
     }
 
-    /// Drops what is past retention and held by nobody.
+    /// How many bytes [`Self::make_room`] would free of what is delivered.
+    pub(crate) fn delivered_bytes(&self) -> u64 {
+        let rules = self.rules();
+        let segments = |view: &View| match self.is_active_empty() {
+            true => rules.for_room(view.sealed(), u64::MAX, MayGo::Delivered).1,
+            false => rules.for_room(view.segments.iter(), u64::MAX, MayGo::Delivered).1,
+        };
+        self.core.view(segments)
+    }
+
+    /// Removes what was kept of torn ends; says how many bytes that freed.
+    pub(crate) fn remove_torn(&self) -> u64 {
+        let (disk, dir) = (&self.core.around.disk, &self.core.dir);
+        let names = disk.list(dir).unwrap_or_default();
+        let remove = |name: &String| {
+            let path = dir.join(name);
+            let bytes = disk.open_read(&path).and_then(|file| file.len()).ok()?;
+            disk.remove(&path).ok().map(|()| bytes)
+        };
+        names.iter().filter(|name| name.ends_with(".torn")).filter_map(remove).sum()
+    }
+
+    /// What the stream takes on disk.
+    pub(crate) fn disk_bytes(&self) -> u64 {
+        self.core.view(View::disk_bytes)
+    }
+
+    /// Drops what nothing needs any more.
     fn expire(&mut self) -> Result<(), CommitError> {
         let (rules, boot, now) = (self.rules(), self.core.around.boot, self.core.around.clock.now());
         let expired = |segments: &mut dyn Iterator<Item = &Segment>| rules.expired(segments, boot, now);
         // The last segment of an idle stream goes too: an empty one takes its place and keeps the numbering.
-        let all = self.core.view(|view| expired(&mut view.segments.iter()) == view.segments.len());
+        let all = self.core.view(|view| view.segments.iter().all(|segment| rules.is_past(segment, boot, now)));
         if (all || self.is_active_old()) && !self.is_active_empty() {
             self.roll()?;
         }
         let count = self.core.view(|view| expired(&mut view.sealed()));
-        self.drop_oldest(count, DropReason::Retention);
+        self.drop_oldest(count, DropReason::Retention, None);
         Ok(())
     }
 
-    fn drop_oldest(&mut self, count: usize, reason: DropReason) {
+    fn drop_oldest(&mut self, count: usize, reason: DropReason, limit: Option<&str>) {
         if count == 0 {
             return;
         }
         let gone: Vec<Segment> = self.core.change_view(|view| view.segments.drain(..count).collect());
         let (first, end) = (gone[0].first, gone[count - 1].end);
         if first < end {
-            self.core.dropped(first..=end.previous(), reason);
+            self.core.dropped(first..=end.previous(), reason, limit.map(str::to_owned));
         }
         for segment in gone {
             self.core.remove_segment(&segment);
@@ -409,6 +444,7 @@ impl StreamWriter {
             retention: config.retention,
             on_full: config.on_full,
             hold_undelivered: config.hold_undelivered,
+            keep_delivered: config.keep_delivered,
             delivered: self.core.delivered(),
         }
     }
@@ -432,7 +468,6 @@ impl StreamWriter {
     }
 
     fn segment_bytes(&self) -> u64 {
-        (self.core.config().quota / SEGMENTS_PER_QUOTA)
-            .clamp(SEGMENT_BYTES_MIN, self.limits.bytes.max(SEGMENT_BYTES_MIN))
+        (self.core.quota() / SEGMENTS_PER_QUOTA).clamp(SEGMENT_BYTES_MIN, self.limits.bytes.max(SEGMENT_BYTES_MIN))
     }
 }
