@@ -222,7 +222,9 @@ impl Cursor {
     /// Goes on at `end`, and tells what is lost before it.
     fn lose(&mut self, segment: SequenceNumber, (offset, what): (u64, &'static str), end: SequenceNumber) {
         let records = (self.next < end).then(|| self.next..=end.previous());
-        if records.is_some() || offset > 0 {
+        // One that was dropped under our feet is not damaged, and what it held was told.
+        let is_there = self.core.view(|view| view.segments.iter().any(|other| other.first == segment));
+        if is_there && (records.is_some() || offset > 0) {
             self.core.damaged(segment, offset, what, records);
         }
         self.next = self.next.max(end);

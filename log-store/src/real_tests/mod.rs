@@ -8,6 +8,7 @@ mod broken_catalogue;
 mod concurrency;
 mod golden;
 mod refused;
+mod room;
 mod watched_disk;
 
 use std::{

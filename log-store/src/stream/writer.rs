@@ -396,11 +396,19 @@ impl StreamWriter {
         if first < end {
             self.core.dropped(first..=end.previous(), reason, limit.map(str::to_owned));
         }
+        let disk = &self.core.around.disk;
+        let files: Vec<_> =
+            gone.iter().filter_map(|segment| disk.open(&self.core.path_of(segment.first)).ok()).collect();
         for segment in gone {
             self.core.remove_segment(&segment);
         }
         // One more sync for a whole segment; without it, removals that a power cut undoes would be counted again.
-        let _ = self.core.around.disk.sync_dir(&self.core.dir);
+        if disk.sync_dir(&self.core.dir).is_ok() {
+            // A reader that stands still in one of them would keep its room taken for as long.
+            for file in files {
+                let _ = file.truncate(0);
+            }
+        }
     }
 
     fn poison(&mut self, action: &'static str, error: &io::Error) -> CommitError {
