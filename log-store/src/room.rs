@@ -13,7 +13,7 @@ use crate::{
     disk::{Disk, Space},
     error::Appended,
     queue::StreamSlot,
-    stream::{CommitError, MayGo, Shortage, block_bytes},
+    stream::{CommitError, MayGo, Shortage, StreamWriter, block_bytes},
 };
 
 /// What others write between two looks is noticed after this many bytes of our own at the latest.
@@ -192,7 +192,7 @@ impl Writers {
     /// Drops segments for the stream in `slot`, in the order that [`OnFull`] says. Returns how many bytes that freed.
     fn make_room(&mut self, slot: StreamSlot, shortage: &Shortage) -> u64 {
         // Before any record, copies of what never became one.
-        let torn: u64 = self.streams.iter().map(|writer| writer.remove_torn()).sum();
+        let torn: u64 = self.streams.iter_mut().map(StreamWriter::remove_torn).sum();
         if torn > 0 {
             self.room.forget(true);
             return torn;

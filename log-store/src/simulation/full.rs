@@ -198,6 +198,82 @@ fn what_is_in_the_directory_besides_records_counts() {
 }
 
 #[test]
+fn what_a_stream_takes_is_known_exactly_after_any_restart() {
+    for (seed, catalogue) in
+        [CatalogueFound::Newest, CatalogueFound::Stale(3), CatalogueFound::Lost].into_iter().enumerate()
+    {
+        let mut sim = Simulation::new(seed as u64);
+        sim.stream_config.quota = 600_000;
+        sim.open().expect("an empty disk");
+        for round in 0..3 {
+            fill(&mut sim);
+            let taken: u64 = sim.segments().iter().map(|(_, bytes)| bytes).sum();
+            assert_eq!(sim.stream().stats().disk_bytes, taken);
+            assert!((550_000..=600_000).contains(&taken), "{taken}");
+            sim.power_cut(catalogue);
+            sim.open().expect("opens");
+            assert_eq!(sim.stream().stats().disk_bytes, taken, "round {round}, {catalogue:?}");
+            assert!(sim.append(1, 20_000).is_err(), "it is as full as before");
+            sim.check();
+            sim.save_checkpoint(sim.newest());
+        }
+    }
+}
+
+#[test]
+fn a_segment_that_could_not_be_removed_counts_and_goes_at_the_next_opening() {
+    let mut sim = Simulation::new(14);
+    sim.stream_config.quota = 600_000;
+    sim.open().expect("an empty disk");
+    fill(&mut sim);
+    sim.save_checkpoint(sim.newest());
+    let before = sim.segments().len();
+    // What the next commit does first is to remove the oldest.
+    sim.disk.set_fault(Some(Fault::Fails { at: sim.disk.operations() + 1 }));
+    sim.append(1, 20_000).expect("room all the same");
+    assert!(sim.take_events().iter().any(|event| matches!(event, Event::NotRemoved { .. })));
+    assert_eq!(sim.segments().len(), before, "one is left over");
+    let oldest = sim.stream().stats().oldest;
+    sim.close();
+    sim.open().expect("opens");
+    assert_eq!((sim.segments().len(), sim.stream().stats().oldest), (before - 1, oldest));
+    sim.check();
+}
+
+#[test]
+fn a_catalogue_without_room_costs_nothing_and_is_whole_after_the_next_opening() {
+    for on_full in POLICIES {
+        let mut sim = Simulation::new(15);
+        sim.stream_config.on_full = on_full;
+        sim.stream_config.quota = 600_000;
+        sim.open().expect("an empty disk");
+        sim.append(5, 4000).expect("room");
+        sim.kv.fail();
+        for round in 0..60u64 {
+            sim.append(5, 4000).expect("room is made");
+            sim.save_checkpoint(SequenceNumber(round * 5));
+            sim.clock.advance(Duration::from_secs(3));
+            sim.tick();
+        }
+        let behind = |event: &Event| matches!(event, Event::CatalogueBehind { .. });
+        assert_eq!(sim.take_events().into_iter().filter(behind).count(), 1);
+        let before = sim.stream().stats();
+        sim.power_cut(CatalogueFound::Newest);
+        sim.open().expect("opens");
+        sim.check();
+        let after = sim.stream().stats();
+        assert_eq!((after.oldest, after.next, after.disk_bytes), (before.oldest, before.next, before.disk_bytes));
+        // It knows every segment again, and takes what comes.
+        let (parts, _) = sim.running.as_ref().expect("open");
+        let known = parts.around.catalogue.segments("telemetry").expect("it answers");
+        assert_eq!(known.len() + 1, sim.segments().len());
+        sim.append(5, 4000).expect("room");
+        sim.tick();
+        assert_eq!(sim.take_events().into_iter().filter(behind).count(), 0);
+    }
+}
+
+#[test]
 fn torn_copies_go_before_any_record() {
     let mut sim = Simulation::new(6);
     sim.open().expect("an empty disk");

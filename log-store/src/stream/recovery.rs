@@ -68,7 +68,7 @@ impl Opening {
         let mut segments = self.list_segments(&definition, &files, tail.as_ref())?;
         let remembered = self.remembered(&definition, tail.as_ref(), &segments);
         self.remove_dropped(&mut segments, remembered.totals.oldest);
-        self.remove_old_torn(remembered.totals.oldest);
+        let has_torn = self.remove_old_torn(remembered.totals.oldest);
 
         // Segments may have been taken away from outside: a number once given is not given again.
         let done = remembered.checkpoints.done.values().copied().max().unwrap_or_default();
@@ -115,6 +115,7 @@ impl Opening {
             buffer: Vec::new(),
             poisoned: None,
             full: None,
+            has_torn,
         })
     }
 
@@ -292,16 +293,17 @@ impl Opening {
         });
     }
 
-    /// Removes what was kept of torn ends of segments that are gone: nobody else would ever.
-    fn remove_old_torn(&self, oldest: SequenceNumber) {
+    /// Removes what was kept of torn ends of segments that are gone: nobody else would ever. Says whether others are kept.
+    fn remove_old_torn(&self, oldest: SequenceNumber) -> bool {
         let disk = &self.around.disk;
+        let mut has_torn = false;
         for name in disk.list(&self.dir).unwrap_or_default() {
             let torn = name.strip_suffix("torn").and_then(|name| parse_file_name(&format!("{name}seg")));
-            if torn.is_some_and(|first| first < oldest) {
-                // One that stays is tried again at the next opening.
-                let _ = disk.remove(&self.dir.join(name));
-            }
+            let Some(first) = torn else { continue };
+            // One that stays is tried again at the next opening.
+            has_torn |= first >= oldest || disk.remove(&self.dir.join(name)).is_err();
         }
+        has_torn
     }
 
     /// Keeps a file that is not a segment of this stream under another name.

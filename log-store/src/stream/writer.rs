@@ -29,6 +29,8 @@ const SEGMENTS_PER_QUOTA: u64 = 8;
 const SEGMENT_BYTES_MIN: u64 = 64 << 10;
 /// More than a segment's header and first control block take, unless there are hundreds of shards.
 const SEGMENT_START_BYTES: u64 = 16 << 10;
+/// Removing opens them, and a process may only have so many files open.
+const REMOVED_AT_ONCE: usize = 32;
 /// More than a run's header takes.
 const RUN_HEADER_BYTES_MAX: u64 = 20;
 
@@ -86,6 +88,8 @@ pub(crate) struct StreamWriter {
     pub(super) buffer: Vec<u8>,
     pub(super) poisoned: Option<String>,
     pub(super) full: Option<String>,
+    /// Whether the opening left copies of torn ends.
+    pub(super) has_torn: bool,
 }
 
 impl StreamWriter {
@@ -357,7 +361,10 @@ impl StreamWriter {
     }
 
     /// Removes what was kept of torn ends; says how many bytes that freed.
-    pub(crate) fn remove_torn(&self) -> u64 {
+    pub(crate) fn remove_torn(&mut self) -> u64 {
+        if !std::mem::take(&mut self.has_torn) {
+            return 0;
+        }
         let (disk, dir) = (&self.core.around.disk, &self.core.dir);
         let names = disk.list(dir).unwrap_or_default();
         let remove = |name: &String| {
@@ -396,11 +403,17 @@ impl StreamWriter {
         if first < end {
             self.core.dropped(first..=end.previous(), reason, limit.map(str::to_owned));
         }
+        for some in gone.chunks(REMOVED_AT_ONCE) {
+            self.remove_segments(some);
+        }
+    }
+
+    fn remove_segments(&self, gone: &[Segment]) {
         let disk = &self.core.around.disk;
-        let files: Vec<_> =
-            gone.iter().filter_map(|segment| disk.open(&self.core.path_of(segment.first)).ok()).collect();
+        let open = |segment: &Segment| disk.open(&self.core.path_of(segment.first)).ok();
+        let files: Vec<_> = gone.iter().filter_map(open).collect();
         for segment in gone {
-            self.core.remove_segment(&segment);
+            self.core.remove_segment(segment);
         }
         // One more sync for a whole segment; without it, removals that a power cut undoes would be counted again.
         if disk.sync_dir(&self.core.dir).is_ok() {
