@@ -25,7 +25,9 @@ pub(super) struct WatchedDisk {
 
 /// What happens once, after some reads and before the next.
 #[derive(Clone, Default)]
-pub(super) struct Hook(Arc<Mutex<Option<(u32, Box<dyn FnOnce() + Send>)>>>);
+pub(super) struct Hook(Arc<Mutex<Option<(u32, Act)>>>);
+
+type Act = Box<dyn FnOnce() + Send>;
 
 impl Hook {
     pub(super) fn set(&self, after_reads: u32, act: impl FnOnce() + Send + 'static) {

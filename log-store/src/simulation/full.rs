@@ -227,12 +227,14 @@ fn a_segment_that_could_not_be_removed_counts_and_goes_at_the_next_opening() {
     sim.open().expect("an empty disk");
     fill(&mut sim);
     sim.save_checkpoint(sim.newest());
-    let before = sim.segments().len();
+    let files = sim.segments();
+    let before = files.len();
     // What the next commit does first is to remove the oldest.
     sim.disk.set_fault(Some(Fault::Fails { at: sim.disk.operations() + 1 }));
     sim.append(1, 20_000).expect("room all the same");
     assert!(sim.take_events().iter().any(|event| matches!(event, Event::NotRemoved { .. })));
     assert_eq!(sim.segments().len(), before, "one is left over");
+    assert_eq!(sim.segments()[0], files[0], "whole, since it may be all that tells where the numbers go on");
     let oldest = sim.stream().stats().oldest;
     sim.close();
     sim.open().expect("opens");

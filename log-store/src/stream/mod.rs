@@ -244,14 +244,16 @@ impl StreamCore {
         self.tell(Event::Dropped { stream: self.name().to_owned(), reason, records, undelivered, limit });
     }
 
-    /// Removes a segment that is no longer in the view.
-    fn remove_segment(&self, segment: &Segment) {
+    /// Removes a segment that is no longer in the view; says whether its file is gone.
+    fn remove_segment(&self, segment: &Segment) -> bool {
         let path = self.path_of(segment.first);
+        let removed = self.around.disk.remove(&path);
         // A file that stays is found and removed at the next opening, because `oldest` is noted.
-        if let Err(error) = self.around.disk.remove(&path) {
+        if let Err(error) = &removed {
             self.tell(Event::NotRemoved { segment: path, reason: error.to_string() });
         }
         self.around.catalogue.forget_segment(self.name(), segment.first, segment.end);
+        removed.is_ok()
     }
 
     pub(crate) fn stats(&self) -> StreamStats {

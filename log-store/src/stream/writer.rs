@@ -410,15 +410,16 @@ impl StreamWriter {
 
     fn remove_segments(&self, gone: &[Segment]) {
         let disk = &self.core.around.disk;
-        let open = |segment: &Segment| disk.open(&self.core.path_of(segment.first)).ok();
-        let files: Vec<_> = gone.iter().filter_map(open).collect();
-        for segment in gone {
-            self.core.remove_segment(segment);
-        }
+        let remove = |segment: &Segment| {
+            let file = disk.open(&self.core.path_of(segment.first)).ok();
+            // One that could not be removed stays whole: the next opening may have nothing else to go by.
+            file.filter(|_| self.core.remove_segment(segment))
+        };
+        let removed: Vec<_> = gone.iter().filter_map(remove).collect();
         // One more sync for a whole segment; without it, removals that a power cut undoes would be counted again.
         if disk.sync_dir(&self.core.dir).is_ok() {
             // A reader that stands still in one of them would keep its room taken for as long.
-            for file in files {
+            for file in removed {
                 let _ = file.truncate(0);
             }
         }
