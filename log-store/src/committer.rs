@@ -18,12 +18,14 @@ use crate::{
     event::Event,
     queue::{Entry, Queue, StreamSlot},
     room::Room,
-    store::WhenFull,
     stream::{CommitError, Events, Shortage, StreamWriter},
 };
 
 /// A block is written when this much waits, company or not; it bounds the memory of a commit and of a read.
 const BLOCK_BYTES: usize = 1 << 20;
+
+/// While a stream has no room, it is looked for again at least this often: others may have made some.
+const ROOM_LOOKED_FOR_EVERY: Duration = Duration::from_secs(1);
 
 /// All writers of a store, in the order of their slots, and what they share.
 pub(crate) struct Writers {
@@ -67,12 +69,11 @@ impl Writers {
             }
             Err(CommitError::Full(reason) | CommitError::DiskFull(Shortage { limit: reason, .. })) => {
                 let stream = writer.core().name().to_owned();
-                let (waiting, refused): (Vec<_>, Vec<_>) =
-                    entries.into_iter().partition(|entry| entry.when_full == WhenFull::Wait);
-                for entry in refused {
+                // Whoever wants an answer gets it, also behind those who wait.
+                queue.put_back(slot, entries.into_iter());
+                for entry in queue.take_refused(slot) {
                     entry.refuse(Error::Full { stream: stream.clone(), reason: reason.clone() });
                 }
-                queue.put_back(slot, waiting.into_iter());
                 false
             }
             Err(CommitError::NeverFits(reason)) => {
@@ -153,6 +154,9 @@ pub(crate) fn run(writers: &Mutex<Writers>, queue: &Queue, pace: Pace) {
                 // Streams that had no room may have some now.
                 writers.commit_queued(queue);
                 next_tick = Instant::now() + pace.tick;
+            }
+            if writers.streams.iter().any(StreamWriter::is_full) {
+                next_tick = next_tick.min(Instant::now() + ROOM_LOOKED_FOR_EVERY);
             }
         }
     }));

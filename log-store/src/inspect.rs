@@ -414,7 +414,13 @@ impl<'a> Walk<'a> {
         for (i, &first) in self.files.iter().enumerate().skip(begin) {
             let path = self.dir.join(file_name(first));
             let place = Place { path: &path, first, next_segment: self.files.get(i + 1).copied() };
-            match self.segment(&place, from, &mut expected, visit) {
+            // What a running agent drops under our feet is cut off, which is no damage.
+            let is_gone = || self.disk.open_read(&path).is_err_and(|error| error.kind() == ErrorKind::NotFound);
+            let mut visit = |met: Visit<'_>| match met {
+                Visit::Finding(_) if is_gone() => ControlFlow::Continue(()),
+                met => visit(met),
+            };
+            match self.segment(&place, from, &mut expected, &mut visit) {
                 Ok(ControlFlow::Continue(())) => {}
                 Ok(broken_off) => return Ok(broken_off),
                 // Dropped by a running agent since the directory was listed.

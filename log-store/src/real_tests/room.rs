@@ -4,19 +4,21 @@ use std::{
     fs,
     os::unix::fs::MetadataExt as _,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, mpsc},
+    time::Duration,
 };
 
-use super::{store_config, stream_config, watched_disk::WatchedDisk};
+use super::{DEADLINE, store_config, stream_config, watched_disk::WatchedDisk};
 use crate::{
     catalogue::open_sled,
     clock::manual::ManualClock,
     config::{MinFree, OnFull},
     cursor::{Cursor, ReadLimit, Start},
     event::Event,
+    inspect::verify_on,
     record::NewRecord,
     sequence::SequenceNumber,
-    store::{Parts, Stream, WhenFull},
+    store::{Parts, Store, Stream, WhenFull},
 };
 
 const LARGE: usize = 200_000;
@@ -92,6 +94,35 @@ fn a_reader_that_stands_still_holds_no_room_of_what_was_dropped() {
 }
 
 #[test]
+fn who_waits_for_room_gets_it_long_before_the_next_tick() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let clock = ManualClock::new();
+    let mut config = store_config(dir.path());
+    config.checkpoint_interval = Duration::from_secs(600);
+    let store = Store::open(config, clock.clone(), |_| {}).expect("opens");
+    let mut config = stream_config("telemetry");
+    config.quota = 1 << 20;
+    config.consumers.clear();
+    let retention = config.retention;
+    let stream = store.stream(config).expect("opens");
+    let append = |when_full| {
+        let mut batch = stream.batch();
+        batch.push(&NewRecord::new("key", &[7; LARGE])).expect("a sound record");
+        let (tell, told) = mpsc::channel();
+        stream.append(batch, when_full, Box::new(move |outcome| _ = tell.send(outcome.is_ok())));
+        told
+    };
+    let in_time = |told: mpsc::Receiver<bool>| told.recv_timeout(DEADLINE).expect("answered");
+    while in_time(append(WhenFull::Refuse)) {}
+    let waiting = append(WhenFull::Wait);
+    // Refused behind it, so it was looked at too, and nothing wakes the committer any more.
+    assert!(!in_time(append(WhenFull::Refuse)));
+    clock.advance(retention * 2);
+    assert!(in_time(waiting));
+    store.close();
+}
+
+#[test]
 fn reading_what_is_being_dropped_is_no_damage() {
     for reads in 0..12 {
         let dir = tempfile::tempdir().expect("a temporary directory");
@@ -111,5 +142,19 @@ fn reading_what_is_being_dropped_is_no_damage() {
         let events = log.events.lock().expect("unpoisoned");
         assert!(events.iter().all(|event| matches!(event, Event::Dropped { .. })), "after {reads} reads: {events:?}");
         assert_eq!(log.stream.stats().dropped.damage, 0);
+    }
+}
+
+#[test]
+fn verifying_what_is_being_dropped_finds_no_damage() {
+    for reads in 0..40 {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let log = Arc::new(dropping(dir.path()));
+        log.append(12, LARGE);
+        let dropping = Arc::clone(&log);
+        log.disk.before_read.set(reads, move || dropping.append(30, LARGE));
+        let report = verify_on(&log.disk, dir.path()).expect("a data directory");
+        assert!(report.is_sound(), "after {reads} reads: {:?}", report.streams[0].findings);
+        log.disk.before_read.set(0, || {});
     }
 }

@@ -112,6 +112,11 @@ impl StreamWriter {
         self.poisoned.as_ref().map_or(Ok(()), |reason| Err(CommitError::Poisoned(reason.clone())))
     }
 
+    /// Whether it has found no room, and not written since.
+    pub(crate) fn is_full(&self) -> bool {
+        self.full.is_some()
+    }
+
     /// Notes that there is no room and that nothing goes for it; told once until a commit succeeds.
     pub(crate) fn note_full(&mut self, reason: &str) {
         if self.full.is_none() {
