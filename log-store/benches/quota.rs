@@ -299,11 +299,12 @@ fn others_fill_the_disk(dir: &Path, on_full: OnFull) {
         println!("  they go: takes records again after {:.1} s", begun.elapsed().as_secs_f64());
         stop.store(true, Relaxed);
     });
+    // What was still under way when the producer ended is committed by this.
+    store.close();
     let stats = stream.stats();
     let told = dropped(&events.lock().expect("pushing does not panic"), "shared");
     assert_eq!((stats.dropped.quota, stats.lost.quota), told);
     let there = readable(&stream);
     assert_eq!((there.start().0, there.end().0), (told.0 + 1, stats.next.0 - 1));
-    store.close();
     fs::remove_dir_all(data).expect("removed");
 }
