@@ -62,6 +62,21 @@ fn check_shows_what_a_configuration_says() {
 }
 
 #[test]
+fn limits_beyond_the_disk_are_refused_by_check_and_run_only_warns() {
+    let home = Home::new(&format!("{}quota = \"4PiB\"\n[streams.history]\nquota = \"1PiB\"\n", configuration()));
+    let (code, said) = fails(&home, &["check"]);
+    assert_eq!(code, 78, "{said}");
+    let quotas = "streams: the quotas add up to 5.0 PiB (telemetry 4.0 PiB, history 1.0 PiB) and log.min-free keeps ";
+    assert!(said.starts_with("failed to accept forebay.toml: 1 problem:\n  ") && said.contains(quotas), "{said}");
+    assert!(said.contains(&format!("but the disk of {} has only ", home.path().join("data").display())), "{said}");
+    assert!(!home.path().join("data").exists(), "checking changes nothing");
+    // A gateway that ran yesterday has to run tomorrow.
+    let mut agent = Forebay::start_in(home, &[]);
+    assert!(agent.log().contains("the quotas add up to 5.0 PiB"), "{}", agent.log());
+    assert!(agent.terminate().success(), "{}", agent.log());
+}
+
+#[test]
 fn five_mistakes_are_all_told_and_exit_with_78() {
     let home = Home::new(
         r#"

@@ -32,8 +32,8 @@ use crate::{
 /// # Errors
 /// The log cannot be opened, an address cannot be listened on, or a task failed.
 pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
-    for warning in disk_room::warnings(&config) {
-        warn!("{warning}");
+    if let Some(problem) = disk_room::problem(&config) {
+        warn!("{problem}");
     }
     let log_events = Arc::new(LogEvents::default());
     let (store, streams) = open_log(&config, Arc::clone(&log_events)).await?;

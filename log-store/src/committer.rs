@@ -17,12 +17,15 @@ use crate::{
     error::Error,
     event::Event,
     queue::{Entry, Queue, StreamSlot},
-    store::WhenFull,
-    stream::{CommitError, Events, StreamWriter},
+    room::Room,
+    stream::{CommitError, Events, Shortage, StreamWriter, block_bytes},
 };
 
 /// A block is written when this much waits, company or not; it bounds the memory of a commit and of a read.
 const BLOCK_BYTES: usize = 1 << 20;
+
+/// While a stream has no room, it is looked for again at least this often: others may have made some.
+const ROOM_LOOKED_FOR_EVERY: Duration = Duration::from_secs(1);
 
 /// All writers of a store, in the order of their slots, and what they share.
 pub(crate) struct Writers {
@@ -31,6 +34,7 @@ pub(crate) struct Writers {
     pub(crate) catalogue: Arc<Catalogue>,
     pub(crate) events: Events,
     pub(crate) told_catalogue: bool,
+    pub(crate) room: Room,
 }
 
 /// How the thread waits.
@@ -58,30 +62,79 @@ impl Writers {
         let definition = writer.core().definition();
         let entries: Vec<Entry> = entries.into_iter().map(|entry| entry.brought_up_to_date(&definition)).collect();
         if writer.memory_first().is_some() {
-            return hold(writer, queue, slot, entries);
+            return self.hold(queue, slot, entries);
         }
         let batches: Vec<&Batch> = entries.iter().map(|entry| &entry.batch).collect();
-        match writer.commit(&batches) {
+        match self.with_room(slot, block_bytes(&batches), |writer| writer.commit(&batches)) {
             Ok(appended) => {
                 for (entry, appended) in entries.into_iter().zip(appended) {
                     (entry.done)(Ok(appended));
                 }
                 true
             }
-            Err(error) => not_committed(writer.core().name(), queue, slot, entries, error),
+            Err(error) => self.not_committed(queue, slot, entries, error),
+        }
+    }
+
+    /// Keeps records in memory, and writes them if there are too many; says whether there may be more to do at once.
+    fn hold(&mut self, queue: &Queue, slot: StreamSlot, entries: Vec<Entry>) -> bool {
+        // While those before them cannot be written, memory must not grow.
+        if let Err(error) = self.spill(slot, true) {
+            return self.not_committed(queue, slot, entries, error);
+        }
+        // The numbers that it reserves need some room.
+        let reserved = self.with_room(slot, 0, StreamWriter::reserve);
+        let Some(writer) = &mut self.streams[slot] else { return false };
+        match reserved {
+            Ok(()) => {
+                writer.hold(entries);
+                true
+            }
+            Err(error) => self.not_committed(queue, slot, entries, error),
+        }
+    }
+
+    /// Writes what has waited in memory long enough, and all of it if it is too much.
+    fn spill(&mut self, slot: StreamSlot, only_if_too_much: bool) -> Result<(), CommitError> {
+        let Some(writer) = &mut self.streams[slot] else { return Ok(()) };
+        writer.release_delivered();
+        let now = writer.now();
+        let Some(bytes) = writer.due_to_spill(now, only_if_too_much) else { return Ok(()) };
+        self.with_room(slot, bytes, |writer| writer.spill(now))
+    }
+
+    /// Refuses entries that were not committed, or lets them wait; says whether there may be more to do at once.
+    fn not_committed(&self, queue: &Queue, slot: StreamSlot, entries: Vec<Entry>, error: CommitError) -> bool {
+        let stream = self.streams[slot].as_ref().map_or("", |writer| writer.core().name());
+        let full = |reason: &str| Error::Full { stream: stream.to_owned(), reason: reason.to_owned() };
+        match error {
+            CommitError::Full(reason) | CommitError::DiskFull(Shortage { limit: reason, .. }) => {
+                // Whoever wants an answer gets it, also behind those who wait.
+                queue.put_back(slot, entries.into_iter());
+                queue.take_refused(slot).into_iter().for_each(|entry| entry.refuse(full(&reason)));
+                false
+            }
+            CommitError::NeverFits(reason) => {
+                entries.into_iter().for_each(|entry| entry.refuse(full(&reason)));
+                true
+            }
+            CommitError::Poisoned(reason) => {
+                refuse_all(entries, stream, &reason);
+                true
+            }
         }
     }
 
     /// Does what cannot wait for the next tick; gives the time until the next such thing.
     pub(crate) fn do_due(&mut self) -> Option<Duration> {
-        let writers = self.streams.iter_mut().flatten();
-        let due = writers.filter_map(|writer| {
-            if writer.due().is_some() {
-                writer.do_due();
-            }
-            Some(writer.due()?.saturating_sub(writer.now().since_boot))
-        });
-        due.min()
+        for slot in 0..self.streams.len() {
+            let Some(writer) = &mut self.streams[slot] else { continue };
+            writer.sync_if_due();
+            // What fails is tried again when it is due the next time.
+            let _ = self.spill(slot, false);
+        }
+        let writers = self.streams.iter().flatten();
+        writers.filter_map(|writer| Some(writer.due()?.saturating_sub(writer.now().since_boot))).min()
     }
 
     /// The stream of this name, and its slot.
@@ -92,10 +145,11 @@ impl Writers {
 
     /// What is due once in a while: checkpoints, retention, recovery of poisoned streams.
     pub(crate) fn tick(&mut self, queue: &Queue) {
+        self.room.forget(false);
+        self.do_due();
         let mut flush = false;
         for (slot, writer) in self.streams.iter_mut().enumerate() {
             let Some(writer) = writer else { continue };
-            writer.do_due();
             if let Some(reason) = writer.recover_if_poisoned() {
                 // What was queued meanwhile may follow something that was refused: taking it would break the order.
                 refuse_all(queue.take(slot, usize::MAX), writer.core().name(), &reason);
@@ -133,45 +187,6 @@ impl Writers {
     }
 }
 
-/// Keeps records in memory, and writes them if there are too many; says whether there may be more to do at once.
-fn hold(writer: &mut StreamWriter, queue: &Queue, slot: StreamSlot, entries: Vec<Entry>) -> bool {
-    // While those before them cannot be written, memory must not grow.
-    let room = match writer.is_full_of_held() {
-        true => writer.spill_all(),
-        false => Ok(()),
-    };
-    let (error, entries) = match room {
-        Ok(()) => match writer.hold(entries) {
-            Ok(()) => return true,
-            Err(refused) => refused,
-        },
-        Err(error) => (error, entries),
-    };
-    not_committed(writer.core().name(), queue, slot, entries, error)
-}
-
-/// Refuses entries that were not committed, or lets them wait; says whether there may be more to do at once.
-fn not_committed(stream: &str, queue: &Queue, slot: StreamSlot, entries: Vec<Entry>, error: CommitError) -> bool {
-    let full = |reason: &str| Error::Full { stream: stream.to_owned(), reason: reason.to_owned() };
-    match error {
-        CommitError::Full(reason) => {
-            let (waiting, refused): (Vec<_>, Vec<_>) =
-                entries.into_iter().partition(|entry| entry.when_full == WhenFull::Wait);
-            refused.into_iter().for_each(|entry| entry.refuse(full(&reason)));
-            queue.put_back(slot, waiting.into_iter());
-            false
-        }
-        CommitError::NeverFits(reason) => {
-            entries.into_iter().for_each(|entry| entry.refuse(full(&reason)));
-            true
-        }
-        CommitError::Poisoned(reason) => {
-            refuse_all(entries, stream, &reason);
-            true
-        }
-    }
-}
-
 fn refuse_all(entries: Vec<Entry>, stream: &str, reason: &str) {
     for entry in entries {
         entry.refuse(Error::Poisoned { stream: stream.to_owned(), reason: reason.to_owned() });
@@ -199,6 +214,9 @@ pub(crate) fn run(writers: &Mutex<Writers>, queue: &Queue, pace: Pace) {
                 // Streams that had no room may have some now.
                 writers.commit_queued(queue);
                 next_tick = Instant::now() + pace.tick;
+            }
+            if writers.streams.iter().flatten().any(StreamWriter::is_full) {
+                next_tick = next_tick.min(Instant::now() + ROOM_LOOKED_FOR_EVERY);
             }
         }
     }));

@@ -21,6 +21,36 @@ pub struct StoreConfig {
     pub queue_bytes: usize,
     /// Checkpoints reach the disk at most this often.
     pub checkpoint_interval: Duration,
+    /// The most bytes that all files of the data directory may take together; `None` leaves it to the streams' quotas.
+    pub max_bytes: Option<u64>,
+    /// Space of the data directory's file system that the log never takes.
+    pub min_free: MinFree,
+}
+
+/// Space of a file system that is left to others: the smaller of the two.
+///
+/// The log stops growing when so little is free, as if the disk were full. What others took beyond that it does not give
+/// back. Zero, and only zero, leaves it to the disk to say that it is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MinFree {
+    /// Bytes.
+    pub bytes: u64,
+    /// Percent of the file system's size.
+    pub percent: u8,
+}
+
+impl MinFree {
+    /// 5 percent, but not more than 256 MiB: enough for the catalogue, and for a system to stay alive.
+    pub const DEFAULT: Self = Self { bytes: 256 << 20, percent: 5 };
+    /// Nothing is left.
+    pub const NONE: Self = Self { bytes: 0, percent: 0 };
+
+    /// In bytes, for a file system of this size.
+    #[must_use]
+    pub fn of(self, size: u64) -> u64 {
+        let percent = u128::from(size) * u128::from(self.percent.min(100)) / 100;
+        self.bytes.min(u64::try_from(percent).unwrap_or(u64::MAX))
+    }
 }
 
 impl StoreConfig {
@@ -35,17 +65,26 @@ impl StoreConfig {
             segment_age: Duration::from_secs(600),
             queue_bytes: 4 << 20,
             checkpoint_interval: Duration::from_secs(1),
+            max_bytes: None,
+            min_free: MinFree::DEFAULT,
         }
     }
 }
 
-/// What happens to new records when a stream has no room.
+/// What happens to new records when a stream has no room: under its own quota, or in the data directory, whose limits
+/// are [`StoreConfig::max_bytes`], [`StoreConfig::min_free`] and the end of the disk.
+///
+/// Whatever goes, goes from the oldest segment on. "Delivered" is what every consumer of the stream has finished;
+/// without consumers nothing is. An undelivered record only ever goes for its own stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnFull {
-    /// New records wait or are refused. What every delivery has finished is freed first; nothing undelivered is dropped.
+    /// What is delivered goes, before its retention is over: under the quota the stream's own; for room in the directory
+    /// then also other streams'. When there is none left, new records wait or are refused; nothing undelivered goes.
     Reject,
-    /// The oldest segment is dropped, delivered or not; what was not is counted as lost.
+    /// The stream's own oldest segments go, delivered or not; what was not is counted as lost. Other streams keep theirs.
     DropOldest,
+    /// As [`OnFull::Reject`] as long as something is delivered, anywhere; then as [`OnFull::DropOldest`].
+    DropDeliveredFirst,
 }
 
 /// When a record counts as stored, and its append is done.
@@ -102,6 +141,10 @@ pub struct StreamConfig {
     pub rate_limit: Option<RateLimit>,
     /// Whether records past retention stay until every consumer named below is done with them.
     pub hold_undelivered: bool,
+    /// Whether records that every consumer is done with stay until their retention is over, for whoever reads back. If
+    /// not, a segment goes as soon as it is sealed and delivered; that of a stream that has become idle is sealed at
+    /// [`StoreConfig::segment_age`].
+    pub keep_delivered: bool,
     /// The deliveries and applications whose checkpoints count for holding records and for telling a drop from a loss.
     pub consumers: Vec<String>,
     /// Any text. It is kept with the stream and given back by [`Store::note`](crate::Store::note), for who has to open the
@@ -110,7 +153,7 @@ pub struct StreamConfig {
 }
 
 impl StreamConfig {
-    /// The defaults: one shard, 24 h, 1 GiB, reject, zstd, Kinesis limits, hold.
+    /// The defaults: one shard, 24 h, 1 GiB, reject, zstd, Kinesis limits, hold, keep.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
         Self {
@@ -123,6 +166,7 @@ impl StreamConfig {
             compression: Codec::Zstd,
             rate_limit: Some(RateLimit::KINESIS),
             hold_undelivered: true,
+            keep_delivered: true,
             consumers: Vec::new(),
             note: String::new(),
         }

@@ -285,7 +285,9 @@ impl Cursor {
     /// Goes on behind `lost`, and tells of it.
     fn lose(&mut self, segment: SequenceNumber, (offset, what): (u64, &'static str), lost: Range<SequenceNumber>) {
         let records = (lost.start < lost.end).then(|| lost.start..=lost.end.previous());
-        if records.is_some() || offset > 0 {
+        // One that was dropped under our feet is not damaged, and what it held was told.
+        let is_there = self.core.view(|view| view.segments.iter().any(|other| other.first == segment));
+        if is_there && (records.is_some() || offset > 0) {
             self.core.damaged(segment, offset, what, records);
         }
         self.next = self.next.max(lost.end);

@@ -68,12 +68,12 @@ pub enum Error {
         /// The name.
         name: String,
     },
-    /// There is no room under the stream's quota or on the disk, and the stream's policy is to reject.
+    /// There is no room under the stream's quota, in the data directory or on the disk, and nothing that may go for it.
     #[error("stream `{stream}` is full: {reason}")]
     Full {
         /// The stream.
         stream: String,
-        /// Quota or disk, with figures.
+        /// Which limit, with figures.
         reason: String,
     },
     /// A write or sync failed earlier; the stream takes no records until it has recovered.

@@ -77,6 +77,8 @@ pub enum Event {
         records: RangeInclusive<SequenceNumber>,
         /// How many of them at least one consumer had not finished.
         undelivered: u64,
+        /// The limit of the whole data directory that took them, with figures; `None` if it was the stream's own.
+        limit: Option<String>,
     },
     /// The file of a dropped segment could not be removed; the next opening tries again.
     NotRemoved {
@@ -89,7 +91,7 @@ pub enum Event {
     Full {
         /// The stream.
         stream: String,
-        /// Quota or disk, with figures.
+        /// Which limit, with figures.
         reason: String,
     },
     /// There is room again.
@@ -153,12 +155,15 @@ impl fmt::Display for Event {
                     None => Ok(()),
                 }
             }
-            Self::Dropped { stream, reason, records, undelivered } => write!(
-                f,
-                "stream `{stream}`: dropped records {} to {} by {reason}; {undelivered} of them were not delivered",
-                records.start(),
-                records.end(),
-            ),
+            Self::Dropped { stream, reason, records, undelivered, limit } => {
+                let (first, last) = (records.start(), records.end());
+                write!(f, "stream `{stream}`: dropped records {first} to {last} by ")?;
+                match limit {
+                    Some(limit) => f.write_str(limit)?,
+                    None => write!(f, "{reason}")?,
+                }
+                write!(f, "; {undelivered} of them were not delivered")
+            }
             Self::NotRemoved { segment, reason } => write!(f, "cannot remove {}: {reason}", segment.display()),
             Self::Full { stream, reason } => write!(f, "stream `{stream}` is full: {reason}"),
             Self::RoomAgain { stream } => write!(f, "stream `{stream}` has room again"),

@@ -105,6 +105,7 @@ mod rate;
 #[cfg(test)]
 mod real_tests;
 mod record;
+mod room;
 mod segment;
 mod sequence;
 mod shard;
@@ -116,7 +117,7 @@ mod stream;
 
 pub use batch::{Batch, Load};
 pub use clock::{Clock, Now, SystemClock, Timestamp};
-pub use config::{Durability, OnFull, RateLimit, StoreConfig, StreamConfig};
+pub use config::{Durability, MinFree, OnFull, RateLimit, StoreConfig, StreamConfig};
 pub use cursor::{Cursor, ReadLimit, Start};
 pub use error::{Appended, AppendedRun, Error, Refused};
 pub use event::{DropReason, Event};

@@ -192,6 +192,19 @@ impl Queue {
         taken
     }
 
+    /// Takes the entries of a stream that are not to wait for room, wherever they stand.
+    pub(crate) fn take_refused(&self, slot: StreamSlot) -> Vec<Entry> {
+        let mut state = self.state();
+        let waiting = &mut state.streams[slot];
+        let entries = std::mem::take(&mut waiting.entries).into_iter();
+        let (refused, kept): (VecDeque<_>, _) = entries.partition(|entry| entry.when_full == WhenFull::Refuse);
+        waiting.entries = kept;
+        waiting.bytes -= refused.iter().map(|entry| entry.batch.encoded_bytes()).sum::<usize>();
+        drop(state);
+        self.room.notify_all();
+        refused.into()
+    }
+
     /// Makes the committer look, because something it waits for may have come.
     pub(crate) fn nudge(&self) {
         self.state().changed = true;

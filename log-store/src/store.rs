@@ -19,6 +19,7 @@ use crate::{
     error::{Appended, Error, Refused},
     event::Event,
     queue::{Entry, Queue, StreamSlot},
+    room::Room,
     sequence::SequenceNumber,
     shard::{ShardChange, ShardIndex, ShardMap},
     stats::StreamStats,
@@ -175,6 +176,7 @@ impl Parts {
         let lock = lock_data_dir(disk.as_ref(), &config.dir)?;
         let catalogue = Arc::new(open_catalogue(&config.dir, disk.as_ref(), open_kv, clock.as_ref(), &events)?);
         let boot = clock.boot();
+        let room = Room::new(config, Arc::clone(&disk), Arc::clone(&clock));
         let around = Surroundings {
             disk,
             catalogue: Arc::clone(&catalogue),
@@ -182,8 +184,9 @@ impl Parts {
             events: Arc::clone(&events),
             boot,
             packer: Arc::default(),
+            max_bytes: config.max_bytes.unwrap_or(u64::MAX),
         };
-        let writers = Writers { streams: Vec::new(), catalogue, events, told_catalogue: false };
+        let writers = Writers { streams: Vec::new(), catalogue, events, told_catalogue: false, room };
         let parts = Self {
             around,
             writers: Arc::new(Mutex::new(writers)),
@@ -210,6 +213,8 @@ impl Parts {
                 let writer = StreamWriter::open(self.around.clone(), dir, config, limits)?;
                 let core = Arc::clone(writer.core());
                 writers.streams.push(Some(writer));
+                // Its files were somebody else's so far.
+                writers.room.forget(true);
                 (self.queue.add_stream(), core)
             }
         };
@@ -340,7 +345,7 @@ impl Stream {
     #[must_use]
     pub fn batch(&self) -> Batch {
         // A record that takes most of the quota would wait for room that never comes, and everything behind it too.
-        let share = self.core.config().quota / RECORDS_PER_QUOTA;
+        let share = self.core.quota() / RECORDS_PER_QUOTA;
         Batch::new(&self.core.definition(), usize::try_from(share).unwrap_or(usize::MAX))
     }
 

@@ -51,7 +51,8 @@ fn a_full_disk_holds_devices_back_until_there_is_room() {
     let (upstream, disk) = (Upstream::start(), SmallDisk::new(DISK_BYTES));
     upstream.link_down();
     let data_dir = disk.mount_point().join("data").display().to_string();
-    let log = "segment-size = \"1MiB\"".to_owned();
+    // The disk itself says when it is full, to the catalogue too.
+    let log = "segment-size = \"1MiB\"\nmin-free = 0".to_owned();
     // A message takes the disk that its length says.
     let stream = "compression = \"none\"".to_owned();
     let gateway = Gateway { data_dir, log, stream, ..Gateway::to(&upstream.endpoint()) };

@@ -5,3 +5,4 @@ mod data_dir;
 mod endpoint;
 mod full_disk;
 mod listener;
+mod small_quota;

@@ -2,11 +2,12 @@
 
 use std::fmt::Write as _;
 
+use anyhow::Context as _;
 use forebay_log_store::{OnFull, RateLimit, StreamConfig};
 
 use super::{ConfigFile, output::Output};
 use crate::{
-    config::{Config, duration, size, stream::DEAD_LETTER},
+    config::{self, Config, duration, min_free, size, stream::DEAD_LETTER},
     disk_room,
 };
 
@@ -19,11 +20,12 @@ pub(super) struct Args {
 impl Args {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let config = self.config.load()?;
+        if let Some(problem) = disk_room::problem(&config) {
+            return Err(config::Error::Problems(vec![problem]))
+                .context(format!("accept {}", self.config.config.display()));
+        }
         let mut output = Output::new();
         output.text(&describe(&config))?;
-        for warning in disk_room::warnings(&config) {
-            output.line(&format!("warning: {warning}"))?;
-        }
         output.line(&format!("{} is valid", self.config.config.display()))?;
         output.flush()
     }
@@ -34,7 +36,10 @@ fn describe(config: &Config) -> String {
     let mut out = String::new();
     let dir = std::path::absolute(&config.store.dir).unwrap_or_else(|_| config.store.dir.clone());
     let token = if config.api.token.is_some() { ", with token" } else { "" };
-    let _ = writeln!(out, "data directory {}\napi on {}{token}\n", dir.display(), config.api.listen);
+    let at_most = config.store.max_bytes.map_or_else(String::new, |bytes| format!("at most {}, ", size::show(bytes)));
+    let free = min_free::show(config.store.min_free);
+    let _ = writeln!(out, "data directory {}, {at_most}leaves {free} of its disk free", dir.display());
+    let _ = writeln!(out, "api on {}{token}\n", config.api.listen);
     // Streams of dead letters only if somebody wrote something about them or reads them.
     let shown = |name: &str| !name.starts_with(DEAD_LETTER) || config.destinations.values().any(|d| d.from == name);
     for (name, stream) in config.streams.iter().filter(|(name, _)| shown(name)) {
@@ -62,15 +67,17 @@ fn kept(stream: &StreamConfig) -> String {
     let on_full = match stream.on_full {
         OnFull::Reject => "sources wait when it is full",
         OnFull::DropOldest => "the oldest records are dropped when it is full",
+        OnFull::DropDeliveredFirst => "delivered records are dropped when it is full, then the oldest",
     };
     let held = if stream.hold_undelivered { "longer if undelivered, " } else { "" };
+    let kept = if stream.keep_delivered { "" } else { "only until delivered, " };
     let limit = match stream.rate_limit {
         None => "no rate limit".to_owned(),
         Some(RateLimit { records_per_second, bytes_per_second }) => {
             format!("{records_per_second} records and {} per second and shard", size::show(bytes_per_second))
         }
     };
-    format!("{shards} shard{plural}, kept for {retention}, {held}in {quota}; {on_full}; {limit}")
+    format!("{shards} shard{plural}, kept for {retention}, {held}{kept}in {quota}; {on_full}; {limit}")
 }
 
 #[cfg(test)]
@@ -103,7 +110,7 @@ mod tests {
         assert_eq!(
             describe(&config),
             "\
-data directory /var/lib/forebay
+data directory /var/lib/forebay, leaves 5% (at most 256.0 MiB) of its disk free
 api on 127.0.0.1:4567
 
 stream positions: 1 shard, kept for 24h, longer if undelivered, in 1.0 GiB; sources wait when it is full; \

@@ -3,10 +3,10 @@
 
 use std::{ops::RangeInclusive, path::Path, time::Duration};
 
-use forebay_log_store::StoreConfig;
+use forebay_log_store::{MinFree, StoreConfig};
 use serde::Deserialize;
 
-use super::{Problems, duration, size};
+use super::{Problems, duration, min_free, size};
 
 /// More would only delay acknowledgements; a device gives up after some seconds.
 const COMMIT_DELAY: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(10);
@@ -15,6 +15,8 @@ const SEGMENT_SIZE: RangeInclusive<u64> = 4 << 10..=1 << 30;
 const SEGMENT_AGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
 /// This much memory is taken per stream when the disk is slower than the sources.
 const QUEUE_SIZE: RangeInclusive<u64> = 64 << 10..=1 << 30;
+/// Below this, the catalogue alone might fill it.
+const MAX_BYTES: RangeInclusive<u64> = 8 << 20..=u64::MAX;
 /// What may be delivered again after a power cut; and every checkpoint wears the flash.
 const CHECKPOINT_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(600);
 
@@ -64,6 +66,12 @@ pub struct Config {
     /// How often deliveries' checkpoints reach the disk.
     #[serde(with = "duration::option")]
     pub checkpoint_interval: Option<Duration>,
+    /// The most that the data directory may take, whatever the quotas of its streams add up to.
+    #[serde(with = "size::option")]
+    pub max_bytes: Option<u64>,
+    /// What is left of the disk for others.
+    #[serde(with = "min_free")]
+    pub min_free: Option<MinFree>,
 }
 
 impl Config {
@@ -94,7 +102,9 @@ impl Config {
             let given = given?;
             if !within.contains(&given) {
                 let [from, upto, given] = [*within.start(), *within.end(), given].map(size::show);
-                problems.add(format!("{path}.{key}"), format!("must be {from} to {upto}, not {given}"));
+                let range =
+                    if *within.end() == u64::MAX { format!("{from} or more") } else { format!("{from} to {upto}") };
+                problems.add(format!("{path}.{key}"), format!("must be {range}, not {given}"));
             }
             Some(given)
         };
@@ -104,6 +114,8 @@ impl Config {
         if let Some(bytes) = size("queue-size", self.queue_size, &QUEUE_SIZE) {
             store.queue_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         }
+        store.max_bytes = size("max-bytes", self.max_bytes, &MAX_BYTES);
+        store.min_free = self.min_free.unwrap_or(store.min_free);
         store
     }
 }
@@ -114,9 +126,10 @@ mod tests {
 
     #[test]
     fn what_is_out_of_bounds_is_told_with_the_bounds() {
-        let config: Config =
-            toml::from_str("commit-delay = '1m'\nsegment-size = 1\nqueue-size = '2GiB'\nsegment-age = '1ms'")
-                .expect("TOML");
+        let config: Config = toml::from_str(
+            "commit-delay = '1m'\nsegment-size = 1\nqueue-size = '2GiB'\nsegment-age = '1ms'\nmax-bytes = 5",
+        )
+        .expect("TOML");
         let mut problems = Problems::default();
         let _ = config.resolve(Path::new("data"), "log", &mut problems);
         let found: Vec<_> = problems.list().iter().map(ToString::to_string).collect();
@@ -127,6 +140,7 @@ mod tests {
                 "log.segment-age: must be 1s to 24h, not 1ms",
                 "log.segment-size: must be 4.0 KiB to 1.0 GiB, not 1 B",
                 "log.queue-size: must be 64.0 KiB to 1.0 GiB, not 2.0 GiB",
+                "log.max-bytes: must be 8.0 MiB or more, not 5 B",
             ]
         );
     }
@@ -148,5 +162,33 @@ mod tests {
         let store = Config::default().resolve(Path::new("data"), "log", &mut problems);
         assert_eq!(format!("{store:?}"), format!("{:?}", StoreConfig::new("data")));
         assert_eq!(problems.list(), []);
+    }
+
+    #[test]
+    fn what_stays_free_is_a_size_or_a_percentage() {
+        let read = |text: &str| {
+            let mut problems = Problems::default();
+            let table = format!("min-free = {text}").parse().expect("TOML");
+            let config: Config =
+                super::super::reader::read(table, "log", &[], &mut problems).expect("the rest is sound");
+            (config.min_free, problems.into_list().pop().map(|problem| problem.to_string()))
+        };
+        assert_eq!(read("'64MiB'"), (Some(MinFree { bytes: 64 << 20, percent: 100 }), None));
+        assert_eq!(read("1000"), (Some(MinFree { bytes: 1000, percent: 100 }), None));
+        assert_eq!(read("'10%'"), (Some(MinFree { bytes: u64::MAX, percent: 10 }), None));
+        assert_eq!(read("0"), (Some(MinFree::NONE), None));
+        assert_eq!(read("'0%'"), (Some(MinFree::NONE), None));
+        for wrong in ["'a lot'", "true", "-1"] {
+            let told = format!(
+                "log.min-free: must be a size such as \"256MiB\" or \"5%\" of the disk, not {}",
+                wrong.replace('\'', "\"")
+            );
+            assert_eq!(read(wrong), (None, Some(told)));
+        }
+        for wrong in ["'91%'", "'2.5%'", "'%'"] {
+            let told =
+                format!("log.min-free: must be a whole percentage of 0% to 90%, not {}", wrong.replace('\'', "\""));
+            assert_eq!(read(wrong), (None, Some(told)));
+        }
     }
 }

@@ -7,6 +7,7 @@ pub mod agent;
 pub mod duration;
 mod load;
 pub mod log;
+pub mod min_free;
 mod problem;
 pub mod reader;
 mod references;

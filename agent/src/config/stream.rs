@@ -54,6 +54,7 @@ pub(super) struct Config {
     /// `"kinesis"`, `"off"` or a table; read by hand, so that a mistake in it gets a message that helps.
     rate_limit: Option<Value>,
     hold_undelivered: Option<bool>,
+    keep_delivered: Option<bool>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -61,6 +62,7 @@ pub(super) struct Config {
 enum FullPolicy {
     Reject,
     DropOldest,
+    DropDeliveredFirst,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -136,6 +138,7 @@ pub fn read(name: &str, table: Table, problems: &mut Problems) -> StreamConfig {
         stream.on_full = match policy {
             FullPolicy::Reject => OnFull::Reject,
             FullPolicy::DropOldest => OnFull::DropOldest,
+            FullPolicy::DropDeliveredFirst => OnFull::DropDeliveredFirst,
         };
     }
     if let Some(compression) = config.compression {
@@ -150,6 +153,7 @@ pub fn read(name: &str, table: Table, problems: &mut Problems) -> StreamConfig {
         stream.rate_limit = rate_limit(value, &format!("{path}.rate-limit"), problems);
     }
     stream.hold_undelivered = config.hold_undelivered.unwrap_or(stream.hold_undelivered);
+    stream.keep_delivered = config.keep_delivered.unwrap_or(stream.keep_delivered);
     stream
 }
 

@@ -31,11 +31,23 @@ pub(crate) trait Disk: Send + Sync + fmt::Debug {
     fn remove_dir(&self, dir: &Path) -> io::Result<()>;
     /// Makes creations, renames and removals inside `dir` survive a power cut.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Size and free space of the file system that holds `dir`.
+    fn space(&self, dir: &Path) -> io::Result<Space>;
+    /// Bytes of all files below `dir`, by their lengths.
+    fn bytes_below(&self, dir: &Path) -> io::Result<u64>;
     /// Takes the exclusive lock that this file stands for, until the result is dropped.
     ///
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] if another process has it.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>>;
+}
+
+/// What a file system tells of its room, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Space {
+    pub(crate) size: u64,
+    /// What we could still write; what is reserved for root is not ours.
+    pub(crate) free: u64,
 }
 
 /// An open file.

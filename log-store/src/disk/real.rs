@@ -9,7 +9,7 @@ use std::{
     path::Path,
 };
 
-use super::{Disk, DiskFile};
+use super::{Disk, DiskFile, Space};
 
 /// The machine's file system.
 #[derive(Debug, Clone, Copy)]
@@ -68,6 +68,26 @@ impl Disk for RealDisk {
         File::open(dir)?.sync_all()
     }
 
+    fn space(&self, dir: &Path) -> io::Result<Space> {
+        let told = rustix::fs::statvfs(dir)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(told.f_frsize);
+        Ok(Space { size: bytes(told.f_blocks), free: bytes(told.f_bavail) })
+    }
+
+    fn bytes_below(&self, dir: &Path) -> io::Result<u64> {
+        let mut bytes = 0;
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            // What was removed meanwhile takes nothing.
+            bytes += match entry.metadata() {
+                Ok(metadata) if metadata.is_dir() => self.bytes_below(&entry.path()).or_else(gone_is_nothing)?,
+                Ok(metadata) => metadata.len(),
+                Err(error) => gone_is_nothing(error)?,
+            };
+        }
+        Ok(bytes)
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         match file.try_lock() {
@@ -76,6 +96,10 @@ impl Disk for RealDisk {
             Err(TryLockError::Error(error)) => Err(error),
         }
     }
+}
+
+fn gone_is_nothing(error: io::Error) -> io::Result<u64> {
+    if error.kind() == ErrorKind::NotFound { Ok(0) } else { Err(error) }
 }
 
 impl DiskFile for File {

@@ -11,7 +11,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use super::{Disk, DiskFile};
+use super::{Disk, DiskFile, Space};
 
 /// What goes wrong, and when, counted in operations that change the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +40,8 @@ struct State {
     /// Counts power-ups, so that handles of an earlier life are dead.
     life: u64,
     capacity: Option<u64>,
+    /// Bytes of the capacity that somebody else has taken.
+    others: u64,
     locked: bool,
     random: fastrand::Rng,
     before_read: Hook,
@@ -105,6 +107,7 @@ impl SimDisk {
             off: false,
             life: 0,
             capacity: None,
+            others: 0,
             locked: false,
             random: fastrand::Rng::with_seed(seed),
             before_read: Hook::default(),
@@ -143,6 +146,16 @@ impl SimDisk {
     /// How many bytes all files may take together.
     pub(crate) fn set_capacity(&self, capacity: Option<u64>) {
         self.state().capacity = capacity;
+    }
+
+    /// How many bytes of the capacity somebody else has taken, at this moment.
+    pub(crate) fn set_others(&self, bytes: u64) {
+        self.state().others = bytes;
+    }
+
+    /// What is still to be had; everything without a capacity.
+    pub(crate) fn free(&self) -> u64 {
+        self.state().free()
     }
 
     /// Bytes that all files take.
@@ -234,6 +247,11 @@ impl State {
         self.names.values().map(|id| self.files[id].live.len() as u64).sum()
     }
 
+    fn free(&self) -> u64 {
+        let taken = self.used() + self.others;
+        self.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(taken))
+    }
+
     /// Counts an operation; says whether it may happen.
     fn step(&mut self) -> io::Result<()> {
         if self.off {
@@ -313,6 +331,10 @@ impl Disk for SimDisk {
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         let mut state = self.state();
         state.step()?;
+        // A name takes room too, of which a disk may have none left.
+        if state.free() == 0 {
+            return Err(ErrorKind::StorageFull.into());
+        }
         let id = state.make(path, false)?;
         Ok(Box::new(SimFile { disk: self.clone(), id, life: state.life }))
     }
@@ -354,6 +376,21 @@ impl Disk for SimDisk {
         state.id(dir)?;
         state.sync_names(dir);
         Ok(())
+    }
+
+    fn space(&self, dir: &Path) -> io::Result<Space> {
+        let state = self.state();
+        state.alive()?;
+        state.id(dir)?;
+        Ok(Space { size: state.capacity.unwrap_or(u64::MAX), free: state.free() })
+    }
+
+    fn bytes_below(&self, dir: &Path) -> io::Result<u64> {
+        let state = self.state();
+        state.alive()?;
+        state.id(dir)?;
+        let below = state.names.iter().filter(|(path, _)| path.starts_with(dir));
+        Ok(below.map(|(_, id)| state.files[id].live.len() as u64).sum())
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
@@ -425,7 +462,7 @@ impl DiskFile for SimFile {
         self.with(true, |state, allowed| {
             let end = offset + buf.len() as u64;
             let grows = end.saturating_sub(state.files[&self.id].live.len() as u64);
-            let room = state.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(state.used()));
+            let room = state.free();
             let outcome = match allowed {
                 Ok(()) if grows > room => Err(ErrorKind::StorageFull.into()),
                 other => other,

@@ -245,6 +245,11 @@ impl<'a> Walk<'a> {
         let walked = match is {
             Is::Segment(head) => self.segment(&place, from, Ok(head), expected, &mut visit_if_there),
             Is::Headless { what } => self.segment(&place, from, Err(what), expected, &mut visit_if_there),
+            // Dropped by a running agent since the directory was listed, and cut to nothing.
+            _ if self.is_gone(&path) => {
+                *expected = None;
+                return ControlFlow::Continue(());
+            }
             // Opening the log deals with these in the same way.
             Is::Misnamed { rightful } => {
                 let what = format!("it is the segment that begins with record {rightful}, under a wrong name");

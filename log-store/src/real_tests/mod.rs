@@ -10,6 +10,7 @@ mod damaged_files;
 mod documents;
 mod golden;
 mod refused;
+mod room;
 mod watched_disk;
 
 use std::{

@@ -1,16 +1,16 @@
 //! A disk that counts what is read, knows what is durable, and can be told not to sync for real.
 
 use std::{
-    io,
+    fmt, io,
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use crate::disk::{Disk, DiskFile, RealDisk};
+use crate::disk::{Disk, DiskFile, RealDisk, Space};
 
 /// The machine's disk, watched. Clones watch together.
 #[derive(Debug, Clone, Default)]
@@ -20,6 +20,40 @@ pub(super) struct WatchedDisk {
     pub(super) syncs: bool,
     /// How long a sync takes at the least, so that what happens before its end can be seen.
     pub(super) sync_takes: Duration,
+    pub(super) before_read: Hook,
+}
+
+/// What happens once, after some reads and before the next.
+#[derive(Clone, Default)]
+pub(super) struct Hook(Arc<Mutex<Option<(u32, Act)>>>);
+
+type Act = Box<dyn FnOnce() + Send>;
+
+impl Hook {
+    pub(super) fn set(&self, after_reads: u32, act: impl FnOnce() + Send + 'static) {
+        *self.0.lock().expect("unpoisoned") = Some((after_reads, Box::new(act)));
+    }
+
+    pub(super) fn is_set(&self) -> bool {
+        self.0.lock().expect("unpoisoned").is_some()
+    }
+
+    fn run(&self) {
+        let due = self.0.lock().expect("unpoisoned").take_if(|(reads, _)| {
+            let due = *reads == 0;
+            *reads = reads.saturating_sub(1);
+            due
+        });
+        if let Some((_, act)) = due {
+            act();
+        }
+    }
+}
+
+impl fmt::Debug for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hook")
+    }
 }
 
 #[derive(Debug, Default)]
@@ -97,6 +131,14 @@ impl Disk for WatchedDisk {
         if self.syncs { RealDisk.sync_dir(dir) } else { Ok(()) }
     }
 
+    fn space(&self, dir: &Path) -> io::Result<Space> {
+        RealDisk.space(dir)
+    }
+
+    fn bytes_below(&self, dir: &Path) -> io::Result<u64> {
+        RealDisk.bytes_below(dir)
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
         RealDisk.lock(path)
     }
@@ -108,6 +150,7 @@ impl DiskFile for WatchedFile {
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        self.disk.before_read.run();
         let read = self.file.read_at(offset, buf)?;
         self.disk.counts.bytes_read.fetch_add(read as u64, Ordering::SeqCst);
         Ok(read)

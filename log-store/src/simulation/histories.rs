@@ -9,7 +9,7 @@ use proptest::{prelude::*, test_runner::Config};
 
 use super::{CatalogueFound, Simulation};
 use crate::{
-    config::OnFull,
+    config::{MinFree, OnFull},
     disk::sim::Fault,
     error::Error,
     hash_key::HashKey,
@@ -54,12 +54,34 @@ enum Op {
     Capacity {
         room: Option<u64>,
     },
+    /// Somebody else has taken this much of the disk.
+    Others {
+        bytes: u64,
+    },
     CatalogueFails,
     /// Some shard is split at a key, merged with its neighbour, or all are recounted, while a batch waits.
     ChangeShards {
         kind: u8,
         key: u128,
     },
+}
+
+/// The limits of a history.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    on_full: OnFull,
+    max_bytes: Option<u64>,
+    min_free: MinFree,
+    keep_delivered: bool,
+}
+
+fn limits() -> impl Strategy<Value = Limits> {
+    let on_full = prop_oneof![Just(OnFull::Reject), Just(OnFull::DropOldest), Just(OnFull::DropDeliveredFirst)];
+    let max_bytes = prop::option::weighted(0.3, Just(500_000));
+    let min_free = prop_oneof![Just(MinFree::NONE), Just(MinFree { bytes: 20_000, percent: 5 })];
+    (on_full, max_bytes, min_free, prop::bool::weighted(0.8)).prop_map(
+        |(on_full, max_bytes, min_free, keep_delivered)| Limits { on_full, max_bytes, min_free, keep_delivered },
+    )
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -75,6 +97,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (catalogue(), any::<bool>()).prop_map(|(catalogue, reboot)| Op::PowerCut { catalogue, reboot }),
         1 => (1u64..10).prop_map(|operations| Op::FailSoon { operations }),
         1 => prop::option::of(0u64..100_000).prop_map(|room| Op::Capacity { room }),
+        1 => (0u64..100_000).prop_map(|bytes| Op::Others { bytes }),
         1 => Just(Op::CatalogueFails),
         1 => (0u8..3, any::<u128>()).prop_map(|(kind, key)| Op::ChangeShards { kind, key }),
     ]
@@ -96,10 +119,13 @@ pub(super) fn histories() -> u32 {
     }
 }
 
-fn run(seed: u64, on_full: OnFull, compression: Codec, ops: &[Op]) {
+fn run(seed: u64, limits: Limits, compression: Codec, ops: &[Op]) {
     let mut sim = Simulation::new(seed);
-    sim.stream_config.on_full = on_full;
     sim.stream_config.compression = compression;
+    sim.stream_config.on_full = limits.on_full;
+    sim.stream_config.keep_delivered = limits.keep_delivered;
+    sim.store_config.max_bytes = limits.max_bytes;
+    sim.store_config.min_free = limits.min_free;
     sim.stream_config.quota = 600_000;
     sim.open().expect("an empty disk");
     for op in ops {
@@ -161,6 +187,7 @@ fn step(sim: &mut Simulation, op: &Op) {
         Op::FailSoon { operations } => {
             sim.disk.set_fault(Some(Fault::Fails { at: sim.disk.operations() + operations }))
         }
+        Op::Others { bytes } => sim.disk.set_others(bytes),
         Op::Capacity { room } => sim.disk.set_capacity(room.map(|room| sim.disk.used() + room)),
         Op::CatalogueFails => sim.kv.fail(),
         Op::ChangeShards { kind, key } => {
@@ -176,6 +203,8 @@ fn step(sim: &mut Simulation, op: &Op) {
             // A failed change shows in the append behind it, or in the next look at the log.
             let appended = sim.append_across(3, 10, |sim| _ = sim.change_shards(choose));
             if !matches!(appended.map_err(|refused| refused.error), Ok(_) | Err(Error::Full { .. })) {
+                // The disk may be too full for a new segment.
+                sim.disk.set_capacity(None);
                 sim.power_cut(CatalogueFound::Newest);
                 sim.open().expect("the log opens");
                 sim.check();
@@ -190,10 +219,10 @@ proptest! {
     #[test]
     fn any_history_keeps_what_was_acknowledged(
         seed: u64,
-        drop_oldest: bool,
+        limits in limits(),
         compression in prop_oneof![Just(Codec::None), Just(Codec::Lz4), Just(Codec::Zstd)],
         ops in prop::collection::vec(op(), 1..60),
     ) {
-        run(seed, if drop_oldest { OnFull::DropOldest } else { OnFull::Reject }, compression, &ops);
+        run(seed, limits, compression, &ops);
     }
 }

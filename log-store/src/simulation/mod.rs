@@ -7,6 +7,7 @@ mod compression;
 mod crashes;
 mod damage;
 mod durability;
+mod full;
 mod histories;
 mod lessons;
 mod lifetimes;
@@ -27,7 +28,7 @@ use std::{
 use crate::{
     catalogue::memory::MemoryKv,
     clock::{Clock, manual::ManualClock},
-    config::{OnFull, StoreConfig, StreamConfig},
+    config::{MinFree, OnFull, StoreConfig, StreamConfig},
     cursor::{ReadLimit, Start},
     disk::{Disk as _, sim::SimDisk},
     error::{Appended, Error, Refused},
@@ -82,7 +83,7 @@ pub(super) struct Simulation {
     pub(super) clock: Arc<ManualClock>,
     pub(super) events: Arc<Mutex<Vec<Event>>>,
     pub(super) stream_config: StreamConfig,
-    store_config: StoreConfig,
+    pub(super) store_config: StoreConfig,
     running: Option<(Parts, Option<Stream>)>,
     /// What was acknowledged, or found to have survived.
     pub(super) acknowledged: BTreeMap<SequenceNumber, Known>,
@@ -115,6 +116,8 @@ impl Simulation {
         let mut store_config = StoreConfig::new(DIR);
         // The smallest that a segment may be, so that rolls are frequent.
         store_config.segment_bytes = 1;
+        // The disk is full when it says so.
+        store_config.min_free = MinFree::NONE;
         Self {
             disk: SimDisk::new(seed),
             kv: MemoryKv::default(),

@@ -88,23 +88,12 @@ impl StreamWriter {
         }
     }
 
-    /// Whether no more may wait in memory.
-    pub(crate) fn is_full_of_held(&self) -> bool {
-        self.memory_first().is_some_and(|(_, memory_bytes)| lock(&self.core.held).bytes() > memory_bytes)
-    }
-
     pub(crate) fn now(&self) -> Now {
         self.core.around.clock.now()
     }
 
-    /// Numbers the records of these entries and keeps them in memory.
-    pub(crate) fn hold(&mut self, entries: Vec<Entry>) -> Result<(), (CommitError, Vec<Entry>)> {
-        if let Some(reason) = self.poisoned.clone() {
-            return Err((CommitError::Poisoned(reason), entries));
-        }
-        if let Err(error) = self.reserve() {
-            return Err((error, entries));
-        }
+    /// Numbers the records of these entries and keeps them in memory. After [`Self::reserve`].
+    pub(crate) fn hold(&mut self, entries: Vec<Entry>) {
         let now = self.core.around.clock.now();
         let stamp = self.stamp(now);
         let mut image = Vec::new();
@@ -134,7 +123,6 @@ impl StreamWriter {
         self.core.change_view(|view| view.next = next);
         self.core.count_records(shards.into_iter());
         self.core.wake_readers();
-        Ok(())
     }
 
     /// Tells who waits for records that every consumer is done with by now; they are never written.
@@ -162,19 +150,30 @@ impl StreamWriter {
         Some(oldest + self.memory_first().map_or(Duration::ZERO, |(spill_after, _)| spill_after))
     }
 
+    /// How many bytes have to be written by now, at most, because they have waited long enough or are too much together;
+    /// `None` if there are none. `only_if_too_much` leaves out what has waited long enough.
+    pub(crate) fn due_to_spill(&self, now: Now, only_if_too_much: bool) -> Option<u64> {
+        let count = self.blocks_to_spill(now, only_if_too_much);
+        let held = lock(&self.core.held);
+        let bytes: u64 = held.blocks.iter().take(count).map(|block| block.image.len() as u64).sum();
+        (count > 0).then_some(bytes)
+    }
+
+    fn blocks_to_spill(&self, now: Now, only_if_too_much: bool) -> usize {
+        let (spill_after, memory_bytes) = self.memory_first().unwrap_or((Duration::ZERO, 0));
+        let held = lock(&self.core.held);
+        if held.bytes() > memory_bytes {
+            held.blocks.len()
+        } else if only_if_too_much {
+            0
+        } else {
+            held.blocks.iter().take_while(|block| now.since_boot >= block.since + spill_after).count()
+        }
+    }
+
     /// Writes what has waited long enough, and everything if there is too much of it.
     pub(crate) fn spill(&mut self, now: Now) -> Result<(), CommitError> {
-        self.release_delivered();
-        let (spill_after, memory_bytes) = self.memory_first().unwrap_or((Duration::ZERO, 0));
-        let count = {
-            let held = lock(&self.core.held);
-            if held.bytes() > memory_bytes {
-                held.blocks.len()
-            } else {
-                held.blocks.iter().take_while(|block| now.since_boot >= block.since + spill_after).count()
-            }
-        };
-        self.spill_oldest(count)
+        self.spill_oldest(self.blocks_to_spill(now, false))
     }
 
     /// Writes everything that waits.
@@ -189,9 +188,7 @@ impl StreamWriter {
             return Ok(());
         }
         while count > 0 {
-            if let Some(reason) = &self.poisoned {
-                return Err(CommitError::Poisoned(reason.clone()));
-            }
+            self.check_not_poisoned()?;
             match self.spill_some(count) {
                 Ok(written) => count -= written,
                 Err(CommitError::NeverFits(reason)) => {
@@ -203,7 +200,7 @@ impl StreamWriter {
                     }
                     count -= 1;
                 }
-                Err(error) => return Err(self.met(error)),
+                Err(error) => return Err(error),
             }
         }
         self.has_room();
@@ -280,7 +277,8 @@ impl StreamWriter {
     }
 
     /// Makes sure that after a power cut no number is given twice, although its record was never written.
-    fn reserve(&mut self) -> Result<(), CommitError> {
+    pub(crate) fn reserve(&mut self) -> Result<(), CommitError> {
+        self.check_not_poisoned()?;
         // A batch has far fewer records than are reserved.
         if self.next.plus(RESERVED / 2) < self.core.reserved() {
             return Ok(());
@@ -292,7 +290,7 @@ impl StreamWriter {
             Ok(()) => Ok(()),
             Err(error) => {
                 self.core.set_reserved(before);
-                Err(self.met(error))
+                Err(error)
             }
         }
     }

@@ -2,6 +2,8 @@
 
 mod active;
 mod deletion;
+mod dropping;
+mod failure;
 mod files;
 mod held;
 mod recovery;
@@ -23,9 +25,10 @@ use std::{
 pub(crate) use deletion::{delete, finish_deletions};
 pub(crate) use files::{first_sound_block, free_name};
 pub(crate) use recovery::note;
+pub(crate) use retention::MayGo;
 pub(crate) use tail::{keep_torn, torn_bytes};
 pub(crate) use view::{Segment, View};
-pub(crate) use writer::{CommitError, SegmentLimits, StreamWriter};
+pub(crate) use writer::{CommitError, SegmentLimits, Shortage, StreamWriter, block_bytes};
 
 use self::held::Held;
 use crate::{
@@ -57,6 +60,8 @@ pub(crate) struct Surroundings {
     pub(crate) boot: u32,
     /// One for all streams, since one thread writes them all.
     pub(crate) packer: Arc<Mutex<Packer>>,
+    /// What the whole data directory may take; no stream may take more.
+    pub(crate) max_bytes: u64,
 }
 
 /// How many damaged places that cost no record are remembered as told; beyond that some are told again.
@@ -177,6 +182,11 @@ impl StreamCore {
     fn set_config(&self, config: StreamConfig) {
         lock(&self.limiters).clear();
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+    }
+
+    /// Bytes of disk that it may take.
+    pub(crate) fn quota(&self) -> u64 {
+        self.config().quota.min(self.around.max_bytes)
     }
 
     /// Looks at the segments.
@@ -324,7 +334,7 @@ impl StreamCore {
     }
 
     /// Counts and tells that records were dropped.
-    fn dropped(&self, records: RangeInclusive<SequenceNumber>, reason: DropReason) {
+    fn dropped(&self, records: RangeInclusive<SequenceNumber>, reason: DropReason, limit: Option<String>) {
         let mut undelivered = self.undelivered(&records);
         let mut count = records.end().0 + 1 - records.start().0;
         let totals = {
@@ -348,17 +358,19 @@ impl StreamCore {
             *totals
         };
         self.around.catalogue.put_drops(self.name(), &totals);
-        self.tell(Event::Dropped { stream: self.name().to_owned(), reason, records, undelivered });
+        self.tell(Event::Dropped { stream: self.name().to_owned(), reason, records, undelivered, limit });
     }
 
-    /// Removes a segment that is no longer in the view.
-    fn remove_segment(&self, segment: &Segment) {
+    /// Removes a segment that is no longer in the view; says whether its file is gone.
+    fn remove_segment(&self, segment: &Segment) -> bool {
         let path = self.path_of(segment.first);
+        let removed = self.around.disk.remove(&path);
         // A file that stays is found and removed at the next opening, because `oldest` is noted.
-        if let Err(error) = self.around.disk.remove(&path) {
+        if let Err(error) = &removed {
             self.tell(Event::NotRemoved { segment: path, reason: error.to_string() });
         }
         self.around.catalogue.forget_segment(self.name(), segment.first, segment.end);
+        removed.is_ok()
     }
 
     /// Keeps the file of a segment that is no longer in the view for the next one; says whether it could.

@@ -75,6 +75,7 @@ impl Opening {
         self.remove_dropped(&mut segments, remembered.totals.oldest);
         // The next segment that is dropped will be another one.
         let _ = self.around.disk.remove(&self.dir.join(SPARE_FILE_NAME));
+        let has_torn = self.remove_old_torn(remembered.totals.oldest);
 
         // Segments may have been taken away from outside: a number once given is not given again.
         let done = remembered.checkpoints.done.values().copied().max().unwrap_or_default();
@@ -152,6 +153,7 @@ impl Opening {
             buffer: Vec::new(),
             poisoned: None,
             full: None,
+            has_torn,
         };
         writer.configure(config)?;
         Ok(writer)
@@ -312,6 +314,19 @@ impl Opening {
             self.around.catalogue.forget_segment(&self.name, segment.first, segment.end);
             false
         });
+    }
+
+    /// Removes what was kept of torn ends of segments that are gone: nobody else would ever. Says whether others are kept.
+    fn remove_old_torn(&self, oldest: SequenceNumber) -> bool {
+        let disk = &self.around.disk;
+        let mut has_torn = false;
+        for name in disk.list(&self.dir).unwrap_or_default() {
+            let torn = name.strip_suffix("torn").and_then(|name| parse_file_name(&format!("{name}seg")));
+            let Some(first) = torn else { continue };
+            // One that stays is tried again at the next opening.
+            has_torn |= first >= oldest || disk.remove(&self.dir.join(name)).is_err();
+        }
+        has_torn
     }
 
     pub(super) fn header(&self, first: SequenceNumber) -> Result<SegmentHeader, Error> {

@@ -3,7 +3,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use super::{CommitError, StreamWriter};
+use super::{CommitError, Shortage, StreamWriter};
 use crate::{
     config::StreamConfig,
     error::Error,
@@ -50,7 +50,9 @@ impl StreamWriter {
         }
         let definition = StreamDefinition { revision: definition.revision + 1, ..definition };
         self.roll_as(&definition).map_err(|error| match error {
-            CommitError::Full(reason) | CommitError::NeverFits(reason) => Error::Full { stream, reason },
+            CommitError::Full(reason)
+            | CommitError::NeverFits(reason)
+            | CommitError::DiskFull(Shortage { limit: reason, .. }) => Error::Full { stream, reason },
             CommitError::Poisoned(reason) => Error::Poisoned { stream, reason },
         })?;
         self.core.around.catalogue.put_stream(&definition);
@@ -67,7 +69,7 @@ impl StreamWriter {
         })?;
         if past > oldest {
             self.core.change_view(|view| view.horizon = past);
-            self.core.dropped(oldest..=past.previous(), DropReason::Retention);
+            self.core.dropped(oldest..=past.previous(), DropReason::Retention, None);
         }
         Ok(())
     }

@@ -1,4 +1,6 @@
 //! Which segments may go. Pure: segments, time and checkpoints in, a count out.
+//!
+//! A stream is read and delivered in order, so what is delivered is always the oldest part of it.
 
 use std::time::Duration;
 
@@ -11,37 +13,58 @@ pub(crate) struct Rules {
     pub(crate) retention: Duration,
     pub(crate) on_full: OnFull,
     pub(crate) hold_undelivered: bool,
+    pub(crate) keep_delivered: bool,
     /// Up to where every consumer is done; `None` without consumers.
     pub(crate) delivered: Option<SequenceNumber>,
 }
 
+/// What may go to make room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MayGo {
+    /// What every consumer has finished: a limit of room is stronger than retention, but costs no undelivered record.
+    Delivered,
+    /// Everything. What is delivered still goes first, because it is the oldest.
+    Anything,
+}
+
 impl Rules {
-    /// How many of the oldest segments are past retention and held by nobody.
+    /// How many of the oldest segments nothing needs any more.
     pub(crate) fn expired<'a>(&self, segments: impl Iterator<Item = &'a Segment>, boot: u32, now: Now) -> usize {
-        let gone = |segment: &&Segment| {
-            segment.newest.age_at_least(boot, now) > self.retention
-                && (!self.hold_undelivered || self.delivered.is_none() || self.is_delivered(segment))
-        };
+        let gone =
+            |segment: &&Segment| self.is_past(segment, boot, now) || !self.keep_delivered && self.is_delivered(segment);
         segments.take_while(gone).count()
     }
 
-    /// How many of the oldest segments must and may go so that at least `bytes` are freed; `None` if that cannot be had.
-    ///
-    /// Under [`OnFull::Reject`] only what every consumer has finished may go: a quota is a stronger limit than retention,
-    /// but it never costs an undelivered record.
-    pub(crate) fn make_room<'a>(&self, segments: impl Iterator<Item = &'a Segment>, bytes: u64) -> Option<usize> {
-        let (mut freed, mut count) = (0, 0);
+    /// Whether a segment is past retention and held by nobody.
+    pub(crate) fn is_past(&self, segment: &Segment, boot: u32, now: Now) -> bool {
+        segment.newest.age_at_least(boot, now) > self.retention
+            && (!self.hold_undelivered || self.delivered.is_none() || self.is_delivered(segment))
+    }
+
+    /// What may go for room under the stream's own quota.
+    pub(crate) fn under_quota(&self) -> MayGo {
+        match self.on_full {
+            OnFull::Reject => MayGo::Delivered,
+            OnFull::DropOldest | OnFull::DropDeliveredFirst => MayGo::Anything,
+        }
+    }
+
+    /// The oldest segments that go to free `bytes`: as few as do, or else all that may. Their number and their bytes.
+    pub(crate) fn for_room<'a>(
+        &self,
+        segments: impl Iterator<Item = &'a Segment>,
+        bytes: u64,
+        may_go: MayGo,
+    ) -> (usize, u64) {
+        let (mut count, mut freed) = (0, 0);
         for segment in segments {
-            if freed >= bytes {
+            if freed >= bytes || may_go == MayGo::Delivered && !self.is_delivered(segment) {
                 break;
-            }
-            if self.on_full == OnFull::Reject && !self.is_delivered(segment) {
-                return None;
             }
             freed += segment.bytes;
             count += 1;
         }
-        (freed >= bytes).then_some(count)
+        (count, freed)
     }
 
     pub(crate) fn is_delivered(&self, segment: &Segment) -> bool {
@@ -72,6 +95,7 @@ mod tests {
             retention: Duration::from_secs(650),
             on_full,
             hold_undelivered: true,
+            keep_delivered: true,
             delivered: delivered.map(SequenceNumber),
         }
     }
@@ -97,17 +121,38 @@ mod tests {
     }
 
     #[test]
-    fn rejecting_never_drops_what_is_not_delivered() {
-        let segments = segments(3);
-        assert_eq!(rules(OnFull::Reject, Some(10)).make_room(segments.iter(), 50), Some(1));
-        assert_eq!(rules(OnFull::Reject, Some(10)).make_room(segments.iter(), 150), None);
-        assert_eq!(rules(OnFull::Reject, None).make_room(segments.iter(), 50), None);
+    fn what_is_delivered_goes_early_if_it_is_not_to_be_kept() {
+        let segments = segments(9);
+        let rules = |delivered| Rules { keep_delivered: false, ..rules(OnFull::Reject, delivered) };
+        assert_eq!(rules(Some(55)).expired(segments.iter(), 1, NOW), 5);
+        assert_eq!(rules(Some(19)).expired(segments.iter(), 1, NOW), 1, "held past its retention");
+        assert_eq!(rules(None).expired(segments.iter(), 1, NOW), 3, "without a consumer retention alone counts");
     }
 
     #[test]
-    fn dropping_takes_as_few_as_it_needs() {
+    fn only_what_is_delivered_goes_where_nothing_else_may() {
         let segments = segments(3);
-        assert_eq!(rules(OnFull::DropOldest, Some(0)).make_room(segments.iter(), 150), Some(2));
-        assert_eq!(rules(OnFull::DropOldest, None).make_room(segments.iter(), 301), None);
+        let freed =
+            |delivered, bytes| rules(OnFull::Reject, delivered).for_room(segments.iter(), bytes, MayGo::Delivered);
+        assert_eq!(freed(Some(10), 50), (1, 100));
+        assert_eq!(freed(Some(10), 150), (1, 100), "all that may go");
+        assert_eq!(freed(Some(9), 50), (0, 0));
+        assert_eq!(freed(None, 50), (0, 0), "without a consumer nothing counts as delivered");
+    }
+
+    #[test]
+    fn as_few_go_as_have_to() {
+        let segments = segments(3);
+        let freed = |bytes| rules(OnFull::DropOldest, Some(0)).for_room(segments.iter(), bytes, MayGo::Anything);
+        assert_eq!(freed(0), (0, 0));
+        assert_eq!(freed(150), (2, 200));
+        assert_eq!(freed(301), (3, 300));
+    }
+
+    #[test]
+    fn rejecting_alone_spares_what_is_undelivered() {
+        assert_eq!(rules(OnFull::Reject, None).under_quota(), MayGo::Delivered);
+        assert_eq!(rules(OnFull::DropOldest, None).under_quota(), MayGo::Anything);
+        assert_eq!(rules(OnFull::DropDeliveredFirst, None).under_quota(), MayGo::Anything);
     }
 }

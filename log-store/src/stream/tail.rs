@@ -125,7 +125,12 @@ pub(crate) fn keep_torn(disk: &dyn Disk, file: &dyn DiskFile, path: &Path, offse
     let kept = path.with_extension("torn");
     // Only the newest of a segment is kept: a gateway whose power is cut daily must not collect them.
     let _ = disk.remove(&kept);
-    disk.create(&kept).ok()?.write_at(0, &bytes).ok()?;
+    let copied = disk.create(&kept).and_then(|copy| copy.write_at(0, &bytes));
+    if copied.is_err() {
+        // Half a copy would only take room, which may be what was missing.
+        let _ = disk.remove(&kept);
+        return None;
+    }
     Some(kept)
 }
 

@@ -3,10 +3,9 @@
 use std::{io, sync::Arc, time::Duration};
 
 use super::{
-    Segment, StreamCore, View,
+    StreamCore,
     active::{Active, write_control},
     lock,
-    retention::Rules,
 };
 use crate::{
     batch::{Batch, Run},
@@ -15,7 +14,7 @@ use crate::{
     config::Durability,
     disk::is_full,
     error::{Appended, AppendedRun},
-    event::{DropReason, Event},
+    event::Event,
     segment::{
         BLOCK_HEADER_BYTES, BlockHeader, BlockKind, StreamDefinition, finish_block, pack_block, padding, padding_max,
         start_block, write_run,
@@ -32,9 +31,11 @@ const CONTROL_EVERY: Duration = Duration::from_secs(10);
 const SEGMENTS_PER_QUOTA: u64 = 8;
 const SEGMENT_BYTES_MIN: u64 = 64 << 10;
 /// More than a segment's header and first control block take, unless there are hundreds of shards.
-const SEGMENT_START_BYTES: u64 = 16 << 10;
+pub(super) const SEGMENT_START_BYTES: u64 = 16 << 10;
 /// What is written together at the most when records in memory are brought to the disk.
 pub(super) const WRITE_BYTES_MAX: u64 = 4 << 20;
+/// More than a run's header takes.
+const RUN_HEADER_BYTES_MAX: u64 = 20;
 
 /// Sizes and ages of segments.
 #[derive(Debug, Clone, Copy)]
@@ -46,8 +47,10 @@ pub(crate) struct SegmentLimits {
 /// Why a commit did not happen. Nothing of it is on the disk.
 #[derive(Debug)]
 pub(crate) enum CommitError {
-    /// There is no room, for now.
+    /// There is no room under the stream's quota, for now.
     Full(String),
+    /// The disk has no room, for now, unless something goes.
+    DiskFull(Shortage),
     /// It is larger than the stream's whole quota.
     NeverFits(String),
     /// The disk failed; the stream is poisoned.
@@ -63,12 +66,26 @@ pub(super) struct Unsynced {
     newest: Stamp,
 }
 
-/// What becomes of the files of dropped segments.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Files {
-    Remove,
-    /// One of them is kept for the next segment.
-    Spare,
+/// Room that is missing in the data directory.
+#[derive(Debug)]
+pub(crate) struct Shortage {
+    /// How many bytes have to go before it is worth trying again.
+    pub(crate) bytes: u64,
+    /// Which limit, with figures.
+    pub(crate) limit: String,
+}
+
+impl Shortage {
+    pub(super) fn of_disk(bytes: u64, error: &io::Error) -> Self {
+        Self { bytes, limit: format!("the full disk ({error})") }
+    }
+}
+
+/// More than these batches take as one block.
+pub(crate) fn block_bytes(batches: &[&Batch]) -> u64 {
+    let encoded: u64 = batches.iter().map(|batch| batch.encoded_bytes() as u64).sum();
+    let runs: u64 = batches.iter().map(|batch| batch.load().count() as u64).sum();
+    BLOCK_HEADER_BYTES as u64 + encoded + runs * RUN_HEADER_BYTES_MAX
 }
 
 /// The writer's state.
@@ -94,6 +111,8 @@ pub(crate) struct StreamWriter {
     pub(super) buffer: Vec<u8>,
     pub(super) poisoned: Option<String>,
     pub(super) full: Option<String>,
+    /// Whether the opening left copies of torn ends.
+    pub(super) has_torn: bool,
 }
 
 impl StreamWriter {
@@ -103,16 +122,28 @@ impl StreamWriter {
 
     /// Writes one block with all these batches, durably as configured. Order within a shard is the order of the batches.
     pub(crate) fn commit(&mut self, batches: &[&Batch]) -> Result<Vec<Appended>, CommitError> {
-        if let Some(reason) = &self.poisoned {
-            return Err(CommitError::Poisoned(reason.clone()));
+        self.check_not_poisoned()?;
+        let appended = self.try_commit(batches)?;
+        self.has_room();
+        Ok(appended)
+    }
+
+    pub(super) fn check_not_poisoned(&self) -> Result<(), CommitError> {
+        self.poisoned.as_ref().map_or(Ok(()), |reason| Err(CommitError::Poisoned(reason.clone())))
+    }
+
+    /// Whether it has found no room, and not written since.
+    pub(crate) fn is_full(&self) -> bool {
+        self.full.is_some()
+    }
+
+    /// Notes that there is no room and that nothing goes for it; told once until a commit succeeds.
+    pub(crate) fn note_full(&mut self, reason: &str) {
+        if self.full.is_none() {
+            self.core.tell(Event::Full { stream: self.core.name().to_owned(), reason: reason.to_owned() });
         }
-        match self.try_commit(batches) {
-            Ok(appended) => {
-                self.has_room();
-                Ok(appended)
-            }
-            Err(error) => Err(self.met(error)),
-        }
+        self.core.set_stopped(Some(reason));
+        self.full = Some(reason.to_owned());
     }
 
     /// Tells that there is room again, if there was none.
@@ -121,18 +152,6 @@ impl StreamWriter {
             self.core.set_stopped(None);
             self.core.tell(Event::RoomAgain { stream: self.core.name().to_owned() });
         }
-    }
-
-    /// Tells that there is no room, if that is what was met and it is news.
-    pub(super) fn met(&mut self, error: CommitError) -> CommitError {
-        if let CommitError::Full(reason) = &error {
-            if self.full.is_none() {
-                self.core.set_stopped(Some(reason));
-                self.core.tell(Event::Full { stream: self.core.name().to_owned(), reason: reason.clone() });
-            }
-            self.full = Some(reason.clone());
-        }
-        error
     }
 
     fn try_commit(&mut self, batches: &[&Batch]) -> Result<Vec<Appended>, CommitError> {
@@ -263,7 +282,7 @@ impl StreamWriter {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), CommitError> {
-        while let Err(error) = self.active.file.write_at(self.active.len, bytes) {
+        if let Err(error) = self.active.file.write_at(self.active.len, bytes) {
             if !is_full(&error) {
                 return Err(self.poison("write to", &error));
             }
@@ -272,10 +291,7 @@ impl StreamWriter {
                 return Err(self.poison("cut", &error));
             }
             self.active.file_len = self.active.len;
-            let reason = format!("the disk is full: {error}");
-            if !self.make_room(bytes.len() as u64)? {
-                return Err(CommitError::Full(reason));
-            }
+            return Err(CommitError::DiskFull(Shortage::of_disk(bytes.len() as u64, &error)));
         }
         Ok(())
     }
@@ -334,22 +350,23 @@ impl StreamWriter {
 
     /// When something is due that cannot wait for the next tick, since the boot.
     pub(crate) fn due(&self) -> Option<Duration> {
-        let sync = match (&self.unsynced, self.core.config().durability) {
-            (Some(unsynced), Durability::Interval(interval)) => Some(unsynced.since + interval),
-            (Some(unsynced), _) => Some(unsynced.since),
-            (None, _) => None,
-        };
-        [sync, self.spill_due()].into_iter().flatten().min()
+        [self.sync_due(), self.spill_due()].into_iter().flatten().min()
     }
 
-    /// Does what is due: syncs, and writes what has waited in memory.
-    pub(crate) fn do_due(&mut self) {
-        let now = self.core.around.clock.now();
-        // What fails is tried again when it is due the next time; a commit that meets it tells.
-        if self.unsynced.is_some() && self.due().is_some_and(|due| due <= now.since_boot) {
+    fn sync_due(&self) -> Option<Duration> {
+        let since = self.unsynced.as_ref()?.since;
+        match self.core.config().durability {
+            Durability::Interval(interval) => Some(since + interval),
+            Durability::Sync | Durability::MemoryFirst { .. } => Some(since),
+        }
+    }
+
+    /// Syncs what was only written, if that is due. What fails is told by the next commit that meets it.
+    pub(crate) fn sync_if_due(&mut self) {
+        let now = self.core.around.clock.now().since_boot;
+        if self.sync_due().is_some_and(|due| due <= now) {
             let _ = self.sync_written();
         }
-        let _ = self.spill(now);
     }
 
     /// What is due once in a while. Says whether the catalogue should be flushed.
@@ -368,7 +385,9 @@ impl StreamWriter {
 
     /// Brings everything to the disk that a reopening would otherwise repeat.
     pub(crate) fn close(&mut self) {
-        let _ = self.spill_all();
+        if self.spill_all().is_err() {
+            self.core.refuse_held();
+        }
         let _ = self.sync_written();
         self.save_checkpoints();
         // What was reserved and not given is free again.
@@ -422,26 +441,18 @@ impl StreamWriter {
     }
 
     /// Seals the segment being written and begins the next one.
-    fn roll(&mut self) -> Result<(), CommitError> {
+    pub(super) fn roll(&mut self) -> Result<(), CommitError> {
         self.roll_as(&self.core.definition())
     }
 
     /// The same, and what the stream is from now on stands in the header of the new one.
     pub(super) fn roll_as(&mut self, definition: &StreamDefinition) -> Result<(), CommitError> {
         self.sync_written()?;
-        let active = match self.create_segment(definition) {
-            Ok(active) => active,
-            Err(error) if is_full(&error) && !self.is_active_empty() => {
-                if !self.make_room(SEGMENT_BYTES_MIN)? {
-                    return Err(CommitError::Full(format!("the disk is full: {error}")));
-                }
-                self.create_segment(definition).map_err(|error| match is_full(&error) {
-                    true => CommitError::Full(format!("the disk is full: {error}")),
-                    false => self.poison("create", &error),
-                })?
-            }
-            Err(error) => return Err(self.poison("create", &error)),
-        };
+        let active =
+            self.create_segment(definition).map_err(|error| match is_full(&error) && !self.is_active_empty() {
+                true => CommitError::DiskFull(Shortage::of_disk(SEGMENT_START_BYTES, &error)),
+                false => self.poison("create", &error),
+            })?;
         let sealed = self.core.view(|view| *view.segments.back().expect("never empty"));
         if sealed.is_empty() {
             // It had the name that its successor has now.
@@ -454,13 +465,13 @@ impl StreamWriter {
         Ok(())
     }
 
-    fn create_segment(&mut self, definition: &StreamDefinition) -> io::Result<Active> {
+    pub(super) fn create_segment(&mut self, definition: &StreamDefinition) -> io::Result<Active> {
         let has_spare = self.spare.take().is_some();
         let created = self.stamp(self.core.around.clock.now());
         Active::create(&self.core, definition, self.logged, created, has_spare)
     }
 
-    fn install(&mut self, active: Active) {
+    pub(super) fn install(&mut self, active: Active) {
         let segment = active.empty_segment();
         self.active.cut_unused();
         self.active = active;
@@ -468,219 +479,16 @@ impl StreamWriter {
         self.note_reserved();
     }
 
-    fn reserved(&self) -> u64 {
-        self.spare.unwrap_or(0) + self.active.unused()
-    }
-
-    fn note_reserved(&self) {
-        let reserved = self.reserved();
-        self.core.change_view(|view| view.reserved = reserved);
-    }
-
-    /// Gives everything back that is only there for what comes next.
-    fn give_back(&mut self) {
-        self.drop_spare();
-        self.active.cut_unused();
-        self.note_reserved();
-    }
-
-    /// Gives the spare file's room back; says how much that was.
-    fn drop_spare(&mut self) -> u64 {
-        let Some(bytes) = self.spare.take() else { return 0 };
-        let path = self.core.spare_path();
-        if let Err(error) = self.core.around.disk.remove(&path) {
-            self.core.tell(Event::NotRemoved { segment: path, reason: error.to_string() });
-        }
-        self.note_reserved();
-        bytes
-    }
-
-    /// Drops the oldest segment for its file, if the next one would not fit under the quota and nobody needs it.
-    fn spare_delivered(&mut self) {
-        let taken = self.core.view(View::disk_bytes);
-        let is_pressed = taken + self.segment_bytes() > self.core.config().quota;
-        let rules = self.rules();
-        let may_go = |view: &View| view.sealed().next().is_some_and(|oldest| rules.is_delivered(oldest));
-        if is_pressed && self.spare.is_none() && self.core.view(may_go) {
-            self.drop_oldest(1, DropReason::Quota, Files::Spare);
-        }
-    }
-
-    pub(super) fn room_under_quota(&mut self, bytes: u64) -> Result<(), CommitError> {
-        let quota = self.core.config().quota;
-        if bytes + SEGMENT_START_BYTES > quota {
-            return Err(CommitError::NeverFits(format!(
-                "{bytes} bytes at once are more than its quota of {quota} bytes"
-            )));
-        }
-        let taken = self.core.view(|view| view.disk_bytes());
-        let missing = (taken + bytes).saturating_sub(quota);
-        if missing == 0 {
-            return Ok(());
-        }
-        self.expire()?;
-        if self.make_room_for(missing)? {
-            return Ok(());
-        }
-        Err(CommitError::Full(format!("it takes {taken} of its quota of {quota} bytes")))
-    }
-
-    /// Drops segments, the one being written too, until `bytes` are freed, if the policy allows; says whether it did.
-    fn make_room_for(&mut self, bytes: u64) -> Result<bool, CommitError> {
-        if self.make_room(bytes)? {
-            return Ok(true);
-        }
-        let rules = self.rules();
-        let all = self.core.view(|view| rules.make_room(view.segments.iter(), bytes).is_some());
-        if all && !self.is_active_empty() {
-            self.roll()?;
-            return self.make_room(bytes);
-        }
-        Ok(false)
-    }
-
-    /// Drops sealed segments until `bytes` are freed, if the policy allows; says whether it did.
-    fn make_room(&mut self, bytes: u64) -> Result<bool, CommitError> {
-        let bytes = bytes.saturating_sub(self.drop_spare());
-        if bytes == 0 {
-            return Ok(true);
-        }
-        let rules = self.rules();
-        match self.core.view(|view| rules.make_room(view.sealed(), bytes)) {
-            Some(count) => {
-                self.drop_oldest(count, DropReason::Quota, Files::Remove);
-                Ok(count > 0)
-            }
-            None => Ok(false),
-        }
-    }
-
-    /// Drops what is past retention and held by nobody.
-    fn expire(&mut self) -> Result<(), CommitError> {
-        let (rules, boot, now) = (self.rules(), self.core.around.boot, self.core.around.clock.now());
-        let expired = |segments: &mut dyn Iterator<Item = &Segment>| rules.expired(segments, boot, now);
-        // The last segment of an idle stream goes too: an empty one takes its place and keeps the numbering.
-        let all = self.core.view(|view| expired(&mut view.segments.iter()) == view.segments.len());
-        if all {
-            self.drop_spare();
-        }
-        if (all || self.is_active_old()) && !self.is_active_empty() {
-            self.roll()?;
-        }
-        let count = self.core.view(|view| expired(&mut view.sealed()));
-        let is_idle = self.is_active_empty() && count + 1 == self.core.view(|view| view.segments.len());
-        self.drop_oldest(count, DropReason::Retention, if is_idle { Files::Remove } else { Files::Spare });
-        if is_idle {
-            self.give_back();
-        }
-        Ok(())
-    }
-
-    fn drop_oldest(&mut self, count: usize, reason: DropReason, files: Files) {
-        if count == 0 {
-            return;
-        }
-        let oldest = self.core.view(|view| view.oldest());
-        let gone: Vec<Segment> = self.core.change_view(|view| view.segments.drain(..count).collect());
-        // What lies before the horizon was counted when that moved.
-        let (first, end) = (gone[0].first.max(oldest), gone[count - 1].end);
-        if first < end {
-            self.core.dropped(first..=end.previous(), reason);
-        }
-        let may_be_spare =
-            |segment: &&Segment| files == Files::Spare && self.spare.is_none() && segment.bytes <= self.segment_bytes();
-        let spare = gone.iter().filter(may_be_spare).max_by_key(|segment| segment.bytes).copied();
-        let spare = spare.filter(|segment| self.core.make_spare(segment));
-        for segment in gone.iter().filter(|segment| Some(**segment) != spare) {
-            self.core.remove_segment(segment);
-        }
-        self.core.forget_gone_shards();
-        // One more sync for a whole segment; without it, removals that a power cut undoes would be counted again, and
-        // a spare file's old name might come back when there is another head in it.
-        let synced = self.core.around.disk.sync_dir(&self.core.dir);
-        self.spare = self.spare.or(spare.map(|segment| segment.bytes));
-        if spare.is_some() && synced.is_err() {
-            self.drop_spare();
-        }
-        self.note_reserved();
-    }
-
-    pub(super) fn poison(&mut self, action: &'static str, error: &io::Error) -> CommitError {
-        let path = self.core.path_of(self.active.first);
-        let reason = format!("{action} {}: {error}", path.display());
-        self.core.set_stopped(Some(&reason));
-        self.core.tell(Event::Poisoned { stream: self.core.name().to_owned(), reason: reason.clone() });
-        self.poisoned = Some(reason.clone());
-        CommitError::Poisoned(reason)
-    }
-
-    /// After a failure, leaves the file that failed behind and goes on in a new one, if the disk lets it. Says what the
-    /// failure was.
-    pub(crate) fn recover_if_poisoned(&mut self) -> Option<String> {
-        let reason = self.poisoned.clone()?;
-        // Cutting is best effort: what lies behind the durable part has numbers that the next segment takes over,
-        // and readers ignore such blocks.
-        self.forget_unsynced();
-        let _ = self.active.file.truncate(self.active.len);
-        if self.replace_active().is_ok() {
-            self.poisoned = None;
-            self.full = None;
-            self.core.set_stopped(None);
-            self.core.tell(Event::Recovered { stream: self.core.name().to_owned() });
-        }
-        Some(reason)
-    }
-
-    /// After a failed sync nobody knows what is left of what was only written: it is lost, and told.
-    fn forget_unsynced(&mut self) {
-        if self.unsynced.take().is_none() {
-            return;
-        }
-        let (end, bytes) = self.core.view(|view| {
-            let active = view.segments.back().expect("never empty");
-            (active.end, active.bytes)
-        });
-        (self.active.len, self.index_due) = (bytes, None);
-        if end < self.logged {
-            let lost = end..=self.logged.previous();
-            self.core.damaged(self.active.first, bytes, "the disk failed before these records were synced", Some(lost));
-        }
-        (self.lost_before, self.logged) = (self.logged, end);
-        // Their numbers are not given again: the next segment's head says so.
-        self.core.set_reserved(self.core.reserved().max(self.next));
-    }
-
-    fn replace_active(&mut self) -> io::Result<()> {
-        let definition = self.core.definition();
-        let active = self.create_segment(&definition)?;
-        // A segment without records had the name that its successor has now.
-        if self.is_active_empty() {
-            self.core.change_view(|view| _ = view.segments.pop_back());
-        }
-        self.install(active);
-        Ok(())
-    }
-
-    fn rules(&self) -> Rules {
-        let config = self.core.config();
-        Rules {
-            retention: config.retention,
-            on_full: config.on_full,
-            hold_undelivered: config.hold_undelivered,
-            delivered: self.core.delivered(),
-        }
-    }
-
     pub(super) fn stamp(&self, now: crate::clock::Now) -> Stamp {
         let stamp = Stamp::new(self.core.around.boot, now);
         Stamp { wall_ms: stamp.wall_ms.max(self.newest_wall_ms), ..stamp }
     }
 
-    fn is_active_empty(&self) -> bool {
+    pub(super) fn is_active_empty(&self) -> bool {
         self.logged == self.active.first
     }
 
-    fn is_active_old(&self) -> bool {
+    pub(super) fn is_active_old(&self) -> bool {
         self.active.created.age_at_least(self.core.around.boot, self.core.around.clock.now()) > self.limits.age
     }
 
@@ -690,7 +498,6 @@ impl StreamWriter {
     }
 
     pub(super) fn segment_bytes(&self) -> u64 {
-        (self.core.config().quota / SEGMENTS_PER_QUOTA)
-            .clamp(SEGMENT_BYTES_MIN, self.limits.bytes.max(SEGMENT_BYTES_MIN))
+        (self.core.quota() / SEGMENTS_PER_QUOTA).clamp(SEGMENT_BYTES_MIN, self.limits.bytes.max(SEGMENT_BYTES_MIN))
     }
 }
