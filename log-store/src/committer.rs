@@ -7,18 +7,17 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use crate::{
     batch::Batch,
-    catalogue::Catalogue,
     error::Error,
     event::Event,
     queue::{Entry, Queue, StreamSlot},
     store::WhenFull,
-    stream::{CommitError, Events, StreamWriter},
+    stream::{CommitError, StreamWriter, Surroundings},
 };
 
 /// A block is written when this much waits, company or not; it bounds the memory of a commit and of a read.
@@ -27,8 +26,7 @@ const BLOCK_BYTES: usize = 1 << 20;
 /// All writers of a store, in the order of their slots, and what they share.
 pub(crate) struct Writers {
     pub(crate) streams: Vec<StreamWriter>,
-    pub(crate) catalogue: Arc<Catalogue>,
-    pub(crate) events: Events,
+    pub(crate) around: Surroundings,
     pub(crate) told_catalogue: bool,
 }
 
@@ -86,8 +84,9 @@ impl Writers {
         }
     }
 
-    /// What is due once in a while: checkpoints, retention, recovery of poisoned streams.
+    /// What is due once in a while: a look at the clock, checkpoints, retention, recovery of poisoned streams.
     pub(crate) fn tick(&mut self, queue: &Queue) {
+        self.around.look_at_clock();
         let mut flush = false;
         for (slot, writer) in self.streams.iter_mut().enumerate() {
             if let Some(reason) = writer.recover_if_poisoned() {
@@ -97,7 +96,7 @@ impl Writers {
             flush |= writer.tick();
         }
         if flush {
-            self.catalogue.flush();
+            self.around.catalogue.flush();
         }
         self.tell_catalogue_failure();
     }
@@ -111,16 +110,17 @@ impl Writers {
             }
             writer.close();
         }
-        self.catalogue.flush();
+        self.around.time.close();
+        self.around.save_boots();
         self.tell_catalogue_failure();
         self.streams.clear();
-        self.catalogue.close();
+        self.around.catalogue.close();
     }
 
     fn tell_catalogue_failure(&mut self) {
-        if let Some(reason) = self.catalogue.failure().filter(|_| !self.told_catalogue) {
+        if let Some(reason) = self.around.catalogue.failure().filter(|_| !self.told_catalogue) {
             self.told_catalogue = true;
-            (self.events)(Event::CatalogueBehind { reason });
+            (self.around.events)(Event::CatalogueBehind { reason });
         }
     }
 }
@@ -161,6 +161,6 @@ pub(crate) fn run(writers: &Mutex<Writers>, queue: &Queue, pace: Pace) {
             }
         }
         writers.streams.clear();
-        writers.catalogue.close();
+        writers.around.catalogue.close();
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, io, sync::Arc};
 use bytes::Bytes;
 
 use crate::{
-    clock::Timestamp,
+    clock::{Arrival, Pass, Timestamp},
     error::Error,
     record::{Encoded, Record},
     segment::{BlockHeader, BlockKind, Found, SegmentReader, decode_runs, salt},
@@ -25,7 +25,7 @@ pub enum Start {
     At(SequenceNumber),
     /// Behind this number.
     After(SequenceNumber),
-    /// At the first record that arrived at this time or later.
+    /// At the first record that arrived at this time or later, by what is known of the clocks now.
     AtTime(Timestamp),
 }
 
@@ -54,6 +54,7 @@ pub struct Cursor {
     pending: VecDeque<Record>,
     open: Option<Open>,
     failures: u32,
+    pass: Pass,
 }
 
 /// The segment that the cursor is in.
@@ -76,13 +77,13 @@ impl Cursor {
             Start::AtTime(time) => {
                 not_before = time;
                 // Arrival times never run backwards, so whole segments before the time can be passed over.
-                let first = |view: &crate::stream::View| {
-                    view.segments.iter().find(|segment| segment.newest.wall_ms >= time.0).map(|segment| segment.first)
-                };
+                let is_late = |segment: &&Segment| core.around.time.arrival(segment.newest).at >= time;
+                let first =
+                    |view: &crate::stream::View| view.segments.iter().find(is_late).map(|segment| segment.first);
                 core.view(first).unwrap_or(next)
             }
         };
-        Self { core, shard, not_before, next, pending: VecDeque::new(), open: None, failures: 0 }
+        Self { core, shard, not_before, next, pending: VecDeque::new(), open: None, failures: 0, pass: Pass::default() }
     }
 
     /// Number of the next record to be read, if it exists already.
@@ -158,15 +159,16 @@ impl Cursor {
         } else if header.first > self.next {
             self.lose(segment.first, (offset, "records are missing"), header.first);
         }
-        let wanted =
-            self.shard.is_none_or(|shard| header.may_hold(shard)) && header.arrival.wall_ms >= self.not_before.0;
+        let time = &self.core.around.time;
+        let arrival = self.pass.next(time.arrival(header.arrival), time.changes());
+        let wanted = self.shard.is_none_or(|shard| header.may_hold(shard)) && arrival.at >= self.not_before;
         if !wanted || self.core.is_past(header.arrival, header.end()) {
             self.next = header.end();
             return Ok(());
         }
         let open = self.open.as_mut().expect("a block was found in it");
         let decoded = match open.reader.payload(offset, header) {
-            Ok(Some(payload)) => decode(payload, header, self.next, self.shard, &mut self.pending),
+            Ok(Some(payload)) => decode(payload, header, arrival, self.next, self.shard, &mut self.pending),
             Ok(None) => Err("the block's checksum does not match"),
             Err(error) => {
                 open.reader.go_to(offset);
@@ -245,6 +247,7 @@ impl Cursor {
 pub(crate) fn decode(
     payload: &[u8],
     header: &BlockHeader,
+    arrival: Arrival,
     from: SequenceNumber,
     shard: Option<ShardIndex>,
     out: &mut VecDeque<Record>,
@@ -259,7 +262,7 @@ pub(crate) fn decode(
                 let (encoded, behind) = Encoded::take(rest).map_err(|_| "a record cannot be read")?;
                 rest = behind;
                 if next >= from {
-                    out.push_back(record(encoded, next, run.shard, Timestamp(header.arrival.wall_ms)));
+                    out.push_back(record(encoded, next, run.shard, arrival));
                 }
                 next = next.next();
             }
@@ -270,7 +273,7 @@ pub(crate) fn decode(
 }
 
 /// Copies, so that one record that is kept does not keep its whole block.
-fn record(encoded: Encoded<'_>, sequence_number: SequenceNumber, shard: ShardIndex, arrival: Timestamp) -> Record {
+fn record(encoded: Encoded<'_>, sequence_number: SequenceNumber, shard: ShardIndex, arrival: Arrival) -> Record {
     let (partition_key, explicit_hash_key, tags, data) = match encoded {
         Encoded::Plain { partition_key, data } => (partition_key, None, Vec::new(), data),
         Encoded::Full { partition_key, explicit_hash_key, tags, data } => {
@@ -280,7 +283,8 @@ fn record(encoded: Encoded<'_>, sequence_number: SequenceNumber, shard: ShardInd
     Record {
         sequence_number,
         shard,
-        arrival,
+        arrival: arrival.at,
+        arrival_trusted: arrival.trusted,
         partition_key: partition_key.into(),
         explicit_hash_key,
         tags,

@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::{
-    clock::Timestamp,
+    clock::{Arrival, Pass, Stamp, Timeline, Timestamp},
     cursor::decode,
     disk::{Disk, RealDisk},
     error::Error,
@@ -24,7 +24,7 @@ use crate::{
     },
     sequence::SequenceNumber,
     shard::Shard,
-    stream::{is_stream_name, stream_dir},
+    stream::{boots, is_stream_name, stream_dir},
 };
 
 /// A stream keeps at most this many findings; the others are only counted.
@@ -234,7 +234,7 @@ fn verify_stream(disk: &dyn Disk, data_dir: &Path, name: String) -> Result<Strea
     let walk = Walk::new(disk, data_dir, &name)?;
     let mut report = StreamReport { sound: true, leftovers: walk.leftovers.clone(), ..StreamReport::default() };
     if let Some(definition) = &walk.definition {
-        report.format = Some(crate::segment::FORMAT_VERSION);
+        report.format = walk.version;
         report.shards = definition.shards.shards().to_vec();
     }
     // The callback never breaks off.
@@ -286,12 +286,15 @@ pub(crate) fn dump_on(
     if left == 0 {
         return Ok(());
     }
-    let block = |offset, header: &BlockHeader, checkpoints| Dumped::Block {
+    let timeline = Timeline::recorded(boots::in_stream(disk, &stream_dir(data_dir, stream)));
+    let mut pass = Pass::default();
+    let mut arrived = |stamp: Stamp| pass.next(timeline.arrival(stamp), 0);
+    let block = |offset, header: &BlockHeader, arrival, checkpoints| Dumped::Block {
         offset,
         bytes: header.total_bytes(),
         first: header.first,
         records: header.records,
-        arrival: Timestamp(header.arrival.wall_ms),
+        arrival,
         boot: header.arrival.boot,
         checkpoints,
     };
@@ -301,11 +304,15 @@ pub(crate) fn dump_on(
             let created = header.map(|header| Timestamp(header.created.wall_ms));
             show(Dumped::Segment { path: path.into(), bytes, first, created })
         }
-        Visit::Control { offset, header, control } => show(block(offset, header, Some(control.checkpoints))),
+        Visit::Control { offset, header, control } => {
+            let arrival = timeline.arrival(header.arrival);
+            show(block(offset, header, arrival.at, Some(control.checkpoints)))
+        }
         Visit::Records { offset, header, records } => {
-            show(block(offset, header, None))?;
+            let arrival = arrived(header.arrival);
+            show(block(offset, header, arrival.at, None))?;
             for record in records {
-                show(Dumped::Record(record))?;
+                show(Dumped::Record(Record { arrival: arrival.at, arrival_trusted: arrival.trusted, ..record }))?;
                 left -= 1;
                 if left == 0 {
                     return ControlFlow::Break(());
@@ -355,6 +362,8 @@ struct Walk<'a> {
     leftovers: Vec<PathBuf>,
     /// As the newest readable segment has it; `None` if no segment has a sound header.
     definition: Option<StreamDefinition>,
+    /// Format version of the newest readable segment.
+    version: Option<u16>,
 }
 
 /// A place that does not fit, until the next sound block shows what it costs.
@@ -397,12 +406,15 @@ impl<'a> Walk<'a> {
         let kept = |name: &&String| name.ends_with(".torn") || name.ends_with(".broken");
         let mut leftovers: Vec<_> = names.iter().filter(kept).map(|name| dir.join(name)).collect();
         leftovers.sort();
-        let mut walk = Self { disk, dir, files, leftovers, definition: None };
+        let mut walk = Self { disk, dir, files, leftovers, definition: None, version: None };
+        let mut version = None;
         let headers = walk.files.iter().rev().filter_map(|&first| {
             let path = walk.dir.join(file_name(first));
             Some((first, SegmentHeader::read(disk.open_read(&path).ok()?.as_ref(), &path).ok()?))
         });
+        let headers = headers.inspect(|(_, header)| _ = version.get_or_insert(header.version));
         walk.definition = StreamDefinition::agreed(stream, headers);
+        walk.version = version;
         Ok(walk)
     }
 
@@ -551,9 +563,11 @@ impl Blocks<'_> {
         };
         let mut decoded = VecDeque::new();
         let control = if is_control {
-            postcard::from_bytes::<Control>(payload).map(Some).map_err(|_| "the control block cannot be read")
+            Control::decode(payload).map(Some).map_err(|_| "the control block cannot be read")
         } else {
-            decode(payload, header, header.first.max(self.from), None, &mut decoded).map(|()| None)
+            // As it was written; `dump` knows better.
+            let arrival = Arrival { at: Timestamp(header.arrival.wall_ms), trusted: false };
+            decode(payload, header, arrival, header.first.max(self.from), None, &mut decoded).map(|()| None)
         };
         if let ControlFlow::Break(()) = self.tell_pending(offset, header.first, visit) {
             return Ok(ControlFlow::Break(()));

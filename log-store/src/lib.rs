@@ -86,7 +86,7 @@ mod store;
 mod stream;
 
 pub use batch::{Batch, Load};
-pub use clock::{Clock, Now, SystemClock, Timestamp};
+pub use clock::{Clock, ClockStatus, Now, SystemClock, Timestamp, Trust, TrustRule};
 pub use config::{OnFull, RateLimit, StoreConfig, StreamConfig};
 pub use cursor::{Cursor, ReadLimit, Start};
 pub use error::{Appended, AppendedRun, Error, Refused};

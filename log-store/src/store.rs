@@ -11,7 +11,7 @@ use std::{
 use crate::{
     batch::Batch,
     catalogue::{Catalogue, Kv, KvError, open_sled},
-    clock::Clock,
+    clock::{Clock, ClockStatus, Now, TimeKeeper},
     committer::{self, Pace, Writers},
     config::{StoreConfig, StreamConfig},
     cursor::{Cursor, Start},
@@ -22,7 +22,7 @@ use crate::{
     sequence::SequenceNumber,
     shard::{ShardIndex, ShardMap},
     stats::StreamStats,
-    stream::{Events, SegmentLimits, StreamCore, StreamWriter, Surroundings, is_stream_name, stream_dir},
+    stream::{Events, SegmentLimits, StreamCore, StreamWriter, Surroundings, boots, is_stream_name, stream_dir},
 };
 
 /// What an append does when its stream has no room.
@@ -108,6 +108,21 @@ impl Store {
         Ok(names)
     }
 
+    /// What is known of the time.
+    #[must_use]
+    pub fn clock(&self) -> ClockStatus {
+        self.parts.around.time.status()
+    }
+
+    /// Says what the time is, or was a moment ago: `at.wall` when the monotonic clock showed `at.since_boot`. For whoever
+    /// knows it better than the machine's clock, such as a GPS receiver; the machine's clock need not be set for it.
+    ///
+    /// Believed as a [`Trust::Synchronised`](crate::Trust::Synchronised) clock is. Blocks for a write to the disk if it is
+    /// news.
+    pub fn learn_time(&self, at: Now) {
+        self.parts.around.learn_time(at);
+    }
+
     /// Whether the committer runs. It ends only by [`Store::close`], or by a bug.
     #[must_use]
     pub fn is_alive(&self) -> bool {
@@ -159,9 +174,16 @@ impl Parts {
             _ => io("lock", &lock_path)(source),
         })?;
         let catalogue = Arc::new(open_catalogue(&config.dir, disk.as_ref(), open_kv, clock.as_ref(), &events)?);
-        let boot = clock.boot();
-        let around = Surroundings { disk, catalogue: Arc::clone(&catalogue), clock, events: Arc::clone(&events), boot };
-        let writers = Writers { streams: Vec::new(), catalogue, events, told_catalogue: false };
+        let recorded = catalogue.boots().unwrap_or_else(|error| {
+            events(Event::CatalogueBehind { reason: error.reason });
+            None
+        });
+        let recorded = recorded.unwrap_or_else(|| boots::in_log(disk.as_ref(), &config.dir));
+        let (time, boot) = (Arc::new(TimeKeeper::new(Arc::clone(&clock), recorded)), clock.boot());
+        let around = Surroundings { disk, catalogue, clock, events, time, boot };
+        around.save_boots();
+        around.look_at_clock();
+        let writers = Writers { streams: Vec::new(), around: around.clone(), told_catalogue: false };
         Ok(Self {
             around,
             writers: Arc::new(Mutex::new(writers)),

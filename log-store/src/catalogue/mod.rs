@@ -19,7 +19,12 @@ pub(crate) use self::{
     kv::{Kv, KvError},
     sled::open_sled,
 };
-use crate::{clock::Stamp, segment::StreamDefinition, sequence::SequenceNumber, stats::DropTotals};
+use crate::{
+    clock::{Boot, Stamp},
+    segment::StreamDefinition,
+    sequence::SequenceNumber,
+    stats::DropTotals,
+};
 
 /// What is known of a segment that takes no more records. Persisted: never change, only add a new kind of key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +49,7 @@ pub(crate) struct Catalogue {
 
 impl Catalogue {
     /// Persisted: the version of keys and values.
-    pub(crate) const FORMAT_VERSION: u16 = 1;
+    pub(crate) const FORMAT_VERSION: u16 = 2;
 
     /// Checks the version of an open store, or sets it in an empty one.
     ///
@@ -56,6 +61,9 @@ impl Catalogue {
                 let version: u16 = decode("format", &bytes)?;
                 if version > Self::FORMAT_VERSION {
                     return Ok(Err(version));
+                }
+                if version < Self::FORMAT_VERSION {
+                    kv.put(b"format", &encode(&Self::FORMAT_VERSION))?;
                 }
                 false
             }
@@ -145,6 +153,15 @@ impl Catalogue {
 
     pub(crate) fn put_drops(&self, stream: &str, drops: &DropTotals) {
         self.put(key(b'd', stream, None), drops);
+    }
+
+    /// The boots of the machine; `None` if nothing was ever noted.
+    pub(crate) fn boots(&self) -> Result<Option<Vec<Boot>>, KvError> {
+        self.read(|kv| kv.get(b"boots"))?.map(|value| decode("boots", &value)).transpose()
+    }
+
+    pub(crate) fn put_boots(&self, boots: &[Boot]) {
+        self.put(b"boots".to_vec(), &boots);
     }
 
     /// Makes all changes so far survive a power cut.

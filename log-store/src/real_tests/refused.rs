@@ -54,14 +54,20 @@ fn a_newer_segment_is_refused_and_left_alone() {
     let dir = small();
     let path = dir.path().join("streams/telemetry/00000000000000000001.seg");
     let mut bytes = fs::read(&path).expect("read");
-    bytes[4] = 2;
+    // As a newer program would write it, with its own checksum.
+    bytes[4] = 3;
+    let definition_end = 56 + u32::from_le_bytes(bytes[8..12].try_into().expect("four bytes")) as usize;
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&bytes[..52]);
+    crc.update(&bytes[56..definition_end]);
+    bytes[52..56].copy_from_slice(&crc.finalize().to_le_bytes());
     fs::write(&path, &bytes).expect("written");
     for catalogue in [true, false] {
         if !catalogue {
             fs::remove_dir_all(dir.path().join("catalogue")).expect("removed");
         }
         let Err(error) = open_in_time(store_config(dir.path()), stream_config("telemetry")) else { panic!("opened") };
-        assert!(matches!(&error, Error::NewerFormat { found: 2, known: 1, path: named } if *named == path), "{error}");
+        assert!(matches!(&error, Error::NewerFormat { found: 3, known: 2, path: named } if *named == path), "{error}");
         assert_eq!(fs::read(&path).expect("read"), bytes);
     }
     let report = verify(dir.path()).expect("readable");
@@ -72,10 +78,10 @@ fn a_newer_segment_is_refused_and_left_alone() {
 fn a_newer_catalogue_is_refused_and_left_alone() {
     let dir = small();
     let db = sled::open(dir.path().join("catalogue")).expect("opens");
-    db.insert("format", &[2]).expect("taken");
+    db.insert("format", &[3]).expect("taken");
     drop(db);
     let Err(error) = open_in_time(store_config(dir.path()), stream_config("telemetry")) else { panic!("opened") };
-    assert!(matches!(error, Error::NewerFormat { found: 2, known: 1, .. }), "{error}");
+    assert!(matches!(error, Error::NewerFormat { found: 3, known: 2, .. }), "{error}");
     assert!(error.to_string().contains("catalogue"), "{error}");
     let names: Vec<_> =
         fs::read_dir(dir.path()).expect("listed").map(|entry| entry.expect("listed").file_name()).collect();

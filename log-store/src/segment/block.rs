@@ -5,7 +5,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::header::{u32_at, u64_at};
-use crate::{clock::Stamp, sequence::SequenceNumber, shard::ShardIndex, stats::DropTotals};
+use crate::{
+    clock::{Boot, Stamp},
+    sequence::SequenceNumber,
+    shard::ShardIndex,
+    stats::DropTotals,
+};
 
 /// `FBLK`, the first four bytes of a block.
 pub(super) const MAGIC: [u8; 4] = *b"FBLK";
@@ -128,11 +133,22 @@ impl BlockHeader {
     }
 }
 
-/// What a control block holds: what would be lost with the catalogue. Persisted: only add at the end, with a new kind.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What a control block holds: what would be lost with the catalogue. Persisted: only add at the end.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Control {
     pub(crate) checkpoints: BTreeMap<String, SequenceNumber>,
     pub(crate) totals: DropTotals,
+    /// The boots of the machine, if they have changed since the last control block. Since format version 2.
+    pub(crate) boots: Vec<Boot>,
+}
+
+impl Control {
+    /// Decodes a payload; what an older version did not write is empty.
+    pub(crate) fn decode(payload: &[u8]) -> Result<Self, postcard::Error> {
+        let ((checkpoints, totals), added) = postcard::take_from_bytes(payload)?;
+        let boots = if added.is_empty() { Vec::new() } else { postcard::from_bytes(added)? };
+        Ok(Self { checkpoints, totals, boots })
+    }
 }
 
 /// What stands before a run's records.

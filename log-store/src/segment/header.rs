@@ -9,7 +9,7 @@ use crate::{clock::Stamp, disk::DiskFile, error::Error, sequence::SequenceNumber
 /// `FBSG`, the first four bytes of a segment.
 const MAGIC: [u8; 4] = *b"FBSG";
 /// Persisted: the version of everything in a segment, blocks and records included.
-pub(crate) const FORMAT_VERSION: u16 = 1;
+pub(crate) const FORMAT_VERSION: u16 = 2;
 /// Length of the part before the stream definition.
 const FIXED_BYTES: usize = 56;
 /// A definition of 10,000 shards takes some 400 KiB; more is damage.
@@ -47,6 +47,8 @@ impl StreamDefinition {
 /// A decoded segment header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
+    /// Format version of everything in the segment.
+    pub(crate) version: u16,
     /// Number of the first record that this segment holds or will hold.
     pub(crate) first: SequenceNumber,
     /// When it was made.
@@ -61,7 +63,7 @@ impl SegmentHeader {
         let definition_len = u32::try_from(definition.len()).expect("a definition is far below 4 GiB");
         let mut out = Vec::with_capacity(FIXED_BYTES + definition.len());
         out.extend_from_slice(&MAGIC);
-        out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        out.extend_from_slice(&self.version.to_le_bytes());
         out.extend_from_slice(&0u16.to_le_bytes());
         out.extend_from_slice(&definition_len.to_le_bytes());
         out.extend_from_slice(&self.created.boot.to_le_bytes());
@@ -100,9 +102,6 @@ impl SegmentHeader {
         }
         let version = u16::from_le_bytes([fixed[4], fixed[5]]);
         let definition_len = u32_at(&fixed, 8);
-        if version > FORMAT_VERSION {
-            return Err(Error::NewerFormat { path: path.into(), found: version, known: FORMAT_VERSION });
-        }
         if definition_len > DEFINITION_BYTES_MAX {
             return Err(corrupt("the header's length is impossible"));
         }
@@ -116,12 +115,17 @@ impl SegmentHeader {
         if crc.finalize() != u32_at(&fixed, FIXED_BYTES - 4) {
             return Err(corrupt("the header's checksum does not match"));
         }
+        // Every version has its checksum here, so that a flipped bit is not taken for a newer version.
+        if version > FORMAT_VERSION {
+            return Err(Error::NewerFormat { path: path.into(), found: version, known: FORMAT_VERSION });
+        }
         let definition: StreamDefinition =
             postcard::from_bytes(&definition).map_err(|error| corrupt(&format!("the stream definition: {error}")))?;
         if !definition.shards.is_complete() || definition.id != u64_at(&fixed, 40) {
             return Err(corrupt("the stream definition contradicts itself"));
         }
         Ok(Self {
+            version,
             first: SequenceNumber(u64_at(&fixed, 16)),
             created: Stamp { boot: u32_at(&fixed, 12), wall_ms: u64_at(&fixed, 24), since_boot_ms: u64_at(&fixed, 32) },
             definition,
@@ -166,6 +170,7 @@ mod tests {
 
     fn header() -> SegmentHeader {
         SegmentHeader {
+            version: FORMAT_VERSION,
             first: SequenceNumber(42),
             created: Stamp { boot: 3, since_boot_ms: 5, wall_ms: 1_700_000_000_000 },
             definition: StreamDefinition {
@@ -210,9 +215,8 @@ mod tests {
 
     #[test]
     fn a_newer_version_is_named_as_such() {
-        let mut bytes = header().encode();
-        bytes[4] = 2;
-        assert!(matches!(read(&bytes), Err(Error::NewerFormat { found: 2, known: 1, .. })));
+        let newer = SegmentHeader { version: FORMAT_VERSION + 1, ..header() };
+        assert!(matches!(read(&newer.encode()), Err(Error::NewerFormat { found: 3, known: 2, .. })));
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod histories;
 mod scenarios;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     num::NonZeroU32,
     path::{Path, PathBuf},
@@ -18,18 +18,19 @@ use std::{
 
 use crate::{
     catalogue::memory::MemoryKv,
-    clock::{Clock, manual::ManualClock},
+    clock::{Clock, Timestamp, Trust, manual::ManualClock},
     config::{OnFull, StoreConfig, StreamConfig},
     cursor::{ReadLimit, Start},
     disk::sim::SimDisk,
     error::{Appended, Error, Refused},
-    event::Event,
+    event::{DropReason, Event},
     record::{NewRecord, Record},
     sequence::SequenceNumber,
     store::{Parts, Stream, WhenFull},
 };
 
 pub(super) const DIR: &str = "/data";
+pub(super) const YEAR_MS: u64 = 31_557_600_000;
 pub(super) const CONSUMER: &str = "cloud";
 
 /// A record as the model knows it.
@@ -37,8 +38,11 @@ pub(super) const CONSUMER: &str = "cloud";
 pub(super) struct Known {
     key: String,
     data: Vec<u8>,
-    /// When it was appended, since the boot.
-    at: Duration,
+    /// When it was appended, by the true time, and in which boot.
+    at: Timestamp,
+    boot: u32,
+    /// Behind the last record of its commit, if that is known.
+    block_end: Option<SequenceNumber>,
 }
 
 impl fmt::Debug for Known {
@@ -64,6 +68,10 @@ pub(super) struct Simulation {
     pub(super) kv: MemoryKv,
     pub(super) clock: Arc<ManualClock>,
     pub(super) events: Arc<Mutex<Vec<Event>>>,
+    /// How many of the events were judged.
+    judged: usize,
+    /// Boots in which a trusted clock was wrong once.
+    lied: BTreeSet<u32>,
     pub(super) stream_config: StreamConfig,
     store_config: StoreConfig,
     running: Option<(Parts, Stream)>,
@@ -96,6 +104,8 @@ impl Simulation {
             kv: MemoryKv::default(),
             clock: ManualClock::new(),
             events: Arc::default(),
+            judged: 0,
+            lied: BTreeSet::new(),
             stream_config,
             store_config,
             running: None,
@@ -120,6 +130,7 @@ impl Simulation {
         )?;
         let stream = parts.stream(&self.store_config, self.stream_config.clone())?;
         self.running = Some((parts, stream));
+        self.judge_drops();
         Ok(())
     }
 
@@ -130,7 +141,7 @@ impl Simulation {
     /// Appends records of one batch and commits. Their sizes are mixed, their keys few.
     pub(super) fn append(&mut self, count: usize, bytes: usize) -> Result<Appended, Refused> {
         let (parts, stream) = self.running.as_ref().expect("open");
-        let at = self.clock.now().since_boot;
+        let (at, boot) = (self.clock.truth(), self.clock.boot());
         let mut batch = stream.batch();
         let mut known: BTreeMap<_, Vec<Known>> = BTreeMap::new();
         for _ in 0..count {
@@ -139,7 +150,7 @@ impl Simulation {
             let mut data = format!("record {} ", self.issued).into_bytes();
             data.resize(data.len().max(bytes), b'.');
             let shard = batch.push(&NewRecord::new(&key, &data)).expect("a sound record");
-            known.entry(shard).or_default().push(Known { key, data, at });
+            known.entry(shard).or_default().push(Known { key, data, at, boot, block_end: None });
         }
         let told = Arc::new(Mutex::new(None));
         let tell = Arc::clone(&told);
@@ -149,9 +160,11 @@ impl Simulation {
         let outcome = told.lock().expect("unpoisoned").take().expect("every append is answered");
         match &outcome {
             Ok(appended) => {
+                let end = appended.runs.iter().map(|run| run.first.plus(u64::from(run.records))).max();
                 for run in &appended.runs {
                     for (i, record) in known.remove(&run.shard).expect("its shard").into_iter().enumerate() {
                         let number = run.first.plus(i as u64);
+                        let record = Known { block_end: end, ..record };
                         assert!(self.acknowledged.insert(number, record).is_none(), "number {number} was given twice");
                     }
                 }
@@ -160,6 +173,7 @@ impl Simulation {
             Err(Refused { error: Error::Full { .. }, .. }) => {}
             Err(_) => self.in_doubt = known.into_values().flatten().collect(),
         }
+        self.judge_drops();
         outcome
     }
 
@@ -176,6 +190,8 @@ impl Simulation {
     pub(super) fn tick(&mut self) {
         let (parts, _) = self.running.as_ref().expect("open");
         parts.writers.lock().expect("unpoisoned").tick(&parts.queue);
+        self.judge_drops();
+        let (parts, _) = self.running.as_ref().expect("open");
         if parts.around.catalogue.failure().is_none() {
             self.durable_checkpoint = self.checkpoint;
         }
@@ -185,6 +201,7 @@ impl Simulation {
     pub(super) fn close(&mut self) {
         let (parts, stream) = self.running.take().expect("open");
         parts.writers.lock().expect("unpoisoned").close(&parts.queue);
+        self.judge_drops();
         self.dropped_before = self.dropped_before.max(stream.stats().oldest);
         if parts.around.catalogue.failure().is_none() {
             self.durable_checkpoint = self.checkpoint;
@@ -208,11 +225,55 @@ impl Simulation {
         }
     }
 
-    /// The machine starts again: the monotonic clock begins anew, and so do the ages that the model knows.
-    pub(super) fn reboot(&mut self) {
-        self.clock.reboot();
-        for known in self.acknowledged.values_mut() {
-            known.at = Duration::ZERO;
+    /// Whether the time of this boot is known.
+    pub(super) fn is_clock_trusted(&self) -> bool {
+        self.running.as_ref().expect("open").0.around.time.status().trusted_since.is_some()
+    }
+
+    /// The clock is set forward by years, and something vouches for it for a moment. Only where it was right before: of two
+    /// trusted times one must be right, or nobody could tell.
+    pub(super) fn lie(&mut self, years: u64) {
+        if self.is_clock_trusted() {
+            self.lied.insert(self.clock.boot());
+            self.claim(Timestamp(self.clock.truth().0 + years * YEAR_MS));
+        }
+    }
+
+    /// Something vouches for a wall time for a moment.
+    pub(super) fn claim(&mut self, wall: Timestamp) {
+        self.clock.set_wall(wall);
+        self.clock.set_trust(Trust::Synchronised);
+        self.tick();
+        self.clock.set_wall(self.clock.truth());
+    }
+
+    /// What goes by retention must be past it by the true time.
+    fn judge_drops(&mut self) {
+        let events = self.events.lock().expect("unpoisoned");
+        for event in &events[self.judged..] {
+            if let Event::Dropped { reason: DropReason::Retention, records, .. } = event {
+                for (number, known) in self.acknowledged.range(records.clone()) {
+                    assert!(self.is_past(known), "record {number} is not past retention: {known:?}");
+                }
+            }
+        }
+        self.judged = events.len();
+    }
+
+    fn is_past(&self, known: &Known) -> bool {
+        let age_ms = self.clock.truth().0 - known.at.0;
+        Duration::from_millis(age_ms) > self.stream_config.retention
+    }
+
+    /// Where a trusted clock told a record's time, it is right; where two did, it is not served past its retention.
+    fn judge_time(&self, record: &Record, known: &Known) {
+        if !record.arrival_trusted || self.lied.contains(&known.boot) {
+            return;
+        }
+        assert_eq!(record.arrival, known.at, "the arrival of record {}", record.sequence_number);
+        let done = stream_checkpoint(self.stream()).next();
+        if self.is_clock_trusted() && known.block_end.is_some_and(|end| end <= done) {
+            assert!(!self.is_past(known), "record {} is past retention and still served", record.sequence_number);
         }
     }
 
@@ -241,17 +302,18 @@ impl Simulation {
         let mut found: BTreeMap<_, Known> = found
             .into_iter()
             .map(|record| {
-                let known = Known { key: record.partition_key.into(), data: record.data.to_vec(), at: Duration::ZERO };
-                (record.sequence_number, known)
+                let judged = self.acknowledged.get(&record.sequence_number).or(self.in_doubt.first());
+                let Some(judged) = judged else { panic!("a record that nobody appended: {record:?}") };
+                self.judge_time(&record, judged);
+                let (key, data) = (record.partition_key.into(), record.data.to_vec());
+                (record.sequence_number, Known { key, data, ..judged.clone() })
             })
             .collect();
-        let now = self.clock.now().since_boot;
         for (number, known) in self.acknowledged.range(stats.oldest..) {
             match found.remove(number) {
                 Some(found) => assert_eq!((&found.key, &found.data), (&known.key, &known.data), "record {number}"),
                 None => assert!(
-                    *number < self.dropped_before
-                        || *number <= self.delivered && now.saturating_sub(known.at) > self.stream_config.retention,
+                    *number < self.dropped_before || *number <= self.delivered && self.is_past(known),
                     "acknowledged record {number} is not there: {known:?}"
                 ),
             }
@@ -276,7 +338,8 @@ impl Simulation {
         assert!(stats.next > self.newest(), "the next number {} was given already", stats.next);
     }
 
-    pub(super) fn take_events(&self) -> Vec<Event> {
+    pub(super) fn take_events(&mut self) -> Vec<Event> {
+        self.judged = 0;
         std::mem::take(&mut self.events.lock().expect("unpoisoned"))
     }
 

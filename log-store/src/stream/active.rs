@@ -6,7 +6,7 @@ use super::{Segment, StreamCore, lock};
 use crate::{
     clock::Stamp,
     disk::DiskFile,
-    segment::{BlockHeader, BlockKind, Control, SegmentHeader, finish_block, salt, start_block},
+    segment::{BlockHeader, BlockKind, Control, FORMAT_VERSION, SegmentHeader, finish_block, salt, start_block},
     sequence::SequenceNumber,
 };
 
@@ -20,6 +20,8 @@ pub(super) struct Active {
     pub(super) len: u64,
     /// Bytes of blocks since the last index entry.
     pub(super) since_index: u64,
+    /// Which change of the boots its control blocks tell of; 0 if that is not known.
+    pub(super) boots_told: u64,
 }
 
 impl Active {
@@ -48,14 +50,15 @@ impl Active {
         let disk = &core.around.disk;
         let file = disk.create(path)?;
         let salt = salt(core.definition.id, first);
-        let mut bytes = SegmentHeader { first, created, definition: core.definition.clone() }.encode();
+        let mut bytes =
+            SegmentHeader { version: FORMAT_VERSION, first, created, definition: core.definition.clone() }.encode();
         // The checkpoints ride at the head of every segment, so that the newest one always has them.
-        write_control(core, &mut bytes, first, created, salt);
+        let boots_told = write_control(core, &mut bytes, first, created, salt, 0);
         file.write_at(0, &bytes)?;
         file.sync()?;
         disk.sync_dir(&core.dir)?;
         lock(&core.counters).stats.written_bytes += bytes.len() as u64;
-        Ok(Self { file, first, salt, created, len: bytes.len() as u64, since_index: 0 })
+        Ok(Self { file, first, salt, created, len: bytes.len() as u64, since_index: 0, boots_told })
     }
 
     /// As readers see it, without a record.
@@ -64,10 +67,24 @@ impl Active {
     }
 }
 
-/// Appends a control block: what would be lost with the catalogue.
-pub(super) fn write_control(core: &StreamCore, out: &mut Vec<u8>, next: SequenceNumber, stamp: Stamp, salt: u32) {
-    let control = Control { checkpoints: lock(&core.checkpoints).done.clone(), totals: lock(&core.counters).totals };
+/// Appends a control block: what would be lost with the catalogue. The boots stand in it unless this change of them was
+/// told before; says which one is told then.
+pub(super) fn write_control(
+    core: &StreamCore,
+    out: &mut Vec<u8>,
+    next: SequenceNumber,
+    stamp: Stamp,
+    salt: u32,
+    boots_told: u64,
+) -> u64 {
+    let (changes, mut boots) = core.around.time.boots();
+    if changes == boots_told {
+        boots.clear();
+    }
+    let checkpoints = lock(&core.checkpoints).done.clone();
+    let control = Control { checkpoints, totals: lock(&core.counters).totals, boots };
     let at = start_block(out);
     *out = postcard::to_extend(&control, std::mem::take(out)).expect("a Vec takes any number of bytes");
     finish_block(out, at, BlockHeader::new(BlockKind::Control, next, 0, stamp), salt);
+    changes
 }

@@ -1,6 +1,7 @@
 //! One stream: what its writer, its readers and its statistics share.
 
 mod active;
+pub(crate) mod boots;
 mod recovery;
 mod retention;
 mod tail;
@@ -20,7 +21,7 @@ pub(crate) use writer::{CommitError, SegmentLimits, StreamWriter};
 
 use crate::{
     catalogue::Catalogue,
-    clock::{Clock, Stamp},
+    clock::{Clock, Now, Stamp, TimeKeeper},
     config::StreamConfig,
     disk::Disk,
     event::{DropReason, Event},
@@ -41,8 +42,33 @@ pub(crate) struct Surroundings {
     pub(crate) catalogue: Arc<Catalogue>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) events: Events,
+    pub(crate) time: Arc<TimeKeeper>,
     /// This boot of the machine.
     pub(crate) boot: u32,
+}
+
+impl Surroundings {
+    /// Asks the clock whether it can be trusted, and notes and tells what is new.
+    pub(crate) fn look_at_clock(&self) {
+        self.note_time(self.time.look());
+    }
+
+    /// Takes over a time that somebody knows to be right, and notes and tells what is new.
+    pub(crate) fn learn_time(&self, at: Now) {
+        self.note_time(self.time.learn(at, false));
+    }
+
+    fn note_time(&self, news: Option<Event>) {
+        let Some(news) = news else { return };
+        self.save_boots();
+        (self.events)(news);
+    }
+
+    /// At once, and durably: what is known of this boot can never be learnt again once it has ended.
+    pub(crate) fn save_boots(&self) {
+        self.catalogue.put_boots(&self.time.boots().1);
+        self.catalogue.flush();
+    }
 }
 
 /// How many damaged places are remembered as told; beyond that some are told again.
@@ -174,8 +200,7 @@ impl StreamCore {
     /// Whether records of this age up to this number are no longer to be read: past retention, and held by nobody.
     pub(crate) fn is_past(&self, newest: Stamp, end: SequenceNumber) -> bool {
         let config = self.config();
-        let age = newest.age_at_least(self.around.boot, self.around.clock.now());
-        age > config.retention && !self.is_held(&config, end)
+        self.around.time.age_at_least(newest) > config.retention && !self.is_held(&config, end)
     }
 
     /// Whether a consumer still needs something before `end` and the stream holds it for that.
@@ -249,12 +274,16 @@ impl StreamCore {
     pub(crate) fn stats(&self) -> StreamStats {
         let (oldest, next, segments, disk_bytes) =
             self.view(|view| (view.oldest(), view.next, view.segments.len(), view.disk_bytes()));
+        let untrusted = |segment: &&Segment| !self.around.time.is_trusted(segment.newest.boot);
+        let untrusted_records = self
+            .view(|view| view.segments.iter().filter(untrusted).map(|segment| segment.end.0 - segment.first.0).sum());
         let counters = lock(&self.counters);
         StreamStats {
             oldest,
             next,
             segments,
             disk_bytes,
+            untrusted_records,
             dropped: counters.totals.dropped,
             lost: counters.totals.lost,
             checkpoints: lock(&self.checkpoints).done.clone(),

@@ -7,7 +7,7 @@ use super::{
     recovery::{Opening, is_own},
 };
 use crate::{
-    clock::Stamp,
+    clock::{Boot, Stamp},
     disk::DiskFile,
     error::Error,
     event::Event,
@@ -25,6 +25,8 @@ pub(super) struct Tail {
     pub(super) created: Stamp,
     /// The newest control block among what was read.
     pub(super) control: Option<Control>,
+    /// The newest list of the machine's boots among what was read.
+    pub(super) boots: Vec<Boot>,
     pub(super) since_index: u64,
 }
 
@@ -39,6 +41,7 @@ pub(super) struct Walked {
     pub(super) end: SequenceNumber,
     newest: Option<Stamp>,
     pub(super) control: Option<Control>,
+    boots: Vec<Boot>,
 }
 
 impl Opening {
@@ -102,7 +105,7 @@ impl Opening {
             header.map_or_else(|| Stamp::new(self.around.boot, self.around.clock.now()), |header| header.created);
         let newest = walked.newest.unwrap_or(created);
         let segment = Segment { first, end: walked.end.max(first), bytes: cut, newest };
-        Ok(Some(Tail { file, segment, created, control: walked.control, since_index: cut - from }))
+        Ok(Some(Tail { file, segment, created, control: walked.control, boots: walked.boots, since_index: cut - from }))
     }
 
     fn tell_torn(&self, segment: &Path, offset: u64, bytes: u64, kept: Option<PathBuf>) {
@@ -149,7 +152,9 @@ pub(super) fn walk(
                 let Some(payload) = reader.payload(offset, &header).map_err(io)? else { continue };
                 walked.found_at_start |= offset == from;
                 if header.kind == BlockKind::Control {
-                    walked.control = postcard::from_bytes(payload).ok().or(walked.control);
+                    walked.control = Control::decode(payload).ok().or(walked.control);
+                    let boots = walked.control.as_ref().map(|control| &control.boots);
+                    walked.boots = boots.filter(|boots| !boots.is_empty()).cloned().unwrap_or(walked.boots);
                 }
                 walked.newest = Some(header.arrival);
                 walked.blocks += 1;

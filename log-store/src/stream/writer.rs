@@ -56,7 +56,7 @@ pub(crate) struct StreamWriter {
     pub(super) limits: SegmentLimits,
     pub(super) active: Active,
     pub(super) next: SequenceNumber,
-    /// Arrival times never run backwards, whatever the wall clock does.
+    /// An untrusted wall clock never goes behind this.
     pub(super) newest_wall_ms: u64,
     pub(super) control_written: Duration,
     pub(super) buffer: Vec<u8>,
@@ -108,9 +108,10 @@ impl StreamWriter {
         let stamp = self.stamp(now);
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
-        let control = self.control_is_due(now.since_boot);
+        let control = self.control_is_due(now.since_boot) || self.has_news_of_boots();
+        let mut boots_told = self.active.boots_told;
         if control {
-            write_control(&self.core, &mut buffer, self.next, stamp, self.active.salt);
+            boots_told = self.write_control(&mut buffer, stamp);
         }
         let at = buffer.len();
         let (appended, shards) = self.write_records(&mut buffer, batches, stamp);
@@ -122,6 +123,7 @@ impl StreamWriter {
         outcome?;
 
         if control {
+            self.active.boots_told = boots_told;
             self.control_written = now.since_boot;
             lock(&self.core.checkpoints).moved = false;
         }
@@ -216,7 +218,7 @@ impl StreamWriter {
             // What cannot be done now (a full disk) is tried again at the next tick, and told when a commit meets it.
             let _ = self.expire();
             let now = self.core.around.clock.now().since_boot;
-            if self.control_is_due(now) {
+            if self.control_is_due(now) || self.owes_its_boot() {
                 let _ = self.commit_control(now);
             }
         }
@@ -227,7 +229,7 @@ impl StreamWriter {
     pub(crate) fn close(&mut self) {
         self.save_checkpoints();
         let moved = lock(&self.core.checkpoints).moved;
-        if self.poisoned.is_none() && moved {
+        if self.poisoned.is_none() && (moved || self.owes_its_boot()) {
             let now = self.core.around.clock.now().since_boot;
             let _ = self.commit_control(now);
         }
@@ -247,11 +249,27 @@ impl StreamWriter {
         lock(&self.core.checkpoints).moved && now.saturating_sub(self.control_written) >= CONTROL_EVERY
     }
 
+    /// Whether the log does not have yet all that is known of the machine's boots.
+    fn has_news_of_boots(&self) -> bool {
+        self.active.boots_told != self.core.around.time.changes()
+    }
+
+    /// Whether there are records whose time would be lost with the catalogue. Of a boot without records nothing is owed.
+    fn owes_its_boot(&self) -> bool {
+        let newest = self.core.view(|view| view.segments.iter().rev().find(|segment| !segment.is_empty()).copied());
+        self.has_news_of_boots() && newest.is_some_and(|segment| segment.newest.boot == self.core.around.boot)
+    }
+
+    fn write_control(&self, out: &mut Vec<u8>, stamp: Stamp) -> u64 {
+        write_control(&self.core, out, self.next, stamp, self.active.salt, self.active.boots_told)
+    }
+
     fn commit_control(&mut self, now: Duration) -> Result<(), CommitError> {
         let stamp = self.stamp(self.core.around.clock.now());
         let mut buffer = Vec::new();
-        write_control(&self.core, &mut buffer, self.next, stamp, self.active.salt);
+        let boots_told = self.write_control(&mut buffer, stamp);
         self.write_durably(&buffer)?;
+        self.active.boots_told = boots_told;
         lock(&self.core.checkpoints).moved = false;
         self.control_written = now;
         let newest = self.core.view(|view| view.segments.back().map(|active| active.newest));
@@ -340,8 +358,10 @@ impl StreamWriter {
 
     /// Drops what is past retention and held by nobody.
     fn expire(&mut self) -> Result<(), CommitError> {
-        let (rules, boot, now) = (self.rules(), self.core.around.boot, self.core.around.clock.now());
-        let expired = |segments: &mut dyn Iterator<Item = &Segment>| rules.expired(segments, boot, now);
+        let (rules, core) = (self.rules(), Arc::clone(&self.core));
+        let expired = |segments: &mut dyn Iterator<Item = &Segment>| {
+            core.around.time.ages(|timeline, now| rules.expired(segments, timeline, now))
+        };
         // The last segment of an idle stream goes too: an empty one takes its place and keeps the numbering.
         let all = self.core.view(|view| expired(&mut view.segments.iter()) == view.segments.len());
         if (all || self.is_active_old()) && !self.is_active_empty() {
@@ -414,8 +434,7 @@ impl StreamWriter {
     }
 
     fn stamp(&self, now: crate::clock::Now) -> Stamp {
-        let stamp = Stamp::new(self.core.around.boot, now);
-        Stamp { wall_ms: stamp.wall_ms.max(self.newest_wall_ms), ..stamp }
+        self.core.around.time.stamp(now, self.newest_wall_ms)
     }
 
     fn is_active_empty(&self) -> bool {
@@ -423,7 +442,7 @@ impl StreamWriter {
     }
 
     fn is_active_old(&self) -> bool {
-        self.active.created.age_at_least(self.core.around.boot, self.core.around.clock.now()) > self.limits.age
+        self.core.around.time.age_at_least(self.active.created) > self.limits.age
     }
 
     /// How much one commit may take, so that no commit needs more than a segment's share of the quota.
