@@ -269,3 +269,258 @@ fn end_of(boots: &[Boot], began_ms: impl Fn(Began) -> u64) -> u64 {
         begun_ms => begun_ms.saturating_add(boot.lasted_ms),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const YEAR_MS: u64 = 31_557_600_000;
+    const TRUTH_MS: u64 = 1_800_000_000_000;
+
+    fn now(wall_ms: u64, since_boot_ms: u64) -> Now {
+        Now { wall: Timestamp(wall_ms), since_boot: Duration::from_millis(since_boot_ms) }
+    }
+
+    fn stamp(boot: u32, since_boot_ms: u64, wall_ms: u64) -> Stamp {
+        Stamp { boot, since_boot_ms, wall_ms }
+    }
+
+    fn arrival(timeline: &Timeline, stamp: Stamp) -> (u64, bool) {
+        let Arrival { at, trusted } = timeline.arrival(stamp);
+        (at.0, trusted)
+    }
+
+    /// The machine starts again; what was known was written down.
+    fn reboot(timeline: &Timeline, boot: u32) -> Timeline {
+        Timeline::new(boot, timeline.boots().to_vec())
+    }
+
+    #[test]
+    fn one_trusted_look_tells_all_arrivals_of_its_boot() {
+        let mut timeline = Timeline::new(7, Vec::new());
+        let early = stamp(7, 5_000, 3_000);
+        assert_eq!(arrival(&timeline, early), (3_000, false), "the wall clock shows 1970");
+        assert_eq!(timeline.learn(now(TRUTH_MS + 60_000, 60_000), false), Learnt::Began);
+        assert_eq!(arrival(&timeline, early), (TRUTH_MS + 5_000, true));
+        assert_eq!(timeline.trusted_since(), Some(Timestamp(TRUTH_MS + 60_000)));
+        // Also when the wall clock is set afterwards.
+        assert_eq!(timeline.wall(now(17, 70_000)), Timestamp(TRUTH_MS + 70_000));
+        // And in a later boot.
+        let timeline = reboot(&timeline, 8);
+        assert_eq!(arrival(&timeline, early), (TRUTH_MS + 5_000, true));
+        assert_eq!(timeline.trusted_since(), None);
+    }
+
+    #[test]
+    fn an_untrusted_arrival_lies_between_the_trusted_ones_around_it() {
+        let mut timeline = Timeline::new(1, Vec::new());
+        timeline.learn(now(TRUTH_MS, 0), false);
+        timeline.saw(stamp(1, 10_000, 0));
+        let mut timeline = reboot(&timeline, 2);
+        let (past, future) = (stamp(2, 4_000, 0), stamp(2, 5_000, TRUTH_MS + YEAR_MS));
+        assert_eq!(arrival(&timeline, past), (TRUTH_MS + 14_000, false), "not before the boot before had ended");
+        assert_eq!(arrival(&timeline, future), (TRUTH_MS + YEAR_MS, false));
+        timeline.saw(future);
+        timeline = reboot(&timeline, 3);
+        timeline.learn(now(TRUTH_MS + 90_000, 20_000), false);
+        assert_eq!(arrival(&timeline, past), (TRUTH_MS + 14_000, false));
+        assert_eq!(arrival(&timeline, future), (TRUTH_MS + 70_000, false), "not after the next boot began");
+        assert_eq!(arrival(&timeline, stamp(99, 1, u64::MAX)), (TRUTH_MS, false), "what is unknown was before");
+    }
+
+    #[test]
+    fn a_jump_of_the_wall_clock_ages_nothing() {
+        let mut timeline = Timeline::new(1, Vec::new());
+        let age = |timeline: &Timeline, boot, now| timeline.age_at_least(stamp(boot, 1_000, 1), now).as_millis();
+        assert_eq!(age(&timeline, 1, now(TRUTH_MS, 6_000)), 5_000);
+        timeline.learn(now(TRUTH_MS, 6_000), false);
+        timeline.saw(stamp(1, 9_000, 1));
+        let timeline = reboot(&timeline, 2);
+        // An untrusted clock 50 years ahead: what boot 1 lasted, and what this one lasts, is all that is certain.
+        assert_eq!(age(&timeline, 1, now(TRUTH_MS + 50 * YEAR_MS, 3_000)), 8_000 + 3_000);
+        assert_eq!(age(&timeline, 99, now(TRUTH_MS + 50 * YEAR_MS, 3_000)), 3_000);
+    }
+
+    #[test]
+    fn with_both_clocks_trusted_the_age_is_exact() {
+        let mut timeline = Timeline::new(1, Vec::new());
+        timeline.learn(now(TRUTH_MS, 6_000), false);
+        let mut timeline = reboot(&reboot(&timeline, 2), 3);
+        timeline.learn(now(TRUTH_MS + YEAR_MS, 4_000), false);
+        let later = now(3, 10_000);
+        let age = timeline.age_at_least(stamp(1, 5_000, 0), later).as_millis();
+        assert_eq!(u64::try_from(age).expect("small"), YEAR_MS + 6_000 + 1_000);
+        // Of the boot between, it is known that it had ended when this one began.
+        assert_eq!(timeline.age_at_least(stamp(2, 5_000, 0), later).as_millis(), 10_000);
+    }
+
+    #[test]
+    fn a_boot_without_a_clock_ages_by_the_next_one_with_one() {
+        let mut timeline = reboot(&Timeline::new(1, Vec::new()), 2);
+        timeline.learn(now(TRUTH_MS, 0), false);
+        let mut timeline = reboot(&timeline, 3);
+        timeline.learn(now(TRUTH_MS + YEAR_MS, 0), false);
+        let age = timeline.age_at_least(stamp(1, 5_000, 0), now(0, 7_000)).as_millis();
+        assert_eq!(u64::try_from(age).expect("small"), YEAR_MS + 7_000);
+    }
+
+    #[test]
+    fn a_trusted_clock_that_is_set_by_years_expires_nothing() {
+        for jump in [YEAR_MS, 20 * YEAR_MS] {
+            let mut timeline = Timeline::new(1, Vec::new());
+            timeline.learn(now(TRUTH_MS, 0), false);
+            let mut timeline = reboot(&timeline, 2);
+            timeline.learn(now(TRUTH_MS + 60_000, 0), false);
+            let from = Timestamp(TRUTH_MS + 61_000);
+            assert_eq!(timeline.learn(now(TRUTH_MS + jump, 1_000), false), Learnt::Stepped { from });
+            let age = |timeline: &Timeline, boot| timeline.age_at_least(stamp(boot, 0, 0), now(0, 2_000)).as_millis();
+            assert_eq!((age(&timeline, 1), age(&timeline, 2)), (62_000, 2_000));
+            // Nor after it was corrected, nor in the next boot.
+            assert!(matches!(timeline.learn(now(TRUTH_MS + 62_000, 2_000), false), Learnt::Stepped { .. }));
+            assert_eq!((age(&timeline, 1), age(&timeline, 2)), (62_000, 2_000));
+            let mut timeline = reboot(&timeline, 3);
+            timeline.learn(now(TRUTH_MS + 100_000, 0), false);
+            assert!(age(&timeline, 1) == 102_000 && age(&timeline, 2) <= 42_000);
+        }
+    }
+
+    #[test]
+    fn nonsense_is_not_believed_whoever_claims_it() {
+        let mut timeline = Timeline::new(1, Vec::new());
+        for vouched in [false, true] {
+            let learnt = timeline.learn(now(PLAUSIBLE_FROM.0 - 1, 5_000), vouched);
+            assert_eq!(learnt, Learnt::Doubted { at_least: PLAUSIBLE_FROM });
+        }
+        timeline.learn(now(TRUTH_MS, 0), false);
+        timeline.saw(stamp(1, 60_000, 0));
+        let mut timeline = reboot(&timeline, 2);
+        let day = CORRECTION_MS_MAX;
+        let at_least = Timestamp(TRUTH_MS + 60_000 + 5_000);
+        let before = timeline.clone();
+        assert_eq!(timeline.learn(now(at_least.0 - day - 1, 5_000), false), Learnt::Doubted { at_least });
+        assert_eq!(timeline, before);
+        assert_eq!(timeline.learn(now(at_least.0 - day, 5_000), false), Learnt::Began, "a correction by a day");
+        // Whoever vouches for the clock overrules what was trusted before; an age only gets less by it.
+        let mut timeline = reboot(&before, 3);
+        assert_eq!(timeline.learn(now(at_least.0 - 2 * day, 5_000), true), Learnt::Began);
+        assert_eq!(timeline.age_at_least(stamp(1, 0, 0), now(0, 5_000)).as_millis(), 65_000);
+        assert_eq!(arrival(&timeline, stamp(1, 9, 0)), (at_least.0 - 2 * day - 5_000, true), "not after the next");
+    }
+
+    #[test]
+    fn drift_and_leap_seconds_are_no_steps() {
+        let mut timeline = Timeline::new(1, Vec::new());
+        timeline.learn(now(TRUTH_MS, 0), false);
+        assert_eq!(timeline.learn(now(TRUTH_MS + 60_000 + 1_999, 60_000), false), Learnt::Nothing);
+        assert_eq!(timeline.learn(now(TRUTH_MS + 60_000 - 1_000, 60_000), false), Learnt::Nothing);
+        assert_eq!(arrival(&timeline, stamp(1, 5, 0)), (TRUTH_MS + 5, true));
+    }
+
+    #[test]
+    fn boots_keep_their_order_when_the_catalogue_was_behind() {
+        // Boot 2 was noted in a stream only; the catalogue gave its number to boot 3.
+        let one = Timeline::new(1, Vec::new());
+        let two = reboot(&one, 2);
+        let mut three = reboot(&one, 3);
+        assert!(three.merge(two.boots().to_vec()));
+        assert!(!three.merge(two.boots().to_vec()), "nothing new");
+        let order = |timeline: &Timeline| timeline.boots().iter().map(|boot| boot.id).collect::<Vec<_>>();
+        assert_eq!(order(&three), [1, 2, 3]);
+        // The catalogue is lost, and the streams' tables come in any order.
+        let mut tables =
+            [one.boots(), three.boots(), two.boots(), Timeline::new(3, Vec::new()).boots()].map(<[_]>::to_vec);
+        for _ in 0..4 {
+            tables.rotate_left(1);
+            assert_eq!(order(&Timeline::recorded(tables.concat())), [1, 2, 3]);
+            assert_eq!(order(&Timeline::new(4, tables.concat())), [1, 2, 3, 4]);
+        }
+    }
+
+    #[test]
+    fn the_table_is_bounded() {
+        let mut timeline = Timeline::new(0, Vec::new());
+        for boot in 1..1000 {
+            timeline = reboot(&timeline, boot);
+            timeline.merge(Vec::new());
+        }
+        assert_eq!((timeline.boots().len(), timeline.boots()[0].id), (BOOTS_MAX, 1000 - BOOTS_MAX as u32));
+        let bytes = postcard::to_allocvec(timeline.boots()).expect("serialisable").len();
+        assert!(bytes < 8192, "{bytes}");
+    }
+
+    /// One boot of a made-up history.
+    #[derive(Debug, Clone)]
+    struct Lived {
+        off_ms: u64,
+        lasted_ms: u64,
+        wall_ms: u64,
+        /// When a clock was trusted, in percent of its length.
+        trusted_at: Option<u64>,
+        /// Whether its end was noted.
+        noted: bool,
+    }
+
+    fn lived() -> impl Strategy<Value = Lived> {
+        let day = 24 * 3600 * 1000u64;
+        (0..40 * day, 1_000..3 * day, 0..100 * YEAR_MS, prop::option::of(0..=100u64), any::<bool>()).prop_map(
+            |(off_ms, lasted_ms, wall_ms, trusted_at, noted)| Lived { off_ms, lasted_ms, wall_ms, trusted_at, noted },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn ages_are_never_too_high_and_exact_where_they_can_be(
+            history in prop::collection::vec(lived(), 1..12),
+            lost_before in prop::option::of(0..12usize),
+        ) {
+            let mut truth_ms = TRUTH_MS;
+            let mut timeline = Timeline::default();
+            let (mut written, mut wall_ms) = (Vec::new(), 0);
+            for (i, lived) in history.iter().enumerate() {
+                let boot = i as u32 + 1;
+                truth_ms += lived.off_ms;
+                let recorded = if lost_before == Some(i) { Vec::new() } else { timeline.boots().to_vec() };
+                timeline = Timeline::new(boot, recorded);
+                let trusted_ms = lived.trusted_at.map(|percent| lived.lasted_ms * percent / 100);
+                if let Some(at_ms) = trusted_ms {
+                    timeline.learn(now(truth_ms + at_ms, at_ms), false);
+                }
+                for part in 0..=4 {
+                    let since_ms = lived.lasted_ms * part / 4;
+                    // As the writer stamps: an untrusted clock never goes behind what was written before.
+                    wall_ms = match trusted_ms.filter(|at_ms| *at_ms <= since_ms) {
+                        Some(_) => truth_ms + since_ms,
+                        None => wall_ms.max(lived.wall_ms + since_ms),
+                    };
+                    written.push((stamp(boot, since_ms, wall_ms), truth_ms + since_ms));
+                }
+                if lived.noted || i == history.len() - 1 {
+                    timeline.saw(stamp(boot, lived.lasted_ms, 0));
+                }
+                truth_ms += lived.lasted_ms;
+            }
+            let last = history.last().expect("at least one");
+            let now = now(last.wall_ms, last.lasted_ms);
+            let last_boot = history.len() as u32;
+            let mut before = 0;
+            for (stamp, at_ms) in written {
+                let age = timeline.age_at_least(stamp, now).as_millis() as u64;
+                prop_assert!(age <= truth_ms - at_ms, "{stamp:?} is {} old, not {age}", truth_ms - at_ms);
+                if stamp.boot == last_boot || (timeline.is_trusted(stamp.boot) && timeline.is_trusted(last_boot)) {
+                    prop_assert_eq!(age, truth_ms - at_ms);
+                }
+                let (arrived_ms, trusted) = arrival(&timeline, stamp);
+                prop_assert_eq!(trusted, timeline.is_trusted(stamp.boot));
+                if trusted {
+                    prop_assert_eq!(arrived_ms, at_ms);
+                }
+                if history.iter().all(|lived| lived.noted) && lost_before.is_none() {
+                    prop_assert!(before <= arrived_ms, "{arrived_ms} behind {before}");
+                    before = arrived_ms;
+                }
+            }
+        }
+    }
+}

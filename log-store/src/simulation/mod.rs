@@ -3,6 +3,7 @@
 //! The model knows what was acknowledged. After any crash the log must hold exactly that, in order and once, minus what
 //! it was allowed to drop, plus at most the one commit that was under way.
 
+mod clocks;
 mod crashes;
 mod histories;
 mod scenarios;
@@ -18,7 +19,7 @@ use std::{
 
 use crate::{
     catalogue::memory::MemoryKv,
-    clock::{Clock, Timestamp, Trust, manual::ManualClock},
+    clock::{Clock, Now, Timestamp, Trust, manual::ManualClock},
     config::{OnFull, StoreConfig, StreamConfig},
     cursor::{ReadLimit, Start},
     disk::sim::SimDisk,
@@ -228,6 +229,10 @@ impl Simulation {
     /// Whether the time of this boot is known.
     pub(super) fn is_clock_trusted(&self) -> bool {
         self.running.as_ref().expect("open").0.around.time.status().trusted_since.is_some()
+    }
+
+    pub(super) fn learn_time(&self, at: Now) {
+        self.running.as_ref().expect("open").0.around.learn_time(at);
     }
 
     /// The clock is set forward by years, and something vouches for it for a moment. Only where it was right before: of two
