@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use forebay_log_store::{Store, Stream, SystemClock};
+use forebay_log_store::{Store, Stream};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -50,10 +50,10 @@ async fn open_log(
     config: &Config,
     log_events: Arc<LogEvents>,
 ) -> anyhow::Result<(Arc<Store>, BTreeMap<String, OpenStream>)> {
-    let (settings, wanted) = (config.store.clone(), config.streams.clone());
+    let (settings, wanted, clock) = (config.store.clone(), config.streams.clone(), config.clock.open());
     let open = move || {
         let queue_bytes = settings.queue_bytes;
-        let store = Store::open(settings, SystemClock::new(), move |event| log_events.on_event(&event))?;
+        let store = Store::open(settings, clock, move |event| log_events.on_event(&event))?;
         for name in store.stream_names()?.into_iter().filter(|name| !wanted.contains_key(name)) {
             warn!(stream = name, "the data directory holds a stream that is not configured; it is left as it is");
         }
@@ -66,6 +66,9 @@ async fn open_log(
     let begun = Instant::now();
     let opened = tokio::task::spawn_blocking(open).await.context("open the log")?.context("open the log")?;
     info!(data_dir = %config.store.dir.display(), took = ?begun.elapsed(), "log is open");
+    if opened.0.clock().trusted_since.is_none() {
+        info!("the machine's clock cannot be trusted yet; arrival times are uncertain until it can");
+    }
     Ok(opened)
 }
 

@@ -15,9 +15,14 @@ use forebay_log_store::{
 };
 
 use super::{
-    DestinationStatus, Down, Dropped, ErrorStatus, Flow, Meter, ShardStatus, SourceStatus, Status, StreamStatus, Totals,
+    ClockStatus, DestinationStatus, Down, Dropped, ErrorStatus, Flow, Meter, ShardStatus, SourceStatus, Status,
+    StreamStatus, Totals,
 };
-use crate::{delivery::DeliveryStats, log_events::LogEvents, source::SourceStats};
+use crate::{
+    delivery::DeliveryStats,
+    log_events::{LogEvents, shown},
+    source::SourceStats,
+};
 
 /// Looks at everything that the agent runs.
 pub struct Observer {
@@ -67,6 +72,8 @@ struct OldestUndelivered {
     checkpoint: SequenceNumber,
     /// Records may also leave by a limit.
     oldest: SequenceNumber,
+    /// What is known of the clocks decides when it arrived.
+    trusted_since: Option<Timestamp>,
     arrival: Timestamp,
 }
 
@@ -143,6 +150,7 @@ impl Observer {
             healthy: reasons.is_empty(),
             reasons,
             data_dir: self.data_dir.clone(),
+            clock: clock_status(self.store.clock()),
             log_events: self.log_events.counts(),
             sources: self.sources.iter().map(|(name, source)| (name.clone(), self.source(name, source))).collect(),
             streams: self
@@ -180,6 +188,7 @@ impl Observer {
             next: stats.next.0,
             disk_bytes: stats.disk_bytes,
             quota_bytes: stream.config().quota,
+            untrusted_records: stats.untrusted_records,
             segments: stats.segments as u64,
             written_bytes: stats.written_bytes,
             written_per_payload_byte: (stats.payload_bytes > 0)
@@ -241,21 +250,24 @@ impl Observer {
         checkpoint: SequenceNumber,
         stats: &StreamStats,
     ) -> f64 {
+        let clock = self.store.clock();
+        let asked = (checkpoint, stats.oldest, clock.trusted_since);
         let known = lock(&self.oldest_undelivered).get(name).copied();
         let arrival = match known {
-            Some(known) if known.checkpoint == checkpoint && known.oldest == stats.oldest => known.arrival,
+            Some(known) if (known.checkpoint, known.oldest, known.trusted_since) == asked => known.arrival,
             _ => {
                 let mut cursor = self.streams[&destination.from].cursor(Start::After(checkpoint));
                 // An unreadable place has been told by the delivery that met it.
                 let read = cursor.read(ReadLimit { records: 1, payload_bytes: 1 }).unwrap_or_default();
                 let Some(record) = read.first() else { return 0.0 };
-                let found = OldestUndelivered { checkpoint, oldest: stats.oldest, arrival: record.arrival };
+                let (oldest, arrival) = (stats.oldest, record.arrival);
+                let found = OldestUndelivered { checkpoint, oldest, trusted_since: clock.trusted_since, arrival };
                 lock(&self.oldest_undelivered).insert(name.to_owned(), found);
-                record.arrival
+                arrival
             }
         };
-        // The clock may have been set back since; then nothing is known, and 0 is said.
-        milliseconds(SystemTime::now()).saturating_sub(arrival.0) as f64 / 1000.0
+        // An untrusted clock may have been set back since; then nothing is known, and 0 is said.
+        clock.now.0.saturating_sub(arrival.0) as f64 / 1000.0
     }
 
     fn flow(&self, metered: &Metered, totals: Totals) -> Flow {
@@ -281,6 +293,22 @@ fn source_totals(stats: &SourceStats) -> Totals {
     Totals { records: stats.records.load(Relaxed), bytes: stats.bytes.load(Relaxed) }
 }
 
+fn clock_status(clock: forebay_log_store::ClockStatus) -> ClockStatus {
+    let warning = match (clock.doubted, clock.trusted_since) {
+        (Some(at_least), _) => Some(format!(
+            "the machine's clock claims to be right, but by what was trusted before it is at least {}: it is not believed",
+            shown(at_least)
+        )),
+        (None, None) => Some(
+            "the machine's clock was not trusted since its start: arrival times are uncertain, and what was stored \
+             before that may stay longer than its retention"
+                .to_owned(),
+        ),
+        (None, Some(_)) => None,
+    };
+    ClockStatus { now_ms: clock.now.0, trusted_since_ms: clock.trusted_since.map(|since| since.0), warning }
+}
+
 fn error_status(at: SystemTime, message: String) -> ErrorStatus {
     ErrorStatus { at_ms: milliseconds(at), message }
 }
@@ -297,6 +325,17 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_is_not_trusted_is_a_warning() {
+        let (now, since) = (Timestamp(1_790_000_000_000), Some(Timestamp(1_789_999_000_000)));
+        let warning = |trusted_since, doubted| {
+            clock_status(forebay_log_store::ClockStatus { now, trusted_since, doubted }).warning.unwrap_or_default()
+        };
+        assert_eq!(warning(since, None), "");
+        assert!(warning(None, None).contains("was not trusted since its start"));
+        assert!(warning(since, Some(now)).contains("at least 2026-09-21T14:13:20Z: it is not believed"));
+    }
 
     #[test]
     fn the_backlog_is_what_is_behind_the_checkpoint_and_still_there() {

@@ -41,9 +41,9 @@ enum Op {
     },
     /// NTP answers.
     Synchronise,
-    /// A clock that was right once is set forward by years, and something vouches for it.
+    /// A clock that was right once is set by so much, and something vouches for it.
     Lie {
-        years: u64,
+        hours: i64,
     },
     /// Something vouches for a clock that shows a time before forebay was made.
     Nonsense {
@@ -72,7 +72,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (1u64..30).prop_map(|operations| Op::PowerCutSoon { operations }),
         3 => (catalogue(), prop::option::of((0u64..2000, 0u64..100))).prop_map(|(catalogue, reboot)| Op::PowerCut { catalogue, reboot }),
         3 => Just(Op::Synchronise),
-        1 => (1u64..50).prop_map(|years| Op::Lie { years }),
+        1 => prop_oneof![-23i64..0, 1..50 * 8766i64].prop_map(|hours| Op::Lie { hours }),
         1 => (0u64..50).prop_map(|years| Op::Nonsense { years }),
         1 => (1u64..10).prop_map(|operations| Op::FailSoon { operations }),
         1 => prop::option::of(0u64..100_000).prop_map(|room| Op::Capacity { room }),
@@ -129,7 +129,7 @@ fn step(sim: &mut Simulation, op: &Op) {
         Op::Advance { seconds } => sim.clock.advance(Duration::from_secs(seconds)),
         Op::SetWall { years } => sim.clock.set_wall(crate::clock::Timestamp(years * YEAR_MS)),
         Op::Synchronise => sim.clock.synchronise(),
-        Op::Lie { years } => sim.lie(years),
+        Op::Lie { hours } => sim.lie(hours),
         Op::Nonsense { years } => sim.claim(crate::clock::Timestamp(years * YEAR_MS)),
         Op::Tick => sim.tick(),
         // What the disk does not give cannot be read either.

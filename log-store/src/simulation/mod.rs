@@ -71,8 +71,11 @@ pub(super) struct Simulation {
     pub(super) events: Arc<Mutex<Vec<Event>>>,
     /// How many of the events were judged.
     judged: usize,
-    /// Boots in which a trusted clock was wrong once.
+    /// Boots in which a trusted clock was wrong once, and those of them in which it was behind.
     lied: BTreeSet<u32>,
+    lied_back: BTreeSet<u32>,
+    /// Boots whose time the catalogue has taken.
+    certain: BTreeSet<u32>,
     pub(super) stream_config: StreamConfig,
     store_config: StoreConfig,
     running: Option<(Parts, Stream)>,
@@ -107,6 +110,8 @@ impl Simulation {
             events: Arc::default(),
             judged: 0,
             lied: BTreeSet::new(),
+            lied_back: BTreeSet::new(),
+            certain: BTreeSet::new(),
             stream_config,
             store_config,
             running: None,
@@ -132,6 +137,7 @@ impl Simulation {
         let stream = parts.stream(&self.store_config, self.stream_config.clone())?;
         self.running = Some((parts, stream));
         self.judge_drops();
+        self.note_certainty();
         Ok(())
     }
 
@@ -192,6 +198,7 @@ impl Simulation {
         let (parts, _) = self.running.as_ref().expect("open");
         parts.writers.lock().expect("unpoisoned").tick(&parts.queue);
         self.judge_drops();
+        self.note_certainty();
         let (parts, _) = self.running.as_ref().expect("open");
         if parts.around.catalogue.failure().is_none() {
             self.durable_checkpoint = self.checkpoint;
@@ -221,8 +228,17 @@ impl Simulation {
             // Checkpoints then come from the control blocks, as far as those were written.
             CatalogueFound::Lost => {
                 self.kv = MemoryKv::default();
+                self.certain.clear();
                 self.durable_checkpoint = SequenceNumber::ZERO;
             }
+        }
+    }
+
+    /// What the catalogue has once taken of a boot's time is known for ever.
+    fn note_certainty(&mut self) {
+        let taken = self.running.as_ref().is_some_and(|(parts, _)| parts.around.catalogue.failure().is_none());
+        if taken && self.is_clock_trusted() {
+            self.certain.insert(self.clock.boot());
         }
     }
 
@@ -235,12 +251,15 @@ impl Simulation {
         self.running.as_ref().expect("open").0.around.learn_time(at);
     }
 
-    /// The clock is set forward by years, and something vouches for it for a moment. Only where it was right before: of two
-    /// trusted times one must be right, or nobody could tell.
-    pub(super) fn lie(&mut self, years: u64) {
+    /// The clock is set, and something vouches for it for a moment. Only where it was right before: of two trusted times
+    /// one must be right, or nobody could tell.
+    pub(super) fn lie(&mut self, hours: i64) {
         if self.is_clock_trusted() {
             self.lied.insert(self.clock.boot());
-            self.claim(Timestamp(self.clock.truth().0 + years * YEAR_MS));
+            if hours < 0 {
+                self.lied_back.insert(self.clock.boot());
+            }
+            self.claim(Timestamp(self.clock.truth().0.saturating_add_signed(hours * 3_600_000)));
         }
     }
 
@@ -272,12 +291,17 @@ impl Simulation {
 
     /// Where a trusted clock told a record's time, it is right; where two did, it is not served past its retention.
     fn judge_time(&self, record: &Record, known: &Known) {
+        assert!(record.arrival_trusted || !self.certain.contains(&known.boot), "{record:?} has lost its time");
         if !record.arrival_trusted || self.lied.contains(&known.boot) {
             return;
         }
-        assert_eq!(record.arrival, known.at, "the arrival of record {}", record.sequence_number);
+        // Where a later boot seems to have begun too early, one of the two is wrong, and the log cannot tell which.
+        if self.lied_back.range(known.boot..).next().is_none() {
+            assert_eq!(record.arrival, known.at, "the arrival of record {}", record.sequence_number);
+        }
         let done = stream_checkpoint(self.stream()).next();
-        if self.is_clock_trusted() && known.block_end.is_some_and(|end| end <= done) {
+        let is_known = self.is_clock_trusted() && !self.lied_back.contains(&self.clock.boot());
+        if is_known && known.block_end.is_some_and(|end| end <= done) {
             assert!(!self.is_past(known), "record {} is past retention and still served", record.sequence_number);
         }
     }
