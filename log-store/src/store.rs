@@ -287,6 +287,12 @@ impl Stream {
         self.core.config()
     }
 
+    /// What is known of the time; as [`Store::clock`].
+    #[must_use]
+    pub fn clock(&self) -> ClockStatus {
+        self.core.around.time.status()
+    }
+
     /// An empty batch for this stream.
     #[must_use]
     pub fn batch(&self) -> Batch {

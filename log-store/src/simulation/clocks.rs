@@ -5,8 +5,10 @@ use std::time::Duration;
 use super::{CatalogueFound, Simulation, YEAR_MS, read_all};
 use crate::{
     clock::{Clock, Now, Timestamp, Trust},
+    config::RateLimit,
     cursor::{ReadLimit, Start},
     event::{DropReason, Event},
+    shard::ShardIndex,
 };
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -231,4 +233,27 @@ fn the_time_stays_known_when_the_wall_clock_is_set_afterwards() {
     }
     assert_eq!(arrivals(&sim), at.iter().map(|at| (*at, true)).collect::<Vec<_>>());
     assert_eq!(clock_events(&mut sim).len(), 1);
+}
+
+/// wazuh/wazuh#12923: a delay reckoned by the wall clock became negative when that was set back.
+#[test]
+fn a_clock_set_back_stalls_no_limit_and_no_retention() {
+    let mut sim = Simulation::new(1);
+    sim.stream_config.consumers.clear();
+    sim.stream_config.rate_limit = Some(RateLimit { records_per_second: 10, bytes_per_second: 1000 });
+    sim.open().expect("an empty disk");
+    for years in [0, 90, 20] {
+        append(&mut sim);
+        let wait = loop {
+            if let Err(wait) = sim.stream().admit(ShardIndex(0), 1, 1) {
+                break wait;
+            }
+        };
+        sim.clock.set_wall(Timestamp(years * YEAR_MS));
+        sim.clock.advance(wait);
+        assert_eq!(sim.stream().admit(ShardIndex(0), 1, 1), Ok(()), "in the year {}", 1970 + years);
+        sim.clock.advance(Duration::from_secs(1001));
+        sim.tick();
+        assert_eq!(arrivals(&sim), []);
+    }
 }

@@ -148,14 +148,17 @@ fn is_about_credentials(error: &(dyn Error + 'static)) -> bool {
 /// endpoint's fault.
 fn is_from_the_future(error: &(dyn Error + 'static)) -> bool {
     use rustls::CertificateError::{NotValidYet, NotValidYetContext};
-    // What an I/O error holds is not its source.
-    let held = |cause: &'_ (dyn Error + 'static)| match cause.downcast_ref::<std::io::Error>() {
-        Some(io) => io.get_ref().and_then(|held| held.downcast_ref::<rustls::Error>()).cloned(),
-        None => cause.downcast_ref::<rustls::Error>().cloned(),
-    };
     chain(error)
-        .filter_map(held)
+        .filter_map(of_tls)
         .any(|refused| matches!(refused, rustls::Error::InvalidCertificate(NotValidYet | NotValidYetContext { .. })))
+}
+
+/// An error of TLS, also inside I/O errors: what they hold is not their source.
+fn of_tls<'a>(mut cause: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    while let Some(io) = cause.downcast_ref::<std::io::Error>() {
+        cause = io.get_ref()?;
+    }
+    cause.downcast_ref()
 }
 
 /// The root of the trouble says most: `Connection refused`, not `dispatch failure`.
