@@ -17,7 +17,7 @@ pub struct Config {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Trust {
-    /// While the kernel says that something synchronises it, such as NTP.
+    /// While the kernel says that something synchronises it, such as NTP; on 32-bit machines, systemd-timesyncd.
     #[default]
     Kernel,
     /// From the start: the machine's clock has a battery, or the host is known to keep it right.

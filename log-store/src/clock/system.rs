@@ -20,8 +20,8 @@ const SINCE_BOOT: ClockId = ClockId::Monotonic;
 /// By what the wall clock is trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TrustRule {
-    /// While the kernel says that something synchronises it, such as NTP (`adjtimex(2)`). Containers and virtual machines
-    /// with the host's clock see the host's word.
+    /// While the kernel says that something synchronises it, such as NTP (`adjtimex(2)`). A container sees the host's word.
+    /// On 32-bit machines, while systemd-timesyncd says so.
     #[default]
     Kernel,
     /// From the start: for machines whose clock has a battery, and for containers in which the kernel may not be asked.
@@ -80,7 +80,7 @@ fn since_boot() -> Duration {
 }
 
 /// Whether the kernel takes its clock for synchronised. What may not be asked is not so.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 fn is_synchronised() -> bool {
     /// What `adjtimex(2)` returns while `STA_UNSYNC` is set.
     const TIME_ERROR: i32 = 5;
@@ -89,9 +89,18 @@ fn is_synchronised() -> bool {
     rtime_clock::adjtime::adjtimex(&mut asked).is_ok_and(|state| state != TIME_ERROR)
 }
 
-#[cfg(not(target_os = "linux"))]
+/// Whether systemd-timesyncd has synchronised the clock lately: it touches a file at every answer of an NTP server.
+#[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 fn is_synchronised() -> bool {
-    false
+    let touched = std::fs::metadata("/run/systemd/timesync/synchronized").and_then(|file| file.modified());
+    touched.is_ok_and(|touched| is_recent(touched, SystemTime::now()))
+}
+
+/// Whether an answer of this time still tells something of the clock: it asks at least every 2,048 s, and a clock that was
+/// set by hand since shows another time than soon after.
+#[cfg(any(test, not(all(target_os = "linux", target_pointer_width = "64"))))]
+fn is_recent(answer: SystemTime, now: SystemTime) -> bool {
+    now.duration_since(answer).is_ok_and(|since| since <= Duration::from_secs(2 * 2048))
 }
 
 #[cfg(test)]
@@ -104,6 +113,14 @@ mod tests {
         assert_eq!(first.boot(), second.boot());
         let (before, after) = (first.now(), second.now());
         assert!(Duration::ZERO < before.since_boot && before.since_boot <= after.since_boot);
+    }
+
+    #[test]
+    fn an_answer_tells_nothing_of_a_clock_that_was_set_since() {
+        let answer = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let (hour, year) = (Duration::from_secs(3600), Duration::from_secs(31_557_600));
+        assert!(is_recent(answer, answer) && is_recent(answer, answer + hour));
+        assert!(!is_recent(answer, answer + year) && !is_recent(answer, answer - year));
     }
 
     #[test]
