@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::support::daemon::{Daemon, PATIENCE, command};
+use crate::support::device::{Device, VERSIONS};
 use crate::support::forebay::Home;
 use crate::support::{Forebay, free_port};
 
@@ -57,6 +58,31 @@ fn a_stopped_agent_has_stored_everything_and_starts_again() {
 }
 
 #[test]
+fn a_stop_does_not_wait_for_devices_that_are_held_back() {
+    let mqtt = free_port();
+    let configuration = configuration("data").replace(
+        "rate-limit = \"off\"\n",
+        &format!(
+            "rate-limit = {{ records-per-second = 1, bytes-per-second = \"1MB\" }}\n\
+             [sources.devices]\ntype = \"mqtt-broker\"\nlisten = \"127.0.0.1:{mqtt}\"\nstream = \"telemetry\"\n"
+        ),
+    );
+    let mut agent = Forebay::start(&configuration);
+    let mut devices = VERSIONS.map(|version| Device::connect(mqtt, version, &format!("{version:?}")));
+    for device in &mut devices {
+        for _ in 0..20 {
+            device.send_publish("plant/a", b"21.5");
+        }
+    }
+    // One record is admitted each second, so most of these wait when the stop comes.
+    assert!(devices[0].hears_within(PATIENCE), "the first one is acknowledged");
+    let status = agent.terminate();
+    assert!(status.success(), "{status}: {}", agent.log());
+    let told = agent.log();
+    assert!(told.contains("of its messages were not stored yet"), "{told}");
+}
+
+#[test]
 fn a_data_directory_in_use_is_left_alone() {
     let agent = Forebay::start(&configuration("data"));
     let other = Home::new(&configuration(agent.home().path().join("data").to_str().expect("a path of letters")));
@@ -88,11 +114,14 @@ fn a_newer_format_is_not_touched() {
     assert!(fs::read(&segment).expect("still there") == before);
 }
 
-/// docs/format.md: four bytes of magic, then the version in two.
+/// docs/format.md: four bytes of magic, then the version in two; the checksum at 52 is that of all before it and of the
+/// definition at 56, whose length is at 8.
 fn raise_format_version(segment: &Path) {
     let mut bytes = fs::read(segment).expect("a file");
-    assert_eq!(bytes[4..6], [1, 0], "the version that this test raises is the first");
-    bytes[4..6].copy_from_slice(&[2, 0]);
+    bytes[5] += 1;
+    let definition_len = u32::from_le_bytes(bytes[8..12].try_into().expect("four bytes")) as usize;
+    let crc = crc32fast::hash(&[&bytes[..52], &bytes[56..56 + definition_len]].concat());
+    bytes[52..56].copy_from_slice(&crc.to_le_bytes());
     fs::write(segment, bytes).expect("a file that can be written");
 }
 

@@ -13,10 +13,12 @@ mod clock;
 mod dead_letters;
 mod harness;
 mod lifecycle;
+mod log;
 mod mqtt_source;
 mod oracle;
 mod pipeline;
 mod restart;
+mod streams;
 #[allow(
     dead_code,
     unused_imports,

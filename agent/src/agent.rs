@@ -10,21 +10,20 @@ use std::{
 };
 
 use anyhow::Context as _;
-use forebay_log_store::{Store, Stream};
-use tokio::sync::watch;
+use forebay_log_store::Store;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    api::{self, Api, ServedStream, Server},
+    api::{self, Api, Server},
     config::{self, Config, stream},
     delivery::{Delivery, DeliveryStats},
     disk_room,
-    ingest::Ingest,
     log_events::LogEvents,
     service_manager,
     source::{Source, SourceContext, SourceStats},
     status::{ObservedDestination, ObservedSource, Observer},
+    streams::Streams,
     supervise::{Group, supervise},
 };
 
@@ -46,22 +45,13 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     Ok(())
 }
 
-async fn open_log(
-    config: &Config,
-    log_events: Arc<LogEvents>,
-) -> anyhow::Result<(Arc<Store>, BTreeMap<String, OpenStream>)> {
+async fn open_log(config: &Config, log_events: Arc<LogEvents>) -> anyhow::Result<(Arc<Store>, Arc<Streams>)> {
     let (settings, wanted, clock) = (config.store.clone(), config.streams.clone(), config.clock.open());
     let open = move || {
         let queue_bytes = settings.queue_bytes;
-        let store = Store::open(settings, clock, move |event| log_events.on_event(&event))?;
-        for name in store.stream_names()?.into_iter().filter(|name| !wanted.contains_key(name)) {
-            warn!(stream = name, "the data directory holds a stream that is not configured; it is left as it is");
-        }
-        let mut streams = BTreeMap::new();
-        for (name, config) in wanted {
-            streams.insert(name, OpenStream::new(store.stream(config)?, queue_bytes));
-        }
-        Ok::<_, forebay_log_store::Error>((Arc::new(store), streams))
+        let store = Arc::new(Store::open(settings, clock, move |event| log_events.on_event(&event))?);
+        let streams = Streams::open(Arc::clone(&store), queue_bytes, wanted)?;
+        Ok::<_, forebay_log_store::Error>((store, Arc::new(streams)))
     };
     let begun = Instant::now();
     let opened = tokio::task::spawn_blocking(open).await.context("open the log")?.context("open the log")?;
@@ -72,27 +62,10 @@ async fn open_log(
     Ok(opened)
 }
 
-/// A stream with the one door into it, and the news of its commits.
-struct OpenStream {
-    stream: Stream,
-    ingest: Ingest,
-    commits: watch::Receiver<()>,
-}
-
-impl OpenStream {
-    fn new(stream: Stream, queue_bytes: usize) -> Self {
-        let (told, commits) = watch::channel(());
-        stream.on_commit(move || {
-            let _ = told.send(());
-        });
-        Self { ingest: Ingest::new(stream.clone(), queue_bytes), stream, commits }
-    }
-}
-
 async fn run_on(
     config: Config,
     store: &Arc<Store>,
-    streams: BTreeMap<String, OpenStream>,
+    streams: Arc<Streams>,
     log_events: Arc<LogEvents>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -108,15 +81,11 @@ async fn run_on(
         Arc::clone(store),
         log_events,
         observed_sources,
-        streams.iter().map(|(name, open)| (name.clone(), open.stream.clone())).collect(),
+        Arc::clone(&streams),
         observed_destinations,
     ));
-    let served = streams
-        .into_iter()
-        .map(|(name, open)| (name, ServedStream { ingest: open.ingest, commits: open.commits }))
-        .collect();
     // It takes records too, so it stops with the sources.
-    let api = Arc::new(Api::new(Arc::clone(&observer), served, intake.stop()));
+    let api = Arc::new(Api::new(Arc::clone(&observer), streams, intake.stop()));
     let router = api::router(api, Arc::new(api::Access::new(config.api.token)));
     intake.spawn("api", server.run(router, intake.stop()));
 
@@ -130,7 +99,7 @@ async fn run_on(
 /// Starts the sources, after every one of them has what it listens on.
 async fn start_sources(
     sources: BTreeMap<String, config::Source>,
-    streams: &BTreeMap<String, OpenStream>,
+    streams: &Streams,
     group: &mut Group,
 ) -> anyhow::Result<BTreeMap<String, ObservedSource>> {
     let mut bound = Vec::new();
@@ -141,7 +110,7 @@ async fn start_sources(
         let stats = Arc::new(SourceStats::default());
         let context = SourceContext {
             name: name.as_str().into(),
-            ingest: streams[&config.stream].ingest.clone(),
+            ingest: streams.get(&config.stream)?.ingest,
             partition_key: config.partition_key,
             stats: Arc::clone(&stats),
             stop: group.stop(),
@@ -157,7 +126,7 @@ async fn start_sources(
 
 async fn start_deliveries(
     config: &Config,
-    streams: &BTreeMap<String, OpenStream>,
+    streams: &Streams,
     group: &mut Group,
 ) -> anyhow::Result<BTreeMap<String, ObservedDestination>> {
     let mut observed = BTreeMap::new();
@@ -166,8 +135,8 @@ async fn start_deliveries(
         let stats = Arc::new(DeliveryStats::default());
         let delivery = Delivery {
             name: name.as_str().into(),
-            stream: streams[&destination.from].stream.clone(),
-            dead_letters: streams[&stream::dead_letter_stream(name)].ingest.clone(),
+            stream: streams.get(&destination.from)?.stream().clone(),
+            dead_letters: streams.get(&stream::dead_letter_stream(name))?.ingest,
             destination: opened,
             config: destination.delivery.clone(),
             stats: Arc::clone(&stats),

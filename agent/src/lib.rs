@@ -16,5 +16,6 @@ pub mod logging;
 pub mod service_manager;
 pub mod source;
 pub mod status;
+pub mod streams;
 pub mod supervise;
 pub mod tls;

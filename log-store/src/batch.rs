@@ -5,8 +5,10 @@
 use std::sync::Arc;
 
 use crate::{
-    error::Error,
+    error::{Appended, AppendedRun, Error},
+    hash_key::HashKey,
     record::{Encoded, NewRecord, PARTITION_KEY_CHARS_MAX, RECORD_BYTES_MAX},
+    segment::StreamDefinition,
     shard::{ShardIndex, ShardMap},
 };
 
@@ -16,6 +18,8 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Batch {
     shards: Arc<ShardMap>,
+    /// Of the stream's definition that the shards are from.
+    revision: u32,
     record_bytes_max: usize,
     runs: Vec<Run>,
 }
@@ -42,8 +46,9 @@ pub struct Load {
 
 impl Batch {
     /// `record_bytes_max` is the stream's own limit, where that is below [`RECORD_BYTES_MAX`].
-    pub(crate) fn new(shards: Arc<ShardMap>, record_bytes_max: usize) -> Self {
-        Self { shards, record_bytes_max: record_bytes_max.min(RECORD_BYTES_MAX), runs: Vec::new() }
+    pub(crate) fn new(definition: &StreamDefinition, record_bytes_max: usize) -> Self {
+        let (shards, revision) = (Arc::clone(&definition.shards), definition.revision);
+        Self { shards, revision, record_bytes_max: record_bytes_max.min(RECORD_BYTES_MAX), runs: Vec::new() }
     }
 
     /// Adds a record behind the others.
@@ -52,18 +57,45 @@ impl Batch {
     /// [`Error::BadPartitionKey`] and [`Error::RecordTooLarge`]; the batch is then unchanged.
     pub fn push(&mut self, record: &NewRecord<'_>) -> Result<ShardIndex, Error> {
         check(record, self.record_bytes_max)?;
-        let shard = self.shards.locate(record.hash_key());
-        let run = match self.runs.iter().position(|run| run.shard == shard) {
-            Some(i) => &mut self.runs[i],
-            None => {
-                self.runs.push(Run { shard, records: 0, payload_bytes: 0, encoded: Vec::new() });
-                self.runs.last_mut().expect("just pushed")
-            }
-        };
+        let at = self.run_for(record.hash_key(), record.payload_bytes());
+        let run = &mut self.runs[at];
         Encoded::of(record).write(&mut run.encoded);
-        run.records += 1;
-        run.payload_bytes += record.payload_bytes();
-        Ok(shard)
+        Ok(run.shard)
+    }
+
+    /// The run that the next record goes to, which is counted there already.
+    fn run_for(&mut self, hash_key: HashKey, payload_bytes: u64) -> usize {
+        let shard = self.shards.locate(hash_key);
+        let at = self.runs.iter().position(|run| run.shard == shard).unwrap_or_else(|| {
+            self.runs.push(Run { shard, records: 0, payload_bytes: 0, encoded: Vec::new() });
+            self.runs.len() - 1
+        });
+        self.runs[at].records += 1;
+        self.runs[at].payload_bytes += payload_bytes;
+        at
+    }
+
+    /// Whether the shards were changed since it was made.
+    pub(crate) fn is_outdated(&self, definition: &StreamDefinition) -> bool {
+        self.revision != definition.revision
+    }
+
+    /// The same records in the shards that there are now.
+    pub(crate) fn rerouted(&self, definition: &StreamDefinition) -> Rerouted {
+        let mut batch = Self::new(definition, self.record_bytes_max);
+        let mut routes = Vec::with_capacity(self.len());
+        for run in &self.runs {
+            let mut rest = run.encoded.as_slice();
+            while !rest.is_empty() {
+                let (record, behind) = Encoded::take(rest).expect("encoded by push");
+                let (bytes, payload_bytes) = (&rest[..rest.len() - behind.len()], record.payload_bytes());
+                let at = batch.run_for(record.hash_key(), payload_bytes);
+                batch.runs[at].encoded.extend_from_slice(bytes);
+                routes.push((run.shard, at));
+                rest = behind;
+            }
+        }
+        Rerouted { batch, routes }
     }
 
     /// What it brings to each of its shards.
@@ -89,7 +121,7 @@ impl Batch {
         self.runs.iter().map(|run| run.payload_bytes).sum()
     }
 
-    /// Encoded size in bytes: what it takes of a queue and, uncompressed, of the disk.
+    /// Encoded size in bytes: what it takes of a queue and, where it is not compressed, of the disk.
     #[must_use]
     pub fn encoded_bytes(&self) -> usize {
         self.runs.iter().map(|run| run.encoded.len()).sum()
@@ -97,6 +129,36 @@ impl Batch {
 
     pub(crate) fn runs(&self) -> &[Run] {
         &self.runs
+    }
+}
+
+/// A batch whose records were routed a second time.
+pub(crate) struct Rerouted {
+    pub(crate) batch: Batch,
+    /// For each record, in the order of the first batch's runs: its shard there, and its run here.
+    routes: Vec<(ShardIndex, usize)>,
+}
+
+impl Rerouted {
+    /// What became of the first batch, given what became of this one.
+    pub(crate) fn trace(routes: &[(ShardIndex, usize)], appended: &Appended) -> Appended {
+        let mut next: Vec<AppendedRun> = appended.runs.clone();
+        let mut runs: Vec<AppendedRun> = Vec::new();
+        for &(of, at) in routes {
+            let AppendedRun { shard, first, .. } = next[at];
+            next[at].first = first.next();
+            match runs.last_mut() {
+                Some(run) if (run.of, run.shard) == (of, shard) && run.first.plus(u64::from(run.records)) == first => {
+                    run.records += 1;
+                }
+                _ => runs.push(AppendedRun { of, shard, first, records: 1 }),
+            }
+        }
+        Appended { runs }
+    }
+
+    pub(crate) fn into_parts(self) -> (Batch, Vec<(ShardIndex, usize)>) {
+        (self.batch, self.routes)
     }
 }
 
@@ -117,9 +179,46 @@ mod tests {
     use std::num::NonZeroU32;
 
     use super::*;
+    use crate::sequence::SequenceNumber;
+
+    fn definition(shards: u32, revision: u32) -> StreamDefinition {
+        let shards = Arc::new(ShardMap::uniform(NonZeroU32::new(shards).expect("not zero")));
+        StreamDefinition { revision, shards, ..StreamDefinition::sample() }
+    }
 
     fn batch() -> Batch {
-        Batch::new(Arc::new(ShardMap::uniform(NonZeroU32::new(4).expect("not zero"))), usize::MAX)
+        Batch::new(&definition(4, 0), usize::MAX)
+    }
+
+    #[test]
+    fn a_rerouted_batch_tells_where_each_record_of_the_first_one_is() {
+        let mut first = batch();
+        let keys: Vec<String> = (0..50).map(|i| format!("key-{}", i * i)).collect();
+        let pushed: Vec<_> =
+            keys.iter().map(|key| first.push(&NewRecord::new(key, key.as_bytes())).expect("fits")).collect();
+        let now = definition(3, 1);
+        assert!(first.is_outdated(&now) && !first.is_outdated(&definition(4, 0)));
+        let (second, routes) = first.rerouted(&now).into_parts();
+        assert!(!second.is_outdated(&now));
+        assert_eq!((second.len(), second.encoded_bytes()), (first.len(), first.encoded_bytes()));
+        assert_eq!(second.payload_bytes(), first.payload_bytes());
+
+        // Stored shard by shard, as a commit does.
+        let (mut number, mut runs, mut stored) = (SequenceNumber(1), Vec::new(), Vec::new());
+        for run in second.runs() {
+            runs.push(AppendedRun { of: run.shard, shard: run.shard, first: number, records: run.records });
+            let mut rest = run.encoded.as_slice();
+            while !rest.is_empty() {
+                let (record, behind) = Encoded::take(rest).expect("sound");
+                stored.push((record.partition_key().to_owned(), run.shard));
+                (rest, number) = (behind, number.next());
+            }
+        }
+        let places = Rerouted::trace(&routes, &Appended { runs }).places(&pushed);
+        assert_eq!(places.len(), keys.len());
+        for (key, (shard, number)) in keys.iter().zip(places) {
+            assert_eq!(stored[number.0 as usize - 1], (key.clone(), shard));
+        }
     }
 
     #[test]

@@ -25,7 +25,8 @@ const BLOCK_BYTES: usize = 1 << 20;
 
 /// All writers of a store, in the order of their slots, and what they share.
 pub(crate) struct Writers {
-    pub(crate) streams: Vec<StreamWriter>,
+    /// `None` where one was deleted: slots are never given again.
+    pub(crate) streams: Vec<Option<StreamWriter>>,
     pub(crate) around: Surroundings,
     pub(crate) told_catalogue: bool,
 }
@@ -47,11 +48,13 @@ impl Writers {
 
     /// Commits one block of one stream; says whether there may be more to do at once.
     fn commit_block(&mut self, queue: &Queue, slot: StreamSlot) -> bool {
-        let entries = queue.take(slot, BLOCK_BYTES.min(self.streams[slot].block_bytes_max()));
+        let Some(writer) = &mut self.streams[slot] else { return false };
+        let entries = queue.take(slot, BLOCK_BYTES.min(writer.block_bytes_max()));
         if entries.is_empty() {
             return false;
         }
-        let writer = &mut self.streams[slot];
+        let definition = writer.core().definition();
+        let entries: Vec<Entry> = entries.into_iter().map(|entry| entry.brought_up_to_date(&definition)).collect();
         let batches: Vec<&Batch> = entries.iter().map(|entry| &entry.batch).collect();
         match writer.commit(&batches) {
             Ok(appended) => {
@@ -84,11 +87,18 @@ impl Writers {
         }
     }
 
+    /// The stream of this name, and its slot.
+    pub(crate) fn find(&mut self, name: &str) -> Option<(StreamSlot, &mut StreamWriter)> {
+        let mut streams = self.streams.iter_mut().enumerate();
+        streams.find_map(|(slot, writer)| Some((slot, writer.as_mut().filter(|writer| writer.core().name() == name)?)))
+    }
+
     /// What is due once in a while: a look at the clock, checkpoints, retention, recovery of poisoned streams.
     pub(crate) fn tick(&mut self, queue: &Queue) {
         self.around.look_at_clock();
         let mut flush = false;
         for (slot, writer) in self.streams.iter_mut().enumerate() {
+            let Some(writer) = writer else { continue };
             if let Some(reason) = writer.recover_if_poisoned() {
                 // What was queued meanwhile may follow something that was refused: taking it would break the order.
                 refuse_all(queue.take(slot, usize::MAX), writer.core().name(), &reason);
@@ -108,7 +118,9 @@ impl Writers {
             for entry in queue.take(slot, usize::MAX) {
                 entry.refuse(Error::Closed);
             }
-            writer.close();
+            if let Some(writer) = writer {
+                writer.close();
+            }
         }
         self.around.time.close();
         self.around.save_boots();

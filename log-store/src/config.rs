@@ -2,6 +2,8 @@
 
 use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 
+use crate::segment::Codec;
+
 /// How one data directory is kept.
 #[derive(Debug, Clone)]
 pub struct StoreConfig {
@@ -71,16 +73,21 @@ pub struct StreamConfig {
     pub quota: u64,
     /// What to do when there is no room.
     pub on_full: OnFull,
+    /// How records are compressed on the disk, each block by itself; what is there already stays as it is.
+    pub compression: Codec,
     /// Limits per shard; `None` is no limit. Applied by whoever calls [`Stream::admit`](crate::Stream::admit).
     pub rate_limit: Option<RateLimit>,
     /// Whether records past retention stay until every consumer named below is done with them.
     pub hold_undelivered: bool,
     /// The deliveries and applications whose checkpoints count for holding records and for telling a drop from a loss.
     pub consumers: Vec<String>,
+    /// Any text. It is kept with the stream and given back by [`Store::note`](crate::Store::note), for who has to open the
+    /// stream again and knows only its name.
+    pub note: String,
 }
 
 impl StreamConfig {
-    /// The defaults: one shard, 24 h, 1 GiB, reject, Kinesis limits, hold.
+    /// The defaults: one shard, 24 h, 1 GiB, reject, zstd, Kinesis limits, hold.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
         Self {
@@ -89,9 +96,11 @@ impl StreamConfig {
             retention: Duration::from_secs(24 * 3600),
             quota: 1 << 30,
             on_full: OnFull::Reject,
+            compression: Codec::Zstd,
             rate_limit: Some(RateLimit::KINESIS),
             hold_undelivered: true,
             consumers: Vec::new(),
+            note: String::new(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Cursors: reading committed records in order, of a whole stream or of one shard.
 
-use std::{collections::VecDeque, io, sync::Arc};
+use std::{collections::VecDeque, io, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 
@@ -83,6 +83,9 @@ impl Cursor {
                 core.view(first).unwrap_or(next)
             }
         };
+        // Nothing of a shard lies before it was opened.
+        let opened = shard.and_then(|shard| core.shards().get(shard).map(|shard| shard.starts));
+        let next = next.max(opened.unwrap_or_default());
         Self { core, shard, not_before, next, pending: VecDeque::new(), open: None, failures: 0, pass: Pass::default() }
     }
 
@@ -90,6 +93,21 @@ impl Cursor {
     #[must_use]
     pub fn position(&self) -> SequenceNumber {
         self.pending.front().map_or(self.next, |record| record.sequence_number)
+    }
+
+    /// Whether it has returned everything that its shard will ever hold: the shard is closed, or gone. Its children then
+    /// hold what comes behind. A cursor over a whole stream never is.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.pending.is_empty() && self.is_behind_its_shard()
+    }
+
+    fn is_behind_its_shard(&self) -> bool {
+        let Some(index) = self.shard else { return false };
+        match self.core.shards().get(index) {
+            Some(shard) => shard.ends.is_some_and(|ends| self.next > ends),
+            None => true,
+        }
     }
 
     /// The next records; none when it has reached the end. Never returns what is not durable.
@@ -126,7 +144,13 @@ impl Cursor {
 
     /// Decodes the next block into `pending`, or moves on; `false` at the end.
     fn load(&mut self) -> io::Result<bool> {
-        let Some(segment) = self.core.view(|view| view.segment_for(self.next)) else { return Ok(false) };
+        if self.is_behind_its_shard() {
+            return Ok(false);
+        }
+        let (horizon, segment) = self.core.view(|view| (view.horizon, view.segment_for(self.next.max(view.horizon))));
+        // What was dropped is passed over, although a segment may still have it.
+        self.next = self.next.max(horizon);
+        let Some(segment) = segment else { return Ok(false) };
         if self.open.as_ref().is_none_or(|open| open.first != segment.first) && !self.enter(segment)? {
             return Ok(true);
         }
@@ -134,7 +158,7 @@ impl Cursor {
         match open.reader.next(segment.bytes)? {
             Found::End => {
                 let damage = open.damage.take().unwrap_or((segment.bytes, "records are missing"));
-                self.lose(segment.first, damage, segment.end);
+                self.lose(segment.first, damage, self.next..segment.end);
                 Ok(true)
             }
             Found::Damaged { bytes, what } => {
@@ -155,21 +179,26 @@ impl Cursor {
     fn read_block(&mut self, segment: Segment, offset: u64, header: &BlockHeader) -> io::Result<()> {
         let open = self.open.as_mut().expect("a block was found in it");
         if let Some(damage) = open.damage.take() {
-            self.lose(segment.first, damage, header.first);
+            self.lose(segment.first, damage, self.next..header.first);
         } else if header.first > self.next {
-            self.lose(segment.first, (offset, "records are missing"), header.first);
+            self.lose(segment.first, (offset, "records are missing"), self.next..header.first);
+        }
+        if header.kind == BlockKind::Gap {
+            self.lose(segment.first, (offset, "the records were lost before a repair"), header.first..header.end());
+            return Ok(());
         }
         let time = &self.core.around.time;
         let arrival = self.pass.next(time.arrival(header.arrival), time.changes());
         let wanted = self.shard.is_none_or(|shard| header.may_hold(shard)) && arrival.at >= self.not_before;
-        if !wanted || self.core.is_past(header.arrival, header.end()) {
+        if !wanted || self.core.is_out_of_reach(header.arrival, header.end()) {
             self.next = header.end();
             return Ok(());
         }
         let open = self.open.as_mut().expect("a block was found in it");
         let decoded = match open.reader.payload(offset, header) {
-            Ok(Some(payload)) => decode(payload, header, arrival, self.next, self.shard, &mut self.pending),
-            Ok(None) => Err("the block's checksum does not match"),
+            Ok(payload) => {
+                payload.and_then(|payload| decode(payload, header, arrival, self.next, self.shard, &mut self.pending))
+            }
             Err(error) => {
                 open.reader.go_to(offset);
                 return Err(error);
@@ -179,7 +208,7 @@ impl Cursor {
             Ok(()) => self.next = header.end(),
             Err(what) => {
                 self.pending.clear();
-                self.lose(segment.first, (offset, what), header.end());
+                self.lose(segment.first, (offset, what), header.first..header.end());
             }
         }
         Ok(())
@@ -191,7 +220,7 @@ impl Cursor {
         if segment.first > self.next {
             let dropped = self.core.view(|view| view.oldest()) == segment.first;
             if !dropped {
-                self.lose(segment.first, (0, "records before this segment are missing"), segment.first);
+                self.lose(segment.first, (0, "records before this segment are missing"), self.next..segment.first);
             }
             self.next = segment.first;
         }
@@ -201,7 +230,7 @@ impl Cursor {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 // Dropped between the look at the view and the opening, or taken away from outside.
                 if self.core.view(|view| view.segments.iter().any(|other| other.first == segment.first)) {
-                    self.lose(segment.first, (0, "the file is missing"), segment.end);
+                    self.lose(segment.first, (0, "the file is missing"), self.next..segment.end);
                 }
                 return Ok(false);
             }
@@ -209,7 +238,7 @@ impl Cursor {
         };
         // A damaged header is passed over like any other damage.
         let start = crate::segment::SegmentHeader::read(file.as_ref(), &path).map_or(0, |header| header.encoded_len());
-        let mut reader = SegmentReader::new(file, salt(self.core.definition.id, segment.first), start);
+        let mut reader = SegmentReader::new(file, salt(self.core.id, segment.first), start);
         if let Some(place) = self.core.around.catalogue.place(self.core.name(), segment.first, self.next) {
             reader.go_to(place);
             // An entry that points into nowhere, or behind the wanted record, is as good as none.
@@ -221,13 +250,13 @@ impl Cursor {
         Ok(true)
     }
 
-    /// Goes on at `end`, and tells what is lost before it.
-    fn lose(&mut self, segment: SequenceNumber, (offset, what): (u64, &'static str), end: SequenceNumber) {
-        let records = (self.next < end).then(|| self.next..=end.previous());
+    /// Goes on behind `lost`, and tells of it.
+    fn lose(&mut self, segment: SequenceNumber, (offset, what): (u64, &'static str), lost: Range<SequenceNumber>) {
+        let records = (lost.start < lost.end).then(|| lost.start..=lost.end.previous());
         if records.is_some() || offset > 0 {
             self.core.damaged(segment, offset, what, records);
         }
-        self.next = self.next.max(end);
+        self.next = self.next.max(lost.end);
     }
 
     fn pass_over_unreadable(&mut self) {
@@ -252,17 +281,31 @@ pub(crate) fn decode(
     shard: Option<ShardIndex>,
     out: &mut VecDeque<Record>,
 ) -> Result<(), &'static str> {
+    for_each_record(payload, header, from, shard, |number, shard, encoded| {
+        out.push_back(record(encoded, number, shard, arrival));
+    })
+}
+
+/// Calls `take` for the wanted records of a block, as they lie there.
+pub(crate) fn for_each_record<'a>(
+    payload: &'a [u8],
+    header: &BlockHeader,
+    from: SequenceNumber,
+    shard: Option<ShardIndex>,
+    mut take: impl FnMut(SequenceNumber, ShardIndex, Encoded<'a>),
+) -> Result<(), &'static str> {
     let mut next = header.first;
     for run in decode_runs(payload) {
         let run = run.ok_or("the block's runs cannot be read")?;
-        let end = next.plus(u64::from(run.records));
+        let end = next.0.checked_add(u64::from(run.records)).ok_or("the block's numbers are impossible")?;
+        let end = SequenceNumber(end);
         if end > from && shard.is_none_or(|shard| shard == run.shard) {
             let mut rest = run.encoded;
             for _ in 0..run.records {
                 let (encoded, behind) = Encoded::take(rest).map_err(|_| "a record cannot be read")?;
                 rest = behind;
                 if next >= from {
-                    out.push_back(record(encoded, next, run.shard, arrival));
+                    take(next, run.shard, encoded);
                 }
                 next = next.next();
             }

@@ -2,7 +2,11 @@
 
 use std::{io, path::PathBuf};
 
-use crate::{batch::Batch, sequence::SequenceNumber};
+use crate::{
+    batch::Batch,
+    sequence::SequenceNumber,
+    shard::{ShardError, ShardIndex},
+};
 
 /// An error of the log.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +84,14 @@ pub enum Error {
         /// The failure.
         reason: String,
     },
+    /// The shards cannot be changed like this.
+    #[error("stream `{stream}`: {error}")]
+    Shards {
+        /// The stream.
+        stream: String,
+        /// Why.
+        error: Box<ShardError>,
+    },
     /// The store was closed.
     #[error("the log is closed")]
     Closed,
@@ -98,17 +110,35 @@ pub struct Refused {
 /// What a commit did to a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Appended {
-    /// For each shard that the batch touched, in the order of [`Batch::load`].
+    /// For each shard that the batch touched, in the order of [`Batch::load`]: where its records are. That is in one piece,
+    /// unless the stream's shards were changed while the batch was waiting.
     pub runs: Vec<AppendedRun>,
 }
 
-/// Where a batch's records of one shard are: numbered one after the other from `first`.
+/// Where records of a batch are: numbered one after the other from `first`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AppendedRun {
-    /// The shard.
-    pub shard: crate::shard::ShardIndex,
+    /// The shard that [`Batch::push`] gave.
+    pub of: ShardIndex,
+    /// The shard they are in; another one if the stream's shards were changed meanwhile.
+    pub shard: ShardIndex,
     /// Number of the first of them.
     pub first: SequenceNumber,
     /// How many there are.
     pub records: u32,
+}
+
+impl Appended {
+    /// Where each record is, in the order of [`Batch::push`], given the shards which that returned.
+    #[must_use]
+    pub fn places(&self, pushed: &[ShardIndex]) -> Vec<(ShardIndex, SequenceNumber)> {
+        let mut left = self.runs.clone();
+        let next = |shard: &ShardIndex| {
+            let run = left.iter_mut().find(|run| run.of == *shard && run.records > 0)?;
+            let place = (run.shard, run.first);
+            (run.first, run.records) = (run.first.next(), run.records - 1);
+            Some(place)
+        };
+        pushed.iter().filter_map(next).collect()
+    }
 }

@@ -12,8 +12,9 @@ use std::{
 };
 
 use crate::{
-    batch::Batch,
-    error::{Error, Refused},
+    batch::{Batch, Rerouted},
+    error::{Appended, Error, Refused},
+    segment::StreamDefinition,
     store::{Done, WhenFull},
 };
 
@@ -27,6 +28,20 @@ pub(crate) struct Entry {
 impl Entry {
     pub(crate) fn refuse(self, error: Error) {
         (self.done)(Err(Refused { error, batch: self.batch }));
+    }
+
+    /// With its records in the shards that there are now. Whoever queued it is told of them as it had them.
+    pub(crate) fn brought_up_to_date(self, definition: &StreamDefinition) -> Self {
+        if !self.batch.is_outdated(definition) {
+            return self;
+        }
+        let Self { batch: first, when_full, done } = self;
+        let (batch, routes) = first.rerouted(definition).into_parts();
+        let told = move |outcome: Result<Appended, Refused>| match outcome {
+            Ok(appended) => done(Ok(Rerouted::trace(&routes, &appended))),
+            Err(refused) => done(Err(Refused { batch: first, ..refused })),
+        };
+        Self { batch, when_full, done: Box::new(told) }
     }
 }
 
@@ -55,6 +70,8 @@ struct State {
 struct Waiting {
     entries: VecDeque<Entry>,
     bytes: usize,
+    /// The stream was deleted.
+    closed: bool,
 }
 
 impl Queue {
@@ -77,10 +94,12 @@ impl Queue {
         let mut state = self.state();
         let bytes = entry.batch.encoded_bytes();
         // An entry larger than the whole queue is let in alone.
-        while !state.closed && state.streams[slot].bytes > 0 && state.streams[slot].bytes + bytes > self.bytes_max {
+        let is_closed = |state: &State| state.closed || state.streams[slot].closed;
+        while !is_closed(&state) && state.streams[slot].bytes > 0 && state.streams[slot].bytes + bytes > self.bytes_max
+        {
             state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        if state.closed {
+        if is_closed(&state) {
             drop(state);
             entry.refuse(Error::Closed);
             return;
@@ -125,6 +144,14 @@ impl Queue {
     pub(crate) fn nudge(&self) {
         self.state().changed = true;
         self.work.notify_one();
+    }
+
+    /// Takes nothing more for this stream; what waits is refused.
+    pub(crate) fn close_stream(&self, slot: StreamSlot) {
+        self.state().streams[slot].closed = true;
+        for entry in self.take(slot, usize::MAX) {
+            entry.refuse(Error::Closed);
+        }
     }
 
     pub(crate) fn close(&self) {

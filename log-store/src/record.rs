@@ -113,6 +113,28 @@ impl<'a> Encoded<'a> {
         }
     }
 
+    pub(crate) fn partition_key(&self) -> &'a str {
+        match self {
+            Self::Plain { partition_key, .. } | Self::Full { partition_key, .. } => partition_key,
+        }
+    }
+
+    pub(crate) fn hash_key(&self) -> HashKey {
+        match self {
+            Self::Full { explicit_hash_key: Some(explicit), .. } => *explicit,
+            _ => HashKey::of(self.partition_key()),
+        }
+    }
+
+    /// Key and data in bytes.
+    pub(crate) fn payload_bytes(&self) -> u64 {
+        match self {
+            Self::Plain { partition_key, data } | Self::Full { partition_key, data, .. } => {
+                (partition_key.len() + data.len()) as u64
+            }
+        }
+    }
+
     /// Appends the persisted form to `out`.
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
         *out = postcard::to_extend(self, std::mem::take(out)).expect("a Vec takes any number of bytes");

@@ -75,3 +75,24 @@ pub(crate) struct DropTotals {
     pub(crate) dropped: DropCounts,
     pub(crate) lost: DropCounts,
 }
+
+impl DropTotals {
+    /// The newer of two memories of one stream: its counts only ever grow.
+    pub(crate) fn newest(self, other: Self) -> Self {
+        Self {
+            oldest: self.oldest.max(other.oldest),
+            dropped: self.dropped.newest(other.dropped),
+            lost: self.lost.newest(other.lost),
+        }
+    }
+}
+
+impl DropCounts {
+    fn newest(self, other: Self) -> Self {
+        Self {
+            retention: self.retention.max(other.retention),
+            quota: self.quota.max(other.quota),
+            damage: self.damage.max(other.damage),
+        }
+    }
+}

@@ -20,9 +20,12 @@ use crate::{
     event::Event,
     queue::{Entry, Queue, StreamSlot},
     sequence::SequenceNumber,
-    shard::{ShardIndex, ShardMap},
+    shard::{ShardChange, ShardIndex, ShardMap},
     stats::StreamStats,
-    stream::{Events, SegmentLimits, StreamCore, StreamWriter, Surroundings, boots, is_stream_name, stream_dir},
+    stream::{
+        Events, SegmentLimits, StreamCore, StreamWriter, Surroundings, boots, delete, finish_deletions, is_stream_name,
+        note, stream_dir,
+    },
 };
 
 /// What an append does when its stream has no room.
@@ -100,12 +103,28 @@ impl Store {
     /// # Errors
     /// [`Error::Io`].
     pub fn stream_names(&self) -> Result<Vec<String>, Error> {
-        let dir = self.config.dir.join("streams");
-        let names = self.parts.around.disk.list(&dir);
-        let mut names = names.map_err(|source| Error::Io { action: "list", path: dir, source })?;
-        names.retain(|name| is_stream_name(name));
-        names.sort();
-        Ok(names)
+        self.parts.stream_names(&self.config)
+    }
+
+    /// The note that a stream was last configured with, open or not; `None` if there is no such stream.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::NewerFormat`].
+    pub fn note(&self, stream: &str) -> Result<Option<String>, Error> {
+        self.parts.note(&self.config, stream)
+    }
+
+    /// Deletes a stream with all its records, checkpoints and shards; `false` if there is none of this name. Whoever still
+    /// holds it reads nothing more and gets [`Error::Closed`] for what it appends. A new one may have the same name.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; it may be deleted or not then, and a second call or the next opening ends what was begun.
+    /// [`Error::NewerFormat`], [`Error::Closed`].
+    pub fn delete_stream(&self, stream: &str) -> Result<bool, Error> {
+        if !self.is_alive() {
+            return Err(Error::Closed);
+        }
+        self.parts.delete_stream(&self.config, stream)
     }
 
     /// What is known of the time.
@@ -168,11 +187,7 @@ impl Parts {
         };
         let streams = config.dir.join("streams");
         disk.create_dir(&streams).map_err(io("create data directory", &streams))?;
-        let lock_path = config.dir.join("LOCK");
-        let lock = disk.lock(&lock_path).map_err(|source| match source.kind() {
-            io::ErrorKind::WouldBlock => Error::InUse { path: config.dir.clone() },
-            _ => io("lock", &lock_path)(source),
-        })?;
+        let lock = lock_data_dir(disk.as_ref(), &config.dir)?;
         let catalogue = Arc::new(open_catalogue(&config.dir, disk.as_ref(), open_kv, clock.as_ref(), &events)?);
         let recorded = catalogue.boots().unwrap_or_else(|error| {
             events(Event::CatalogueBehind { reason: error.reason });
@@ -180,16 +195,18 @@ impl Parts {
         });
         let recorded = recorded.unwrap_or_else(|| boots::in_log(disk.as_ref(), &config.dir));
         let (time, boot) = (Arc::new(TimeKeeper::new(Arc::clone(&clock), recorded)), clock.boot());
-        let around = Surroundings { disk, catalogue, clock, events, time, boot };
+        let around = Surroundings { disk, catalogue, clock, events, time, boot, packer: Arc::default() };
         around.save_boots();
         around.look_at_clock();
         let writers = Writers { streams: Vec::new(), around: around.clone(), told_catalogue: false };
-        Ok(Self {
+        let parts = Self {
             around,
             writers: Arc::new(Mutex::new(writers)),
             queue: Arc::new(Queue::new(config.queue_bytes)),
             lock: Arc::new(Mutex::new(Some(lock))),
-        })
+        };
+        finish_deletions(&parts.around, &config.dir, &parts.stream_names(config)?)?;
+        Ok(parts)
     }
 
     pub(crate) fn stream(&self, store: &StoreConfig, config: StreamConfig) -> Result<Stream, Error> {
@@ -197,21 +214,67 @@ impl Parts {
             return Err(Error::BadStreamName { name: config.name });
         }
         let mut writers = guard(&self.writers);
-        let known = writers.streams.iter().position(|writer| writer.core().name() == config.name);
-        let slot = match known {
-            Some(slot) => {
-                writers.streams[slot].core().set_config(config);
-                slot
+        let (slot, core) = match writers.find(&config.name) {
+            Some((slot, writer)) => {
+                writer.configure(config)?;
+                (slot, Arc::clone(writer.core()))
             }
             None => {
                 let dir = stream_dir(&store.dir, &config.name);
                 let limits = SegmentLimits { bytes: store.segment_bytes, age: store.segment_age };
-                writers.streams.push(StreamWriter::open(self.around.clone(), dir, config, limits)?);
-                self.queue.add_stream()
+                let writer = StreamWriter::open(self.around.clone(), dir, config, limits)?;
+                let core = Arc::clone(writer.core());
+                writers.streams.push(Some(writer));
+                (self.queue.add_stream(), core)
             }
         };
-        Ok(Stream { core: Arc::clone(writers.streams[slot].core()), queue: Arc::clone(&self.queue), slot })
+        Ok(Stream { core, writers: Arc::clone(&self.writers), queue: Arc::clone(&self.queue), slot })
     }
+}
+
+impl Parts {
+    fn stream_names(&self, store: &StoreConfig) -> Result<Vec<String>, Error> {
+        let dir = store.dir.join("streams");
+        let names = self.around.disk.list(&dir);
+        let mut names = names.map_err(|source| Error::Io { action: "list", path: dir, source })?;
+        names.retain(|name| is_stream_name(name));
+        names.sort();
+        Ok(names)
+    }
+
+    pub(crate) fn note(&self, store: &StoreConfig, stream: &str) -> Result<Option<String>, Error> {
+        match guard(&self.writers).find(stream) {
+            Some((_, writer)) => Ok(Some(writer.core().definition().note.clone())),
+            None if self.stream_names(store)?.iter().any(|name| name == stream) => {
+                note(&self.around, &stream_dir(&store.dir, stream), stream)
+            }
+            None => Ok(None),
+        }
+    }
+
+    pub(crate) fn delete_stream(&self, store: &StoreConfig, stream: &str) -> Result<bool, Error> {
+        if !self.stream_names(store)?.iter().any(|name| name == stream) {
+            return Ok(false);
+        }
+        let mut writers = guard(&self.writers);
+        if let Some((slot, _)) = writers.find(stream) {
+            self.queue.close_stream(slot);
+            let writer = writers.streams[slot].take().expect("just found");
+            writer.let_go();
+        }
+        // Under the lock, so that nobody opens it meanwhile.
+        delete(&self.around, &stream_dir(&store.dir, stream), stream)?;
+        Ok(true)
+    }
+}
+
+/// Keeps others away from a data directory until the result is dropped.
+pub(crate) fn lock_data_dir(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn Send + Sync>, Error> {
+    let path = dir.join("LOCK");
+    disk.lock(&path).map_err(|source| match source.kind() {
+        io::ErrorKind::WouldBlock => Error::InUse { path: dir.into() },
+        _ => Error::Io { action: "lock", path, source },
+    })
 }
 
 /// The catalogue, or a new one in its place if it cannot be used.
@@ -264,6 +327,7 @@ fn open_catalogue(
 #[derive(Clone)]
 pub struct Stream {
     core: Arc<StreamCore>,
+    writers: Arc<Mutex<Writers>>,
     queue: Arc<Queue>,
     slot: StreamSlot,
 }
@@ -278,7 +342,7 @@ impl Stream {
     /// Its shards.
     #[must_use]
     pub fn shards(&self) -> Arc<ShardMap> {
-        Arc::clone(&self.core.shards)
+        self.core.shards()
     }
 
     /// How it is kept.
@@ -298,7 +362,20 @@ impl Stream {
     pub fn batch(&self) -> Batch {
         // A record that takes most of the quota would wait for room that never comes, and everything behind it too.
         let share = self.core.config().quota / RECORDS_PER_QUOTA;
-        Batch::new(self.shards(), usize::try_from(share).unwrap_or(usize::MAX))
+        Batch::new(&self.core.definition(), usize::try_from(share).unwrap_or(usize::MAX))
+    }
+
+    /// Splits, merges or recounts its shards, durably; gives the new ones. Batches that are queued or made already are
+    /// routed anew when they are committed. Order per partition key is kept: whatever comes later has a higher number.
+    /// Blocks while a commit is under way.
+    ///
+    /// # Errors
+    /// [`Error::Shards`] if it cannot be done; [`Error::Full`], [`Error::Poisoned`], [`Error::Closed`].
+    pub fn change_shards(&self, change: ShardChange) -> Result<Arc<ShardMap>, Error> {
+        let mut writers = guard(&self.writers);
+        let writer = writers.streams.get_mut(self.slot).and_then(Option::as_mut);
+        writer.ok_or(Error::Closed)?.change_shards(change)?;
+        Ok(self.core.shards())
     }
 
     /// Takes `records` and `payload_bytes` out of a shard's write limit.

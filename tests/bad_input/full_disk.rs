@@ -52,7 +52,9 @@ fn a_full_disk_holds_devices_back_until_there_is_room() {
     upstream.link_down();
     let data_dir = disk.mount_point().join("data").display().to_string();
     let log = "segment-size = \"1MiB\"".to_owned();
-    let gateway = Gateway { data_dir, log, ..Gateway::to(&upstream.endpoint()) };
+    // A message takes the disk that its length says.
+    let stream = "compression = \"none\"".to_owned();
+    let gateway = Gateway { data_dir, log, stream, ..Gateway::to(&upstream.endpoint()) };
     let mut agent = Forebay::start_in(Home::new(&gateway.configuration()).through(&disk.enter()), &[]);
     disk.put_ballast(DISK_BYTES / 2);
 

@@ -8,6 +8,7 @@ use axum::{
 use forebay_log_store::Error;
 
 use super::wire::Refusal;
+use crate::streams;
 
 /// Why a request is not answered.
 #[derive(Debug)]
@@ -31,12 +32,29 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, error)
     }
 
+    pub(super) fn of_refusal(refusal: &streams::Refusal) -> Self {
+        match refusal {
+            streams::Refusal::Unknown(_) => Self::not_found(refusal.to_string()),
+            streams::Refusal::Exists(_) | streams::Refusal::Configured(_) => {
+                Self::new(StatusCode::CONFLICT, refusal.to_string())
+            }
+            streams::Refusal::Settings(problems) => {
+                let (first, rest) = problems.split_first().expect("settings are refused for a reason");
+                let rest: String = rest.iter().map(|problem| format!("; {problem}")).collect();
+                Self::bad(&first.path, format!("{}{rest}", first.message))
+            }
+            streams::Refusal::Log(error) => Self::of_log(error),
+        }
+    }
+
     /// What the log says, in HTTP's words.
     pub(super) fn of_log(error: &Error) -> Self {
         let code = match error {
             Error::Full { .. } => StatusCode::INSUFFICIENT_STORAGE,
             Error::Poisoned { .. } | Error::Closed => StatusCode::SERVICE_UNAVAILABLE,
-            Error::BadPartitionKey { .. } | Error::RecordTooLarge { .. } => StatusCode::BAD_REQUEST,
+            Error::BadPartitionKey { .. } | Error::RecordTooLarge { .. } | Error::Shards { .. } => {
+                StatusCode::BAD_REQUEST
+            }
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(code, error.to_string())
@@ -52,7 +70,8 @@ impl IntoResponse for ApiError {
 pub(super) async fn nothing_here(uri: Uri) -> ApiError {
     let path = uri.path();
     ApiError::not_found(format!(
-        "there is nothing at {path}; there are /healthz, /status, /metrics and /streams/NAME/records"
+        "there is nothing at {path}; there are /healthz, /status, /metrics, /streams, /streams/NAME, /streams/NAME/shards \
+         and /streams/NAME/records"
     ))
 }
 

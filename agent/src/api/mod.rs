@@ -5,15 +5,17 @@
 //! answers, waiting, and how many puts and reads there are at a time.
 
 mod access;
+mod body;
 mod config;
 mod error;
 mod health;
 mod put;
 mod read;
 mod serve;
+mod streams;
 pub mod wire;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     Router,
@@ -21,14 +23,18 @@ use axum::{
     middleware,
     routing::{get, post},
 };
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 pub use access::Access;
 pub use config::{Config, Settings, parse_address};
 pub use serve::Server;
 
-use crate::{config::there_are, ingest::Ingest, status::Observer};
+use crate::{
+    config::there_are,
+    status::Observer,
+    streams::{OpenStream, Streams},
+};
 use error::ApiError;
 
 /// Puts and reads at a time. Each may take some ten times its records' bytes for a moment: base64, JSON, the batch.
@@ -38,33 +44,25 @@ const READS_AT_A_TIME: usize = 2;
 /// What the API serves.
 pub struct Api {
     observer: Arc<Observer>,
-    streams: BTreeMap<String, ServedStream>,
+    streams: Arc<Streams>,
     puts: Semaphore,
     reads: Semaphore,
     /// Cancelled when whoever waits for a record is to be sent away.
     stop: CancellationToken,
 }
 
-/// A stream that records can be put into and read from.
-#[derive(Clone)]
-pub struct ServedStream {
-    /// The door into it.
-    pub ingest: Ingest,
-    /// Changes with every commit.
-    pub commits: watch::Receiver<()>,
-}
-
 impl Api {
     /// An API over these.
     #[must_use]
-    pub fn new(observer: Arc<Observer>, streams: BTreeMap<String, ServedStream>, stop: CancellationToken) -> Self {
+    pub fn new(observer: Arc<Observer>, streams: Arc<Streams>, stop: CancellationToken) -> Self {
         let (puts, reads) = (Semaphore::new(PUTS_AT_A_TIME), Semaphore::new(READS_AT_A_TIME));
         Self { observer, streams, puts, reads, stop }
     }
 
-    fn stream(&self, name: &str) -> Result<&ServedStream, ApiError> {
-        self.streams.get(name).ok_or_else(|| {
-            let known = there_are(self.streams.keys().map(String::as_str));
+    fn stream(&self, name: &str) -> Result<OpenStream, ApiError> {
+        self.streams.get(name).map_err(|_| {
+            let all = self.streams.all();
+            let known = there_are(all.keys().map(String::as_str));
             ApiError::not_found(format!("there is no stream `{name}`; {known}"))
         })
     }
@@ -76,6 +74,9 @@ pub fn router(api: Arc<Api>, access: Arc<Access>) -> Router {
         .route("/healthz", get(health::healthz))
         .route("/status", get(health::status))
         .route("/metrics", get(health::metrics))
+        .route("/streams", get(streams::list))
+        .route("/streams/{name}", get(streams::show).put(streams::create).patch(streams::set).delete(streams::delete))
+        .route("/streams/{name}/shards", post(streams::change_shards))
         .route("/streams/{name}/records", post(put::put).get(read::read))
         .method_not_allowed_fallback(error::method_not_allowed)
         .fallback(error::nothing_here)

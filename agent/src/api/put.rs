@@ -6,12 +6,12 @@ use axum::{
     Json,
     body::Bytes,
     extract::{FromRequest as _, Path, Request, State},
-    http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
+    http::StatusCode,
 };
-use forebay_log_store::{Appended, Batch, NewRecord, ShardIndex, WhenFull};
+use forebay_log_store::{Appended, Batch, NewRecord, SequenceNumber, ShardIndex, WhenFull};
 
 use super::{
-    Api,
+    Api, body,
     error::ApiError,
     wire::{PUT_RECORDS_MAX, Place, Put, PutDone},
 };
@@ -28,14 +28,14 @@ pub(super) async fn put(
     request: Request,
 ) -> Result<Json<PutDone>, ApiError> {
     let stream = api.stream(&name)?;
-    check_content_type(request.headers())?;
+    body::is_json(request.headers())?;
     let _permit = api.puts.acquire().await.expect("the semaphore is never closed");
-    let body = tokio::time::timeout(BODY_PATIENCE, Bytes::from_request(request, &()))
+    let bytes = tokio::time::timeout(BODY_PATIENCE, Bytes::from_request(request, &()))
         .await
         .map_err(|_| ApiError::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive"))?
         .map_err(|rejection| ApiError::new(rejection.status(), rejection.body_text()))?;
-    let put = parse(&body)?;
-    drop(body);
+    let put = parse(&bytes)?;
+    drop(bytes);
     let (batch, shards) = into_batch(&stream.ingest, put)?;
     let pending = tokio::time::timeout(ROOM_PATIENCE, stream.ingest.offer(batch, WhenFull::Refuse))
         .await
@@ -44,24 +44,8 @@ pub(super) async fn put(
     Ok(Json(PutDone { records: places(&appended, &shards) }))
 }
 
-/// Browsers send some content types to any host for any page, but not this one.
-fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
-    let given = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let essence = given.split(';').next().unwrap_or_default().trim();
-    if essence.eq_ignore_ascii_case("application/json") {
-        return Ok(());
-    }
-    Err(ApiError::new(
-        StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        format!("the content type must be application/json, not `{given}`"),
-    ))
-}
-
-fn parse(body: &[u8]) -> Result<Put, ApiError> {
-    let mut json = serde_json::Deserializer::from_slice(body);
-    let put: Put = serde_path_to_error::deserialize(&mut json)
-        .map_err(|error| ApiError::bad(error.path().to_string(), error.inner().to_string()))?;
-    json.end().map_err(|error| ApiError::bad(".", error.to_string()))?;
+fn parse(bytes: &[u8]) -> Result<Put, ApiError> {
+    let put: Put = body::json(bytes)?;
     match put.records.len() {
         0 => Err(ApiError::bad("records", "there is none")),
         1..=PUT_RECORDS_MAX => Ok(put),
@@ -84,46 +68,28 @@ fn into_batch(ingest: &Ingest, put: Put) -> Result<(Batch, Vec<ShardIndex>), Api
     Ok((batch, shards))
 }
 
-/// Where each record is: those of one shard are numbered one after the other.
 fn places(appended: &Appended, shards: &[ShardIndex]) -> Vec<Place> {
-    let mut next: Vec<_> = appended.runs.iter().map(|run| (run.shard, run.first)).collect();
-    shards
-        .iter()
-        .filter_map(|shard| {
-            let (_, number) = next.iter_mut().find(|(of, _)| of == shard)?;
-            let sequence_number = number.0;
-            *number = number.next();
-            Some(Place { shard: shard.to_string(), sequence_number })
-        })
-        .collect()
+    let place =
+        |(shard, number): (ShardIndex, SequenceNumber)| Place { shard: shard.to_string(), sequence_number: number.0 };
+    appended.places(shards).into_iter().map(place).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use forebay_log_store::{AppendedRun, SequenceNumber};
+    use forebay_log_store::AppendedRun;
 
     use super::*;
 
     #[test]
     fn places_are_told_in_the_order_of_the_records() {
-        let run =
-            |shard, first, records| AppendedRun { shard: ShardIndex(shard), first: SequenceNumber(first), records };
+        let run = |shard, first, records| {
+            let shard = ShardIndex(shard);
+            AppendedRun { of: shard, shard, first: SequenceNumber(first), records }
+        };
         let appended = Appended { runs: vec![run(1, 40, 2), run(0, 42, 1)] };
         let places = places(&appended, &[ShardIndex(1), ShardIndex(0), ShardIndex(1)]);
         let found: Vec<_> = places.iter().map(|place| (place.shard.as_str(), place.sequence_number)).collect();
         assert_eq!(found, [("shardId-000000000001", 40), ("shardId-000000000000", 42), ("shardId-000000000001", 41)]);
-    }
-
-    #[test]
-    fn only_json_is_taken() {
-        let headers = |text: &str| HeaderMap::from_iter([(CONTENT_TYPE, text.parse().expect("a header"))]);
-        for right in ["application/json", "Application/JSON; charset=utf-8"] {
-            assert!(check_content_type(&headers(right)).is_ok(), "{right}");
-        }
-        for wrong in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""] {
-            assert!(check_content_type(&headers(wrong)).is_err(), "{wrong}");
-        }
-        assert!(check_content_type(&HeaderMap::new()).is_err());
     }
 
     #[test]

@@ -11,11 +11,11 @@ use forebay_log_store::{Cursor, ReadLimit, Record, SequenceNumber, ShardIndex, S
 use tokio::{sync::watch, time::Instant};
 
 use super::{
-    Api, ServedStream,
+    Api,
     error::ApiError,
     wire::{Read, ReadRecord, WAIT_SECONDS_MAX},
 };
-use crate::config::there_are;
+use crate::{config::there_are, streams::OpenStream};
 
 /// Most records of one answer, and what is given without being asked.
 const LIMIT_MAX: usize = 10_000;
@@ -39,7 +39,7 @@ pub(super) async fn read(
 ) -> Result<Json<Read>, ApiError> {
     let stream = api.stream(&name)?;
     let query = Query::parse(uri.query().unwrap_or_default())?;
-    let mut cursor = open(stream, &query)?;
+    let mut cursor = open(&stream, &query)?;
     let mut commits = stream.commits.clone();
     let until = Instant::now() + query.wait;
     loop {
@@ -49,14 +49,14 @@ pub(super) async fn read(
         cursor = back;
         if !records.is_empty() || !commit_before(until, &mut commits, &api).await {
             let records = records.iter().map(ReadRecord::from).collect();
-            let end = stream.ingest.stream().stats().next.0;
+            let end = stream.stream().stats().next.0;
             return Ok(Json(Read { records, next: cursor.position().0, end }));
         }
     }
 }
 
-fn open(stream: &ServedStream, query: &Query) -> Result<Cursor, ApiError> {
-    let stream = stream.ingest.stream();
+fn open(stream: &OpenStream, query: &Query) -> Result<Cursor, ApiError> {
+    let stream = stream.stream();
     let Some(shard) = query.shard else { return Ok(stream.cursor(query.from)) };
     let shards = stream.shards();
     if shards.shards().iter().any(|known| known.index == shard) {

@@ -88,6 +88,77 @@ pub struct ReadRecord {
     pub data: String,
 }
 
+/// `GET /streams`
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct StreamNames {
+    /// In alphabetical order.
+    pub streams: Vec<String>,
+}
+
+/// `GET /streams/NAME`, and the answer to every change of a stream
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct StreamShown {
+    /// Its name.
+    pub name: String,
+    /// What it was made with at run time; missing for a stream of the configuration file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<serde_json::Value>,
+    /// Number of the oldest record.
+    pub oldest: u64,
+    /// The number that the next record will get.
+    pub next: u64,
+    /// In order of their numbers; closed ones as long as their records are there.
+    pub shards: Vec<ShardShown>,
+}
+
+/// One shard.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct ShardShown {
+    /// Such as `shardId-000000000000`.
+    pub shard: String,
+    /// Whether it takes records.
+    pub open: bool,
+    /// A decimal number of up to 128 bits.
+    pub first_hash_key: String,
+    /// Inclusive.
+    pub last_hash_key: String,
+    /// The shards it was split or merged from.
+    pub parents: Vec<String>,
+    /// Its records have this number or a later one.
+    pub starts: u64,
+    /// And this number or an earlier one, if it is closed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends: Option<u64>,
+}
+
+/// `POST /streams/NAME/shards`
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum ChangeShards {
+    /// One shard becomes two.
+    Split {
+        /// The shard.
+        shard: String,
+        /// First hash key of the upper child; without it, the middle of the shard.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at: Option<String>,
+    },
+    /// Two neighbours become one.
+    Merge {
+        /// The shards.
+        shards: [String; 2],
+    },
+    /// So many shards of equal width.
+    Count {
+        /// How many.
+        shards: u32,
+    },
+}
+
+/// It was done.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Done {}
+
 /// Why a request was not answered.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Refusal {

@@ -11,6 +11,7 @@ mod put;
 mod reach;
 mod run;
 mod status;
+mod stream;
 mod tail;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -46,7 +47,9 @@ enum Command {
     Tail(tail::Args),
     /// Put records into a stream
     Put(put::Args),
-    /// Look into the files of a log without changing them
+    /// Make, change and delete streams of the running agent, and split and merge their shards
+    Stream(stream::Args),
+    /// Look into the files of a log, and mend them
     #[command(subcommand)]
     Log(log::Command),
 }
@@ -75,12 +78,16 @@ pub fn main() -> ExitCode {
         Command::Status(args) => args.run(),
         Command::Tail(args) => args.run(),
         Command::Put(args) => args.run(),
+        Command::Stream(args) => args.run(),
         Command::Log(command) => command.run(),
     };
     let Err(error) = outcome else { return ExitCode::SUCCESS };
     if error.downcast_ref::<output::Closed>().is_some() {
         // Whoever read our output has had enough of it.
         return ExitCode::SUCCESS;
+    }
+    if error.downcast_ref::<log::Unsound>().is_some() {
+        return ExitCode::from(log::Unsound::EXIT);
     }
     eprintln!("failed to {}", sentence(&error));
     if error.downcast_ref::<config::Error>().is_some() {

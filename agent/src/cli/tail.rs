@@ -158,14 +158,26 @@ impl Printer {
 
 /// Sequence number, time, partition key, data, and what else is known.
 pub(super) fn for_people(record: &ReadRecord) -> anyhow::Result<String> {
+    shortened(record, usize::MAX)
+}
+
+/// As [`for_people`], with at most about `bytes_max` bytes of the data, and then its length.
+pub(super) fn shortened(record: &ReadRecord, bytes_max: usize) -> anyhow::Result<String> {
     let time = UNIX_EPOCH.checked_add(Duration::from_millis(record.arrival_ms)).unwrap_or(UNIX_EPOCH);
     // As in `date -u`, but that the clock's word is not certain.
     let doubt = if record.arrival_untrusted { "?" } else { "" };
     let time = humantime::format_rfc3339_millis(time);
     let key = printable(&record.partition_key);
-    let data = match String::from_utf8(record.bytes()?) {
-        Ok(text) => printable(&text),
-        Err(_) => format!("base64:{}", record.data),
+    let bytes = record.bytes()?;
+    let data = match str::from_utf8(&bytes) {
+        Ok(text) if text.len() <= bytes_max => printable(text),
+        Ok(text) => {
+            let end = (0..=bytes_max).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+            format!("{}… ({} bytes in all)", printable(&text[..end]), text.len())
+        }
+        Err(_) if bytes.len() <= bytes_max => format!("base64:{}", record.data),
+        // Every four characters stand for three bytes.
+        Err(_) => format!("base64:{}… ({} bytes in all)", &record.data[..bytes_max.div_ceil(3) * 4], bytes.len()),
     };
     let mut line = format!("{}  {time}{doubt}  {key}  {data}", record.sequence_number);
     for (name, value) in &record.tags {
@@ -219,6 +231,17 @@ mod tests {
         assert!(line.ends_with("plant/1  a\\u{1b}[2J\\r\\nß"), "{line}");
         let line = for_people(&record(&[0xff, 0])).expect("a line");
         assert!(line.ends_with("plant/1  base64:/wA="), "{line}");
+    }
+
+    #[test]
+    fn long_data_is_shortened_and_its_length_told() {
+        let text = "aß".repeat(1000);
+        let line = shortened(&record(text.as_bytes()), 5).expect("a line");
+        assert!(line.ends_with("plant/1  aßa… (3000 bytes in all)"), "{line}");
+        let line = shortened(&record(&[0xff; 1000]), 5).expect("a line");
+        assert!(line.ends_with("plant/1  base64:////////… (1000 bytes in all)"), "{line}");
+        let line = shortened(&record(b"12345"), 5).expect("a line");
+        assert!(line.ends_with("plant/1  12345"), "{line}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroU32, time::Duration};
 
-use forebay_log_store::{OnFull, RateLimit, StreamConfig};
+use forebay_log_store::{Codec, OnFull, RateLimit, StreamConfig};
 use serde::Deserialize;
 use toml::{Table, Value};
 
@@ -34,6 +34,7 @@ pub(super) struct Config {
     #[serde(with = "size::option")]
     quota: Option<u64>,
     on_full: Option<FullPolicy>,
+    compression: Option<Compression>,
     /// `"kinesis"`, `"off"` or a table; read by hand, so that a mistake in it gets a message that helps.
     rate_limit: Option<Value>,
     hold_undelivered: Option<bool>,
@@ -44,6 +45,14 @@ pub(super) struct Config {
 enum FullPolicy {
     Reject,
     DropOldest,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Compression {
+    None,
+    Lz4,
+    Zstd,
 }
 
 #[derive(Debug, Deserialize)]
@@ -102,6 +111,13 @@ pub fn read(name: &str, table: Table, problems: &mut Problems) -> StreamConfig {
         stream.on_full = match policy {
             FullPolicy::Reject => OnFull::Reject,
             FullPolicy::DropOldest => OnFull::DropOldest,
+        };
+    }
+    if let Some(compression) = config.compression {
+        stream.compression = match compression {
+            Compression::None => Codec::None,
+            Compression::Lz4 => Codec::Lz4,
+            Compression::Zstd => Codec::Zstd,
         };
     }
     if let Some(value) = config.rate_limit {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
-use forebay_log_store::OnFull;
+use forebay_log_store::{Codec, OnFull};
 
 use super::{Config, Error, agent, log, reader::keys_of, stream};
 use crate::{api, delivery, destination, source};
@@ -19,6 +19,7 @@ const WORKS: &str = r#"
     retention = "24h"
     quota = "1GiB"
     on-full = "reject"                 # or "drop-oldest"
+    compression = "lz4"
     rate-limit = "off"                 # default "kinesis"; or { records-per-second = 1000, bytes-per-second = "1MB" } per shard
 
     [sources.devices]
@@ -53,6 +54,7 @@ fn a_configuration_that_does_the_main_job() {
     assert_eq!(telemetry.shards.get(), 2);
     assert_eq!(telemetry.quota, 1 << 30);
     assert_eq!(telemetry.on_full, OnFull::Reject);
+    assert_eq!(telemetry.compression, Codec::Lz4);
     assert_eq!(telemetry.rate_limit, None);
     assert_eq!(telemetry.consumers, ["cloud"]);
     assert_eq!(config.sources["devices"].stream, "telemetry");

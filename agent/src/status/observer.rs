@@ -22,6 +22,7 @@ use crate::{
     delivery::DeliveryStats,
     log_events::{LogEvents, shown},
     source::SourceStats,
+    streams::Streams,
 };
 
 /// Looks at everything that the agent runs.
@@ -31,7 +32,7 @@ pub struct Observer {
     store: Arc<Store>,
     log_events: Arc<LogEvents>,
     sources: BTreeMap<String, ObservedSource>,
-    streams: BTreeMap<String, Stream>,
+    streams: Arc<Streams>,
     destinations: BTreeMap<String, ObservedDestination>,
     meters: Mutex<BTreeMap<Metered, Meter>>,
     oldest_undelivered: Mutex<BTreeMap<String, OldestUndelivered>>,
@@ -85,7 +86,7 @@ impl Observer {
         store: Arc<Store>,
         log_events: Arc<LogEvents>,
         sources: BTreeMap<String, ObservedSource>,
-        streams: BTreeMap<String, Stream>,
+        streams: Arc<Streams>,
         destinations: BTreeMap<String, ObservedDestination>,
     ) -> Self {
         Self {
@@ -103,13 +104,23 @@ impl Observer {
 
     /// Notes all counters, for the rates. To be called about once a second.
     pub fn sample(&self, now: Instant) {
+        let streams = self.streams.all();
         let mut meters = lock(&self.meters);
+        // Streams and shards may be gone.
+        let is_there = |metered: &Metered| match metered {
+            Metered::Stream(name) => streams.contains_key(name),
+            Metered::Shard(name, shard) => {
+                streams.get(name).is_some_and(|open| open.stream().shards().get(*shard).is_some())
+            }
+            Metered::Source(_) | Metered::Destination(_) => true,
+        };
+        meters.retain(|metered, _| is_there(metered));
         let mut sample = |metered, totals| meters.entry(metered).or_default().sample(now, totals);
         for (name, source) in &self.sources {
             sample(Metered::Source(name.clone()), source_totals(&source.stats));
         }
-        for (name, stream) in &self.streams {
-            let stats = stream.stats();
+        for (name, open) in &streams {
+            let stats = open.stream().stats();
             let totals = Totals { records: stats.records, bytes: stats.payload_bytes };
             sample(Metered::Stream(name.clone()), totals);
             for (shard, stats) in &stats.shards {
@@ -130,8 +141,8 @@ impl Observer {
         if !self.store.is_alive() {
             reasons.push("the log's committer has ended".to_owned());
         }
-        for (name, stream) in &self.streams {
-            if let Some(reason) = stream.stats().stopped {
+        for (name, open) in self.streams.all() {
+            if let Some(reason) = open.stream().stats().stopped {
                 reasons.push(format!("stream `{name}` takes no records: {reason}"));
             }
         }
@@ -142,7 +153,8 @@ impl Observer {
     #[must_use]
     pub fn status(&self, now: Instant) -> Status {
         let reasons = self.reasons();
-        let stats: BTreeMap<_, _> = self.streams.iter().map(|(name, stream)| (name.as_str(), stream.stats())).collect();
+        let streams = self.streams.all();
+        let stats: BTreeMap<_, _> = streams.iter().map(|(name, open)| (name.as_str(), open.stream().stats())).collect();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -153,10 +165,9 @@ impl Observer {
             clock: clock_status(self.store.clock()),
             log_events: self.log_events.counts(),
             sources: self.sources.iter().map(|(name, source)| (name.clone(), self.source(name, source))).collect(),
-            streams: self
-                .streams
+            streams: streams
                 .iter()
-                .map(|(name, stream)| (name.clone(), self.stream(name, stream, &stats[name.as_str()])))
+                .map(|(name, open)| (name.clone(), self.stream(name, open.stream(), &stats[name.as_str()])))
                 .collect(),
             destinations: self
                 .destinations
@@ -256,7 +267,8 @@ impl Observer {
         let arrival = match known {
             Some(known) if (known.checkpoint, known.oldest, known.trusted_since) == asked => known.arrival,
             _ => {
-                let mut cursor = self.streams[&destination.from].cursor(Start::After(checkpoint));
+                let Ok(open) = self.streams.get(&destination.from) else { return 0.0 };
+                let mut cursor = open.stream().cursor(Start::After(checkpoint));
                 // An unreadable place has been told by the delivery that met it.
                 let read = cursor.read(ReadLimit { records: 1, payload_bytes: 1 }).unwrap_or_default();
                 let Some(record) = read.first() else { return 0.0 };

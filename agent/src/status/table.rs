@@ -236,12 +236,20 @@ telemetry          all    1,200    1.2 MiB    12/s, 12.3 KiB/s  1.2 MiB of 1.0 G
 DESTINATION  TYPE     FROM       RECORDS  BYTES       RATE              BACKLOG          LAG
 cloud        kinesis  telemetry  1,000    1000.0 KiB  12/s, 12.3 KiB/s  200 (211.9 KiB)  43s
   ! unreachable for 40s, 7 attempts
-  ! limited by the order per partition key: one round trip for each record of a key
   ! never to be taken, now in the dead-letter stream: 1
   ! sent back as too many at once, and tried again: 8
   ! last error, 1m 5s ago: connection refused
 ";
         assert_eq!(text, expected, "\n{text}");
+    }
+
+    #[test]
+    fn the_order_limits_only_what_can_be_reached() {
+        let told = |status: &Status| render(status, 0).contains("limited by the order per partition key");
+        let mut status = samples::busy();
+        assert!(!told(&status), "it is the link that limits");
+        status.destinations.get_mut("cloud").expect("in the sample").down = None;
+        assert!(told(&status));
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub(crate) use self::{
 };
 use crate::{
     clock::{Boot, Stamp},
+    gaps::Gaps,
     segment::StreamDefinition,
     sequence::SequenceNumber,
     stats::DropTotals,
@@ -36,6 +37,10 @@ pub(crate) struct SealedSegment {
     /// Time of its newest record.
     pub(crate) newest: Stamp,
 }
+
+/// Kind of the keys of stream definitions; the older one is only read.
+const DEFINITION: u8 = b'S';
+const DEFINITION_V1: u8 = b's';
 
 /// The typed view of the key-value store.
 pub(crate) struct Catalogue {
@@ -76,13 +81,21 @@ impl Catalogue {
         Ok(Ok(Self { kv: RwLock::new(Some(kv)), is_new, failed: Mutex::new(None) }))
     }
 
-    /// The definitions of all streams.
-    pub(crate) fn streams(&self) -> Result<BTreeMap<String, StreamDefinition>, KvError> {
-        self.section(b"s/")
+    /// The definition of a stream, unless it is damaged.
+    pub(crate) fn stream(&self, stream: &str) -> Result<Option<StreamDefinition>, KvError> {
+        for (kind, version) in [(DEFINITION, 2), (DEFINITION_V1, 1)] {
+            if let Some(value) = self.read(|kv| kv.get(&key(kind, stream, None)))? {
+                return Ok(StreamDefinition::decode(version, &value).ok());
+            }
+        }
+        Ok(None)
     }
 
     pub(crate) fn put_stream(&self, definition: &StreamDefinition) {
-        self.put(key(b's', &definition.name, None), definition);
+        self.change(|kv| {
+            kv.put(&key(DEFINITION, &definition.name, None), &definition.encode(2))?;
+            kv.remove(&key(DEFINITION_V1, &definition.name, None))
+        });
     }
 
     /// Forgets everything about a stream.
@@ -95,7 +108,9 @@ impl Catalogue {
                 kv.remove_range(&from, &end)?;
             }
             kv.remove(&key(b'd', stream, None))?;
-            kv.remove(&key(b's', stream, None))
+            kv.remove(&key(b'l', stream, None))?;
+            kv.remove(&key(DEFINITION_V1, stream, None))?;
+            kv.remove(&key(DEFINITION, stream, None))
         });
     }
 
@@ -162,6 +177,15 @@ impl Catalogue {
 
     pub(crate) fn put_boots(&self, boots: &[Boot]) {
         self.put(b"boots".to_vec(), &boots);
+    }
+
+    /// What damage took of a stream, as far as it was told.
+    pub(crate) fn gaps(&self, stream: &str) -> Result<Option<Gaps>, KvError> {
+        self.read(|kv| kv.get(&key(b'l', stream, None)))?.map(|value| decode("gaps", &value)).transpose()
+    }
+
+    pub(crate) fn put_gaps(&self, stream: &str, gaps: &Gaps) {
+        self.put(key(b'l', stream, None), gaps);
     }
 
     /// Makes all changes so far survive a power cut.

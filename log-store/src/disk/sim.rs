@@ -320,6 +320,11 @@ impl Disk for SimDisk {
         Ok(())
     }
 
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        let is_empty = !self.state().names.keys().any(|path| path.parent() == Some(dir));
+        if is_empty { self.remove(dir) } else { Err(ErrorKind::DirectoryNotEmpty.into()) }
+    }
+
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.state();
         state.step()?;

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use super::{ByHand, CONSUMER, stream_config, watched_disk::WatchedDisk};
+use super::{ByHand, CONSUMER, drain, store_config, stream_config, watched_disk::WatchedDisk};
 use crate::{
     clock::manual::ManualClock,
     config::StoreConfig,
@@ -77,6 +77,30 @@ fn opening_a_gibibyte_reads_a_few_hundred_kibibytes() {
         }
         store.close();
     }
-    let report = verify(dir.path()).expect("readable");
+    let report = verify(dir.path(), None).expect("readable");
     assert!(report.is_sound() && report.streams[0].records == next.0 - 1, "{report:?}");
+}
+
+#[test]
+fn a_log_of_hundreds_of_segments_keeps_a_handful_of_files_open() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let disk = WatchedDisk::default();
+    let open = || ByHand::open_on(Arc::new(disk.clone()), store_config(dir.path()), ManualClock::new());
+    let store = open();
+    let stream = store.stream(stream_config("telemetry"));
+    let mut random = fastrand::Rng::with_seed(1);
+    let data: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(60_000).collect();
+    while stream.stats().segments < 300 {
+        store.append(&stream, &[NewRecord::new("key", &data)]);
+    }
+    store.close();
+    drop(stream);
+    let store = open();
+    let stream = store.stream(stream_config("telemetry"));
+    assert_eq!(drain(stream.cursor(Start::Oldest)).len(), drain(stream.cursor(Start::Oldest)).len());
+    let report = verify(dir.path(), None).expect("readable");
+    assert!(report.is_sound() && report.streams[0].segments >= 300);
+    store.close();
+    let most = disk.counts.open_most.load(Ordering::SeqCst);
+    assert!(most <= 8, "{most} files open at once");
 }

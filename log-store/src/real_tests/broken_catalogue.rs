@@ -162,7 +162,7 @@ fn is_usable(catalogue: &Path) -> bool {
     let opened = open_sled(&copy.path().join("catalogue")).and_then(Catalogue::new);
     opened.is_ok_and(|catalogue| {
         catalogue.is_ok_and(|catalogue| {
-            let reads = catalogue.streams().is_ok()
+            let reads = catalogue.stream("telemetry").is_ok()
                 && catalogue.segments("telemetry").is_ok()
                 && catalogue.checkpoints("telemetry").is_ok()
                 && catalogue.drops("telemetry").is_ok();

@@ -1,7 +1,7 @@
-//! The golden data directory of format version 1: opened for ever, with and without its catalogue.
+//! The golden data directories of all format versions: opened for ever, with and without their catalogues.
 //!
-//! `make_golden` writes it, with every clock fixed; the segments that it writes today must be those of the golden
-//! directory to the byte. After a change of the format the old directory stays as it is, and a new one is made beside it
+//! `make_golden` writes it, with every clock fixed; the segments that it writes today must be those of the newest golden
+//! directory to the byte, except for those that are compressed: there the libraries may get better. After a change of the format the old directory stays as it is, and a new one is made beside it
 //! by running the tests once with `FOREBAY_MAKE_GOLDEN` set to where it shall be.
 
 use std::{
@@ -15,12 +15,13 @@ use super::{ByHand, CONSUMER, Opened, close_in_time, copy_dir, drain, open_in_ti
 use crate::{
     catalogue::{Catalogue, open_sled},
     clock::manual::ManualClock,
+    config::StreamConfig,
     cursor::Start,
     event::Event,
     hash_key::HashKey,
     inspect::verify,
     record::{NewRecord, Record, Tag},
-    segment::FORMAT_VERSION,
+    segment::{Codec, FORMAT_VERSION},
     sequence::SequenceNumber,
     store::Stream,
 };
@@ -39,6 +40,7 @@ fn make_golden(dir: &Path) {
     letters.shards = std::num::NonZeroU32::MIN;
     letters.consumers.clear();
     let letters = store.stream(letters);
+    let packed = |compression| store.stream(StreamConfig { compression, ..stream_config("packed") });
     let key = |i: u64| format!("plant/{}/temperature", i % 5);
     let wide = "schlüssel-".repeat(20);
     for round in 0..13u64 {
@@ -55,6 +57,8 @@ fn make_golden(dir: &Path) {
         let all_bytes: Vec<u8> = (0..=255).collect();
         let letter = NewRecord { tags: &tags[..round as usize % 3], ..NewRecord::new("dead", &all_bytes) };
         store.append(&letters, &[letter]);
+        let compression = [Codec::None, Codec::Lz4, Codec::Zstd][round as usize % 3];
+        store.append(&packed(compression), &records);
         telemetry.save_checkpoint(CONSUMER, SequenceNumber(round * 9));
         telemetry.save_checkpoint("archive", SequenceNumber(round * 3));
         clock.advance(Duration::from_millis(7001));
@@ -65,15 +69,19 @@ fn make_golden(dir: &Path) {
         store.append(&telemetry, &[NewRecord::new(&key(i), format!("late {i}").as_bytes())]);
     }
     let _ = fs::remove_file(dir.join("data/LOCK"));
-    fs::write(dir.join("expected.txt"), described(&telemetry) + &described(&letters)).expect("written");
+    fs::write(dir.join("expected.txt"), described_all(&[packed(Codec::Zstd), telemetry, letters])).expect("written");
     store.close();
+}
+
+fn described_all(streams: &[Stream]) -> String {
+    streams.iter().map(described).collect()
 }
 
 /// One line for each record, and what is known of the stream.
 fn described(stream: &Stream) -> String {
     let mut text = format!("stream {}\n", stream.name());
     for shard in stream.shards().shards() {
-        let _ = writeln!(text, "shard {} {} {} {}", shard.index, shard.first, shard.last, shard.open);
+        let _ = writeln!(text, "shard {} {} {} {}", shard.index, shard.first, shard.last, shard.is_open());
     }
     for (consumer, done) in stream.stats().checkpoints {
         let _ = writeln!(text, "checkpoint {consumer} {done}");
@@ -95,9 +103,9 @@ fn described(stream: &Stream) -> String {
 }
 
 /// Opens a copy of the golden directory; says what it holds, and what was told.
-fn opened_copy(catalogue: bool) -> (String, Vec<Event>) {
+fn opened_copy(golden: &Path, catalogue: bool) -> (String, Vec<Event>) {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    copy_dir(&golden(1).join("data"), dir.path());
+    copy_dir(&golden.join("data"), dir.path());
     if !catalogue {
         fs::remove_dir_all(dir.path().join("catalogue")).expect("removed");
     }
@@ -105,30 +113,70 @@ fn opened_copy(catalogue: bool) -> (String, Vec<Event>) {
     letters.shards = std::num::NonZeroU32::MIN;
     let opened = open_in_time(store_config(dir.path()), stream_config("telemetry")).expect("opens");
     let Opened { store, stream, events } = opened;
+    let has_packed = store.stream_names().expect("listed").iter().any(|name| name == "packed");
+    let packed = has_packed.then(|| store.stream(stream_config("packed")).expect("opens"));
     let letters = store.stream(letters).expect("opens");
-    let text = described(&stream) + &described(&letters);
+    let text = described_all(&packed.into_iter().chain([stream, letters]).collect::<Vec<_>>());
     close_in_time(store);
     (text, events)
 }
 
-#[test]
-fn the_golden_directory_reads_as_it_was_written() {
+/// The golden directory of today's version; until it is kept, one that is made now.
+fn newest() -> (PathBuf, Option<tempfile::TempDir>) {
     if let Ok(to) = std::env::var("FOREBAY_MAKE_GOLDEN") {
         make_golden(Path::new(&to));
     }
-    let expected = fs::read_to_string(golden(1).join("expected.txt")).expect("read");
+    let kept = golden(FORMAT_VERSION);
+    if kept.exists() {
+        return (kept, None);
+    }
+    let made = tempfile::tempdir().expect("a temporary directory");
+    make_golden(made.path());
+    (made.path().to_owned(), Some(made))
+}
+
+/// Opens, reads and verifies a golden directory.
+fn check_golden(golden: &Path, version: u16, streams: usize) {
+    let expected = fs::read_to_string(golden.join("expected.txt")).expect("read");
     assert!(expected.lines().count() > 115);
-    let (text, events) = opened_copy(true);
+    let (text, events) = opened_copy(golden, true);
     assert_eq!(text, expected);
     assert_eq!(events, []);
-    let (text, events) = opened_copy(false);
+    let (text, events) = opened_copy(golden, false);
     // Checkpoints are those of the last control block, which the clean stop wrote.
     assert_eq!(text, expected);
     assert!(matches!(events.as_slice(), [Event::CatalogueRebuilt { set_aside: None, .. }]), "{events:?}");
-    let report = verify(&golden(1).join("data")).expect("readable");
+    let report = verify(&golden.join("data"), None).expect("readable");
     assert!(report.is_sound() && report.streams.iter().all(|stream| stream.findings.is_empty()), "{report:?}");
-    assert_eq!(report.streams.iter().map(|stream| stream.format).collect::<Vec<_>>(), [Some(1), Some(1)]);
-    assert!(report.streams[0].segments > 2 && report.streams[0].control_blocks > 3);
+    let formats: Vec<_> = report.streams.iter().map(|stream| stream.format).collect();
+    assert_eq!(formats, vec![Some(version); streams]);
+    let telemetry = report.streams.iter().find(|stream| stream.name == "telemetry").expect("there");
+    assert!(telemetry.segments > 2 && telemetry.control_blocks > 3);
+}
+
+#[test]
+fn every_golden_directory_reads_as_it_was_written() {
+    check_golden(&golden(1), 1, 2);
+    check_golden(&newest().0, FORMAT_VERSION, 3);
+}
+
+#[test]
+fn a_log_of_version_1_goes_on_in_segments_of_today() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    copy_dir(&golden(1).join("data"), dir.path());
+    let store = ByHand::open(store_config(dir.path()), ManualClock::new());
+    let stream = store.stream(stream_config("telemetry"));
+    let before = drain(stream.cursor(Start::Oldest));
+    store.append(&stream, &[NewRecord::new("new", &[7; 1000])]);
+    let all = drain(stream.cursor(Start::Oldest));
+    assert_eq!((&all[..before.len()], all.len()), (&before[..], before.len() + 1));
+    store.close();
+    let report = verify(dir.path(), None).expect("readable");
+    let telemetry = report.streams.iter().find(|stream| stream.name == "telemetry").expect("there");
+    assert_eq!((telemetry.format, telemetry.findings.as_slice()), (Some(FORMAT_VERSION), &[][..]));
+    // No older program takes the compressed block for damage: it refuses the segment, and the catalogue, by name.
+    let kv = open_sled(&dir.path().join("catalogue")).expect("opens");
+    assert_eq!(kv.get(b"format").expect("readable"), Some(vec![2]));
 }
 
 #[test]
@@ -148,22 +196,24 @@ fn what_is_written_today_is_the_golden_format() {
         found.sort();
         found
     };
-    let (made_now, golden_ones) = (segments(made.path()), segments(&golden(FORMAT_VERSION)));
+    let (golden, _made) = newest();
+    let (made_now, golden_ones) = (segments(made.path()), segments(&golden));
     for (now, then) in made_now.iter().zip(&golden_ones) {
         assert_eq!((now.0, &now.1), (then.0, &then.1));
         assert!(now.2 == then.2, "{}/{} has other bytes", now.0, now.1.display());
     }
     assert_eq!(made_now.len(), golden_ones.len());
     let expected = |dir: &Path| fs::read_to_string(dir.join("expected.txt")).expect("read");
-    assert_eq!(expected(made.path()), expected(&golden(FORMAT_VERSION)));
-    // sled's files are its own business; what stands in them is ours.
+    assert_eq!(expected(made.path()), expected(&golden));
+    // sled's files are its own business; what stands in them is ours. Sizes of compressed segments are not.
     let entries = |dir: &Path| {
         let copy = tempfile::tempdir().expect("a temporary directory");
         copy_dir(&dir.join("data/catalogue"), copy.path());
         let kv = open_sled(copy.path()).expect("opens");
-        let entries = kv.scan(b"").expect("readable");
+        let mut entries = kv.scan(b"").expect("readable");
         assert!(!Catalogue::new(kv).expect("readable").expect("a known version").is_new);
+        entries.retain(|(key, _)| !key[1..].starts_with(b"/packed"));
         entries
     };
-    assert!(entries(made.path()) == entries(&golden(FORMAT_VERSION)), "the catalogue has other entries");
+    assert!(entries(made.path()) == entries(&golden), "the catalogue has other entries");
 }

@@ -6,6 +6,8 @@
 mod backlog;
 mod broken_catalogue;
 mod concurrency;
+mod damaged_files;
+mod documents;
 mod golden;
 mod refused;
 mod watched_disk;
@@ -27,6 +29,7 @@ use crate::{
     error::{Appended, Error},
     event::Event,
     record::{NewRecord, Record},
+    segment::Codec,
     store::{Parts, Store, Stream, WhenFull},
 };
 
@@ -47,6 +50,8 @@ fn stream_config(name: &str) -> StreamConfig {
     config.shards = NonZeroU32::new(3).expect("not zero");
     config.consumers = vec![CONSUMER.into()];
     config.rate_limit = None;
+    // Tests count bytes and segments.
+    config.compression = Codec::None;
     config
 }
 

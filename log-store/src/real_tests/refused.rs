@@ -4,10 +4,12 @@ use std::fs;
 
 use super::{ByHand, close_in_time, open_in_time, store_config, stream_config};
 use crate::{
+    catalogue::Catalogue,
     clock::manual::ManualClock,
     error::Error,
-    inspect::{dump, verify},
+    inspect::{dump, repair, verify},
     record::NewRecord,
+    segment::FORMAT_VERSION,
     sequence::SequenceNumber,
 };
 
@@ -18,8 +20,10 @@ fn a_data_directory_in_use_is_refused_and_free_again_after_the_close() {
     let Err(error) = open_in_time(store_config(dir.path()), stream_config("telemetry")) else { panic!("two at once") };
     assert!(matches!(&error, Error::InUse { path } if path == dir.path()), "{error}");
     assert!(error.to_string().contains(&dir.path().display().to_string()), "{error}");
+    let error = repair(dir.path(), None, false).expect_err("it is open");
+    assert!(matches!(&error, Error::InUse { path } if path == dir.path()), "{error}");
     // Looking at it needs no lock.
-    assert_eq!(verify(dir.path()).expect("readable").streams.len(), 1);
+    assert_eq!(verify(dir.path(), None).expect("readable").streams.len(), 1);
     drop(first.stream);
     close_in_time(first.store);
     let again = open_in_time(store_config(dir.path()), stream_config("telemetry")).expect("opens again");
@@ -55,7 +59,7 @@ fn a_newer_segment_is_refused_and_left_alone() {
     let path = dir.path().join("streams/telemetry/00000000000000000001.seg");
     let mut bytes = fs::read(&path).expect("read");
     // As a newer program would write it, with its own checksum.
-    bytes[4] = 3;
+    bytes[4] = FORMAT_VERSION as u8 + 1;
     let definition_end = 56 + u32::from_le_bytes(bytes[8..12].try_into().expect("four bytes")) as usize;
     let mut crc = crc32fast::Hasher::new();
     crc.update(&bytes[..52]);
@@ -67,10 +71,11 @@ fn a_newer_segment_is_refused_and_left_alone() {
             fs::remove_dir_all(dir.path().join("catalogue")).expect("removed");
         }
         let Err(error) = open_in_time(store_config(dir.path()), stream_config("telemetry")) else { panic!("opened") };
-        assert!(matches!(&error, Error::NewerFormat { found: 3, known: 2, path: named } if *named == path), "{error}");
+        let Error::NewerFormat { found, known: FORMAT_VERSION, path: named } = &error else { panic!("{error}") };
+        assert_eq!((*found, named), (FORMAT_VERSION + 1, &path));
         assert_eq!(fs::read(&path).expect("read"), bytes);
     }
-    let report = verify(dir.path()).expect("readable");
+    let report = verify(dir.path(), None).expect("readable");
     assert!(!report.is_sound() && report.streams[0].findings[0].what.contains("newer"), "{report:?}");
 }
 
@@ -78,10 +83,10 @@ fn a_newer_segment_is_refused_and_left_alone() {
 fn a_newer_catalogue_is_refused_and_left_alone() {
     let dir = small();
     let db = sled::open(dir.path().join("catalogue")).expect("opens");
-    db.insert("format", &[3]).expect("taken");
+    db.insert("format", &[Catalogue::FORMAT_VERSION as u8 + 1]).expect("taken");
     drop(db);
     let Err(error) = open_in_time(store_config(dir.path()), stream_config("telemetry")) else { panic!("opened") };
-    assert!(matches!(error, Error::NewerFormat { found: 3, known: 2, .. }), "{error}");
+    assert!(matches!(error, Error::NewerFormat { known: Catalogue::FORMAT_VERSION, .. }), "{error}");
     assert!(error.to_string().contains("catalogue"), "{error}");
     let names: Vec<_> =
         fs::read_dir(dir.path()).expect("listed").map(|entry| entry.expect("listed").file_name()).collect();
@@ -91,9 +96,14 @@ fn a_newer_catalogue_is_refused_and_left_alone() {
 #[test]
 fn what_is_no_data_directory_is_named_and_nothing_is_made_there() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    for wrong in [dir.path().to_owned(), dir.path().join("nothing")] {
-        let error = verify(&wrong).expect_err("no data directory");
-        assert!(error.to_string().contains(&format!("{}: it is no data directory", wrong.display())), "{error}");
+    let wrong_ones =
+        [(dir.path().to_owned(), "it is no data directory"), (dir.path().join("nothing"), "it does not exist")];
+    for (wrong, reason) in wrong_ones {
+        let said = format!("{}: {reason}", wrong.display());
+        let error = verify(&wrong, None).expect_err("no data directory");
+        assert!(error.to_string().contains(&said), "{error}");
+        let error = repair(&wrong, None, false).expect_err("no data directory");
+        assert!(error.to_string().contains(&said), "{error}");
         dump(&wrong, "telemetry", SequenceNumber::ZERO, None, |_| panic!("nothing to show"))
             .expect_err("no data directory");
     }

@@ -26,6 +26,9 @@ pub(super) struct WatchedDisk {
 pub(super) struct Counts {
     pub(super) bytes_read: AtomicU64,
     pub(super) opened: AtomicU64,
+    /// Files that are open now, and the most that were at once.
+    pub(super) open_now: AtomicU64,
+    pub(super) open_most: AtomicU64,
     /// Behind the last record whose block was synced.
     pub(super) durable_end: AtomicU64,
 }
@@ -44,7 +47,16 @@ impl WatchedDisk {
 
     fn watch(&self, file: io::Result<Box<dyn DiskFile>>) -> io::Result<Box<dyn DiskFile>> {
         self.counts.opened.fetch_add(1, Ordering::SeqCst);
-        Ok(Box::new(WatchedFile { file: file?, disk: self.clone(), written_end: AtomicU64::new(0) }))
+        let file = file?;
+        let open = self.counts.open_now.fetch_add(1, Ordering::SeqCst) + 1;
+        self.counts.open_most.fetch_max(open, Ordering::SeqCst);
+        Ok(Box::new(WatchedFile { file, disk: self.clone(), written_end: AtomicU64::new(0) }))
+    }
+}
+
+impl Drop for WatchedFile {
+    fn drop(&mut self) {
+        self.disk.counts.open_now.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -75,6 +87,10 @@ impl Disk for WatchedDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         RealDisk.remove(path)
+    }
+
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        RealDisk.remove_dir(dir)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {

@@ -4,9 +4,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::header::{u32_at, u64_at};
+use super::{
+    codec::{Codec, Packer},
+    header::{u32_at, u64_at},
+};
 use crate::{
     clock::{Boot, Stamp},
+    gaps::Gaps,
     sequence::SequenceNumber,
     shard::ShardIndex,
     stats::DropTotals,
@@ -26,13 +30,8 @@ pub(crate) enum BlockKind {
     Records = 1,
     /// A [`Control`].
     Control = 2,
-}
-
-/// How a block's payload is compressed. Persisted: never renumber.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Codec {
-    /// Not at all.
-    None = 0,
+    /// Nothing: it stands for the records that damage took from here, as a repair found. Since format version 2.
+    Gap = 3,
 }
 
 /// A decoded block header.
@@ -104,12 +103,10 @@ impl BlockHeader {
         let kind = match bytes[4] {
             1 => BlockKind::Records,
             2 => BlockKind::Control,
+            3 => BlockKind::Gap,
             _ => return Err("the block is of an unknown kind"),
         };
-        let codec = match bytes[5] {
-            0 => Codec::None,
-            _ => return Err("the block is compressed in an unknown way"),
-        };
+        let codec = Codec::from_byte(bytes[5]).ok_or("the block is compressed in an unknown way")?;
         let header = Self {
             kind,
             codec,
@@ -123,6 +120,9 @@ impl BlockHeader {
         };
         if header.stored_bytes > PAYLOAD_BYTES_MAX || header.raw_bytes > PAYLOAD_BYTES_MAX {
             return Err("the block's length is impossible");
+        }
+        if header.codec == Codec::None && header.raw_bytes != header.stored_bytes {
+            return Err("the block's lengths contradict each other");
         }
         Ok(header)
     }
@@ -138,6 +138,8 @@ impl BlockHeader {
 pub(crate) struct Control {
     pub(crate) checkpoints: BTreeMap<String, SequenceNumber>,
     pub(crate) totals: DropTotals,
+    /// What damage took, as far as it was told. Since format version 2.
+    pub(crate) gaps: Gaps,
     /// The boots of the machine, if they have changed since the last control block. Since format version 2.
     pub(crate) boots: Vec<Boot>,
 }
@@ -146,8 +148,8 @@ impl Control {
     /// Decodes a payload; what an older version did not write is empty.
     pub(crate) fn decode(payload: &[u8]) -> Result<Self, postcard::Error> {
         let ((checkpoints, totals), added) = postcard::take_from_bytes(payload)?;
-        let boots = if added.is_empty() { Vec::new() } else { postcard::from_bytes(added)? };
-        Ok(Self { checkpoints, totals, boots })
+        let (gaps, boots) = if added.is_empty() { Default::default() } else { postcard::from_bytes(added)? };
+        Ok(Self { checkpoints, totals, gaps, boots })
     }
 }
 
@@ -191,13 +193,25 @@ pub(crate) fn write_run<'a>(
     shard_bit(shard)
 }
 
+/// Compresses the payload behind the header that [`start_block`] began at `at`, if that makes it smaller.
+pub(crate) fn pack_block(out: &mut Vec<u8>, at: usize, header: &mut BlockHeader, codec: Codec, packer: &mut Packer) {
+    let payload_at = at + BLOCK_HEADER_BYTES;
+    let Some(packed) = packer.pack(codec, &out[payload_at..]) else { return };
+    header.codec = codec;
+    header.raw_bytes = length(&out[payload_at..]);
+    out.truncate(payload_at);
+    out.extend_from_slice(packed);
+}
+
 /// Fills in the header of the block that [`start_block`] began at `at`; the payload is everything behind it.
 ///
-/// The header's lengths and checksum are set here.
+/// The header's lengths and checksum are set here, except for what [`pack_block`] has set.
 pub(crate) fn finish_block(out: &mut [u8], at: usize, mut header: BlockHeader, salt: u32) {
     let payload = &out[at + BLOCK_HEADER_BYTES..];
-    header.stored_bytes = u32::try_from(payload.len()).expect("a block stays below PAYLOAD_BYTES_MAX");
-    header.raw_bytes = header.stored_bytes;
+    header.stored_bytes = length(payload);
+    if header.codec == Codec::None {
+        header.raw_bytes = header.stored_bytes;
+    }
     header.payload_crc = salted_crc(salt, payload);
     out[at..at + BLOCK_HEADER_BYTES].copy_from_slice(&header.encode(salt));
 }
@@ -219,6 +233,15 @@ impl BlockHeader {
     }
 }
 
+/// Changes the header at the start of `bytes`, checksum and all, as a writer would that lies.
+#[cfg(test)]
+pub(crate) fn rewrite_header(bytes: &mut [u8], salt: u32, change: impl FnOnce(&mut BlockHeader)) {
+    let head = bytes.first_chunk_mut().expect("a header");
+    let mut header = BlockHeader::decode(head, salt).expect("sound");
+    change(&mut header);
+    *head = header.encode(salt);
+}
+
 /// The runs of a records block's payload; `None` stands for bytes that are not a run, and ends it.
 pub(crate) fn decode_runs(payload: &[u8]) -> impl Iterator<Item = Option<DecodedRun<'_>>> {
     let mut rest = payload;
@@ -236,6 +259,10 @@ pub(crate) fn decode_runs(payload: &[u8]) -> impl Iterator<Item = Option<Decoded
         }
         Some(run)
     })
+}
+
+fn length(payload: &[u8]) -> u32 {
+    u32::try_from(payload.len()).expect("a block stays below PAYLOAD_BYTES_MAX")
 }
 
 fn shard_bit(shard: ShardIndex) -> u64 {
@@ -283,6 +310,20 @@ mod tests {
         let runs: Vec<_> = decode_runs(payload).map(|run| run.expect("sound")).collect();
         assert_eq!(runs[0], DecodedRun { shard: ShardIndex(1), records: 2, encoded: b"abcde" });
         assert_eq!(runs[1], DecodedRun { shard: ShardIndex(65), records: 1, encoded: b"f" });
+    }
+
+    #[test]
+    fn lengths_that_contradict_each_other_are_refused() {
+        let changes: [fn(&mut BlockHeader); 3] = [
+            |header| header.raw_bytes += 1,
+            |header| (header.codec, header.raw_bytes) = (Codec::Zstd, PAYLOAD_BYTES_MAX + 1),
+            |header| header.stored_bytes = PAYLOAD_BYTES_MAX + 1,
+        ];
+        for change in changes {
+            let mut bytes = block(5);
+            rewrite_header(&mut bytes, 5, change);
+            assert!(decode(&bytes, 5).is_err());
+        }
     }
 
     #[test]

@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-
-use crate::{clock::Stamp, disk::DiskFile, error::Error, sequence::SequenceNumber, shard::ShardMap};
+use super::StreamDefinition;
+use crate::{clock::Stamp, disk::DiskFile, error::Error, sequence::SequenceNumber};
 
 /// `FBSG`, the first four bytes of a segment.
 const MAGIC: [u8; 4] = *b"FBSG";
@@ -14,35 +13,6 @@ pub(crate) const FORMAT_VERSION: u16 = 2;
 const FIXED_BYTES: usize = 56;
 /// A definition of 10,000 shards takes some 400 KiB; more is damage.
 const DEFINITION_BYTES_MAX: u32 = 4 << 20;
-
-/// What must be known of a stream to read its segments.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct StreamDefinition {
-    /// Tells this stream from an earlier or other one of the same name.
-    pub(crate) id: u64,
-    pub(crate) name: String,
-    pub(crate) shards: ShardMap,
-    pub(crate) retention_ms: u64,
-}
-
-impl StreamDefinition {
-    /// What a stream is by its segments' headers, newest first: one that was copied here from elsewhere must not cost
-    /// all others, so the most decide whose life it is, and the newest of those what it is now.
-    pub(crate) fn agreed(name: &str, headers: impl Iterator<Item = (SequenceNumber, SegmentHeader)>) -> Option<Self> {
-        let mut lives: Vec<(usize, Self)> = Vec::new();
-        for (first, header) in headers {
-            if header.first != first || header.definition.name != name {
-                continue;
-            }
-            match lives.iter_mut().find(|(_, life)| life.id == header.definition.id) {
-                Some((segments, _)) => *segments += 1,
-                None => lives.push((1, header.definition)),
-            }
-        }
-        // Of equals the newest, which `max_by_key` takes when it comes last.
-        lives.into_iter().rev().max_by_key(|(segments, _)| *segments).map(|(_, life)| life)
-    }
-}
 
 /// A decoded segment header.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +29,7 @@ pub(crate) struct SegmentHeader {
 impl SegmentHeader {
     /// The header's bytes.
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let definition = postcard::to_allocvec(&self.definition).expect("a definition has no unserialisable part");
+        let definition = self.definition.encode(self.version);
         let definition_len = u32::try_from(definition.len()).expect("a definition is far below 4 GiB");
         let mut out = Vec::with_capacity(FIXED_BYTES + definition.len());
         out.extend_from_slice(&MAGIC);
@@ -119,9 +89,9 @@ impl SegmentHeader {
         if version > FORMAT_VERSION {
             return Err(Error::NewerFormat { path: path.into(), found: version, known: FORMAT_VERSION });
         }
-        let definition: StreamDefinition =
-            postcard::from_bytes(&definition).map_err(|error| corrupt(&format!("the stream definition: {error}")))?;
-        if !definition.shards.is_complete() || definition.id != u64_at(&fixed, 40) {
+        let definition: StreamDefinition = StreamDefinition::decode(version, &definition)
+            .map_err(|error| corrupt(&format!("the stream definition: {error}")))?;
+        if definition.id != u64_at(&fixed, 40) {
             return Err(corrupt("the stream definition contradicts itself"));
         }
         Ok(Self {
@@ -163,22 +133,20 @@ pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU32;
+    use std::{num::NonZeroU32, sync::Arc};
 
     use super::*;
-    use crate::disk::{Disk, sim::SimDisk};
+    use crate::{
+        disk::{Disk, sim::SimDisk},
+        shard::ShardMap,
+    };
 
     fn header() -> SegmentHeader {
         SegmentHeader {
             version: FORMAT_VERSION,
             first: SequenceNumber(42),
             created: Stamp { boot: 3, since_boot_ms: 5, wall_ms: 1_700_000_000_000 },
-            definition: StreamDefinition {
-                id: 7,
-                name: "telemetry".into(),
-                shards: ShardMap::uniform(NonZeroU32::new(3).expect("not zero")),
-                retention_ms: 86_400_000,
-            },
+            definition: StreamDefinition::sample(),
         }
     }
 
@@ -214,9 +182,24 @@ mod tests {
     }
 
     #[test]
+    fn an_older_version_reads_back() {
+        let definition = StreamDefinition {
+            revision: 0,
+            note: String::new(),
+            shards: Arc::new(ShardMap::uniform(NonZeroU32::MIN)),
+            ..header().definition
+        };
+        let older = SegmentHeader { version: 1, definition, ..header() };
+        assert_eq!(read(&older.encode()).expect("sound"), older);
+    }
+
+    #[test]
     fn a_newer_version_is_named_as_such() {
         let newer = SegmentHeader { version: FORMAT_VERSION + 1, ..header() };
         assert!(matches!(read(&newer.encode()), Err(Error::NewerFormat { found: 3, known: 2, .. })));
+        let mut bytes = header().encode();
+        bytes[4] = 3;
+        assert!(matches!(read(&bytes), Err(Error::Corrupt { .. })), "a flipped bit is no newer version");
     }
 
     #[test]

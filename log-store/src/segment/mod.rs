@@ -3,11 +3,18 @@
 //! The byte layout is specified in `docs/format.md`. Everything on disk is little-endian.
 
 mod block;
+mod codec;
+mod definition;
 mod header;
 mod reader;
 
+#[cfg(test)]
+pub(crate) use block::{BLOCK_HEADER_BYTES, rewrite_header};
 pub(crate) use block::{
-    BLOCK_HEADER_BYTES, BlockHeader, BlockKind, Control, decode_runs, finish_block, start_block, write_run,
+    BlockHeader, BlockKind, Control, decode_runs, finish_block, pack_block, start_block, write_run,
 };
-pub(crate) use header::{FORMAT_VERSION, SegmentHeader, StreamDefinition, file_name, parse_file_name, salt};
+pub use codec::Codec;
+pub(crate) use codec::Packer;
+pub(crate) use definition::StreamDefinition;
+pub(crate) use header::{FORMAT_VERSION, SegmentHeader, file_name, parse_file_name, salt};
 pub(crate) use reader::{Found, SegmentReader};

@@ -2,7 +2,10 @@
 
 use std::{io, ops::Range};
 
-use super::block::{BLOCK_HEADER_BYTES, BlockHeader, MAGIC};
+use super::{
+    block::{BLOCK_HEADER_BYTES, BlockHeader, MAGIC},
+    codec::Unpacker,
+};
 use crate::disk::DiskFile;
 
 /// Read at a time: many small blocks in one call, little memory per reader.
@@ -26,12 +29,13 @@ pub(crate) struct SegmentReader {
     offset: u64,
     chunk: Vec<u8>,
     chunk_at: u64,
+    unpacker: Unpacker,
 }
 
 impl SegmentReader {
     /// Begins at `offset`, where a block must begin.
     pub(crate) fn new(file: Box<dyn DiskFile>, salt: u32, offset: u64) -> Self {
-        Self { file, salt, offset, chunk: Vec::new(), chunk_at: 0 }
+        Self { file, salt, offset, chunk: Vec::new(), chunk_at: 0, unpacker: Unpacker::default() }
     }
 
     /// Where the next call looks.
@@ -62,12 +66,24 @@ impl SegmentReader {
         }
     }
 
-    /// The payload of the block that was found at `offset`; `None` if its checksum does not match.
-    pub(crate) fn payload(&mut self, offset: u64, header: &BlockHeader) -> io::Result<Option<&[u8]>> {
+    /// Whether the payload of the block that was found at `offset` is what was written.
+    pub(crate) fn is_sound(&mut self, offset: u64, header: &BlockHeader) -> io::Result<bool> {
+        Ok(self.stored(offset, header)?.is_some())
+    }
+
+    /// The payload of the block that was found at `offset`, decompressed; else what does not fit.
+    pub(crate) fn payload(&mut self, offset: u64, header: &BlockHeader) -> io::Result<Result<&[u8], &'static str>> {
+        let Some(stored) = self.stored(offset, header)? else {
+            return Ok(Err("the block's checksum does not match"));
+        };
+        Ok(self.unpacker.unpack(header.codec, &self.chunk[stored], header.raw_bytes))
+    }
+
+    /// Where in the chunk the payload lies, if its checksum matches.
+    fn stored(&mut self, offset: u64, header: &BlockHeader) -> io::Result<Option<Range<usize>>> {
         let at = offset + BLOCK_HEADER_BYTES as u64;
-        let salt = self.salt;
-        let payload = self.bytes(at, header.stored_bytes as usize, at + u64::from(header.stored_bytes))?;
-        Ok(payload.filter(|payload| header.fits(payload, salt)))
+        let place = self.load(at, header.stored_bytes as usize, at + u64::from(header.stored_bytes))?;
+        Ok(place.filter(|place| header.fits(&self.chunk[place.clone()], self.salt)))
     }
 
     fn header_at(&mut self, offset: u64, limit: u64) -> io::Result<Result<BlockHeader, &'static str>> {
@@ -106,8 +122,13 @@ impl SegmentReader {
         Ok(limit)
     }
 
-    /// `len` bytes at `offset`, through the chunk; `None` if they are not all there.
+    /// `len` bytes at `offset`; `None` if they are not all there.
     fn bytes(&mut self, offset: u64, len: usize, limit: u64) -> io::Result<Option<&[u8]>> {
+        Ok(self.load(offset, len, limit)?.map(|place| &self.chunk[place]))
+    }
+
+    /// Brings `len` bytes at `offset` into the chunk and says where they are; `None` if they are not all there.
+    fn load(&mut self, offset: u64, len: usize, limit: u64) -> io::Result<Option<Range<usize>>> {
         let chunk_end = self.chunk_at + self.chunk.len() as u64;
         if offset < self.chunk_at || offset + len as u64 > chunk_end {
             // What is there of the wanted bytes is kept, so that a large block is not read twice.
@@ -126,7 +147,7 @@ impl SegmentReader {
             read?;
         }
         let start = usize::try_from(offset - self.chunk_at).expect("within the chunk");
-        Ok(self.chunk.get(start..start + len))
+        Ok((start + len <= self.chunk.len()).then_some(start..start + len))
     }
 }
 

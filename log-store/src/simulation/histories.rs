@@ -3,12 +3,20 @@
 //! `FOREBAY_HISTORIES` sets how many (default 2,000). A failing history is shrunk and printed; a find that tells something
 //! becomes a named scenario.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 use proptest::{prelude::*, test_runner::Config};
 
 use super::{CatalogueFound, Simulation, YEAR_MS};
-use crate::{config::OnFull, disk::sim::Fault, error::Error, sequence::SequenceNumber};
+use crate::{
+    config::OnFull,
+    disk::sim::Fault,
+    error::Error,
+    hash_key::HashKey,
+    segment::Codec,
+    sequence::SequenceNumber,
+    shard::{ShardChange, ShardMap},
+};
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -58,6 +66,11 @@ enum Op {
         room: Option<u64>,
     },
     CatalogueFails,
+    /// Some shard is split at a key, merged with its neighbour, or all are recounted, while a batch waits.
+    ChangeShards {
+        kind: u8,
+        key: u128,
+    },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -77,10 +90,11 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (1u64..10).prop_map(|operations| Op::FailSoon { operations }),
         1 => prop::option::of(0u64..100_000).prop_map(|room| Op::Capacity { room }),
         1 => Just(Op::CatalogueFails),
+        1 => (0u8..3, any::<u128>()).prop_map(|(kind, key)| Op::ChangeShards { kind, key }),
     ]
 }
 
-fn catalogue() -> impl Strategy<Value = CatalogueFound> {
+pub(super) fn catalogue() -> impl Strategy<Value = CatalogueFound> {
     prop_oneof![
         Just(CatalogueFound::Newest),
         (0usize..1000).prop_map(CatalogueFound::Stale),
@@ -89,16 +103,17 @@ fn catalogue() -> impl Strategy<Value = CatalogueFound> {
 }
 
 /// How many histories to run.
-fn histories() -> u32 {
+pub(super) fn histories() -> u32 {
     match std::env::var("FOREBAY_HISTORIES") {
         Ok(count) => count.parse().expect("FOREBAY_HISTORIES is a number"),
         Err(_) => 2000,
     }
 }
 
-fn run(seed: u64, on_full: OnFull, ops: &[Op]) {
+fn run(seed: u64, on_full: OnFull, compression: Codec, ops: &[Op]) {
     let mut sim = Simulation::new(seed);
     sim.stream_config.on_full = on_full;
+    sim.stream_config.compression = compression;
     sim.stream_config.quota = 600_000;
     sim.open().expect("an empty disk");
     for op in ops {
@@ -165,6 +180,24 @@ fn step(sim: &mut Simulation, op: &Op) {
         }
         Op::Capacity { room } => sim.disk.set_capacity(room.map(|room| sim.disk.used() + room)),
         Op::CatalogueFails => sim.kv.fail(),
+        Op::ChangeShards { kind, key } => {
+            let choose = |shards: &ShardMap| {
+                let open = shards.open();
+                let at = open.iter().rposition(|shard| shard.first.0 <= key).expect("covered");
+                match kind {
+                    0 => ShardChange::Split { shard: open[at].index, at: HashKey(key) },
+                    1 => ShardChange::Merge { shards: [open[at].index, open[(at + 1) % open.len()].index] },
+                    _ => ShardChange::Count(NonZeroU32::MIN.saturating_add((key % 5) as u32)),
+                }
+            };
+            // A failed change shows in the append behind it, or in the next look at the log.
+            let appended = sim.append_across(3, 10, |sim| _ = sim.change_shards(choose));
+            if !matches!(appended.map_err(|refused| refused.error), Ok(_) | Err(Error::Full { .. })) {
+                sim.power_cut(CatalogueFound::Newest);
+                sim.open().expect("the log opens");
+                sim.check();
+            }
+        }
     }
 }
 
@@ -175,8 +208,9 @@ proptest! {
     fn any_history_keeps_what_was_acknowledged(
         seed: u64,
         drop_oldest: bool,
+        compression in prop_oneof![Just(Codec::None), Just(Codec::Lz4), Just(Codec::Zstd)],
         ops in prop::collection::vec(op(), 1..60),
     ) {
-        run(seed, if drop_oldest { OnFull::DropOldest } else { OnFull::Reject }, &ops);
+        run(seed, if drop_oldest { OnFull::DropOldest } else { OnFull::Reject }, compression, &ops);
     }
 }

@@ -4,11 +4,18 @@
 //! it was allowed to drop, plus at most the one commit that was under way.
 
 mod clocks;
+mod compression;
 mod crashes;
+mod damage;
 mod histories;
+mod lessons;
+mod lifetimes;
+mod random_damage;
+mod resharding;
 mod scenarios;
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, BTreeSet},
     fmt,
     num::NonZeroU32,
@@ -25,8 +32,11 @@ use crate::{
     disk::sim::SimDisk,
     error::{Appended, Error, Refused},
     event::{DropReason, Event},
+    hash_key::HashKey,
     record::{NewRecord, Record},
+    segment::Codec,
     sequence::SequenceNumber,
+    shard::{ShardChange, ShardIndex, ShardMap},
     store::{Parts, Stream, WhenFull},
 };
 
@@ -44,6 +54,12 @@ pub(super) struct Known {
     boot: u32,
     /// Behind the last record of its commit, if that is known.
     block_end: Option<SequenceNumber>,
+}
+
+impl Known {
+    fn is(&self, record: &Record) -> bool {
+        *self.key == *record.partition_key && *self.data == *record.data
+    }
 }
 
 impl fmt::Debug for Known {
@@ -69,8 +85,10 @@ pub(super) struct Simulation {
     pub(super) kv: MemoryKv,
     pub(super) clock: Arc<ManualClock>,
     pub(super) events: Arc<Mutex<Vec<Event>>>,
+    /// The shortest retention that ever was: what it took never comes back.
+    retention_min: Cell<Duration>,
     /// How many of the events were judged.
-    judged: usize,
+    judged: Cell<usize>,
     /// Boots in which a trusted clock was wrong once, and those of them in which it was behind.
     lied: BTreeSet<u32>,
     lied_back: BTreeSet<u32>,
@@ -78,7 +96,7 @@ pub(super) struct Simulation {
     certain: BTreeSet<u32>,
     pub(super) stream_config: StreamConfig,
     store_config: StoreConfig,
-    running: Option<(Parts, Stream)>,
+    running: Option<(Parts, Option<Stream>)>,
     /// What was acknowledged, or found to have survived.
     pub(super) acknowledged: BTreeMap<SequenceNumber, Known>,
     /// The commit under way when the power went.
@@ -87,6 +105,9 @@ pub(super) struct Simulation {
     checkpoint: SequenceNumber,
     /// The furthest checkpoint ever: what it covers was delivered, and may go, though a power cut takes the checkpoint back.
     delivered: SequenceNumber,
+    /// Ranges of the open shards, and those that a failed change may have brought all the same.
+    shards: Vec<(ShardIndex, HashKey)>,
+    shards_in_doubt: Option<Vec<(ShardIndex, HashKey)>>,
     /// Everything before it was dropped by right. A power cut may undo some removals of files and keep others.
     dropped_before: SequenceNumber,
     /// What a tick has certainly made durable.
@@ -100,6 +121,8 @@ impl Simulation {
         stream_config.retention = Duration::from_secs(1000);
         stream_config.consumers = vec![CONSUMER.into()];
         stream_config.rate_limit = None;
+        // Scenarios count bytes.
+        stream_config.compression = Codec::None;
         let mut store_config = StoreConfig::new(DIR);
         // The smallest that a segment may be, so that rolls are frequent.
         store_config.segment_bytes = 1;
@@ -108,7 +131,8 @@ impl Simulation {
             kv: MemoryKv::default(),
             clock: ManualClock::new(),
             events: Arc::default(),
-            judged: 0,
+            retention_min: Cell::new(Duration::MAX),
+            judged: Cell::new(0),
             lied: BTreeSet::new(),
             lied_back: BTreeSet::new(),
             certain: BTreeSet::new(),
@@ -120,65 +144,110 @@ impl Simulation {
             issued: 0,
             checkpoint: SequenceNumber::ZERO,
             delivered: SequenceNumber::ZERO,
+            shards: ranges(&ShardMap::uniform(NonZeroU32::new(3).expect("not zero"))),
+            shards_in_doubt: None,
             dropped_before: SequenceNumber::ZERO,
             durable_checkpoint: SequenceNumber::ZERO,
         }
     }
 
     pub(super) fn open(&mut self) -> Result<(), Error> {
-        let (kv, events) = (self.kv.clone(), Arc::clone(&self.events));
-        let parts = Parts::open(
-            &self.store_config,
-            Arc::new(self.disk.clone()),
-            &move |_| Ok(Box::new(kv.clone())),
-            self.clock.clone(),
-            Arc::new(move |event| events.lock().expect("unpoisoned").push(event)),
-        )?;
+        let parts = self.open_parts()?;
         let stream = parts.stream(&self.store_config, self.stream_config.clone())?;
-        self.running = Some((parts, stream));
+        self.running = Some((parts, Some(stream)));
         self.judge_drops();
         self.note_certainty();
         Ok(())
     }
 
+    /// Opens the store, but no stream of it.
+    pub(super) fn open_without_stream(&mut self) -> Result<(), Error> {
+        self.running = Some((self.open_parts()?, None));
+        Ok(())
+    }
+
+    fn open_parts(&self) -> Result<Parts, Error> {
+        let (kv, events) = (self.kv.clone(), Arc::clone(&self.events));
+        Parts::open(
+            &self.store_config,
+            Arc::new(self.disk.clone()),
+            &move |_| Ok(Box::new(kv.clone())),
+            self.clock.clone(),
+            Arc::new(move |event| events.lock().expect("unpoisoned").push(event)),
+        )
+    }
+
+    /// Takes over a changed configuration while it runs.
+    pub(super) fn configure(&mut self) -> Result<(), Error> {
+        let (parts, _) = self.running.as_ref().expect("open");
+        parts.stream(&self.store_config, self.stream_config.clone()).map(drop)
+    }
+
+    pub(super) fn note(&self) -> Option<String> {
+        let (parts, _) = self.running.as_ref().expect("open");
+        parts.note(&self.store_config, "telemetry").expect("readable")
+    }
+
+    /// Deletes the stream; what was acknowledged is owed no more once that has returned, and may be gone before.
+    pub(super) fn delete(&mut self) -> Result<bool, Error> {
+        let (parts, _) = self.running.as_ref().expect("open");
+        parts.delete_stream(&self.store_config, "telemetry")
+    }
+
     pub(super) fn stream(&self) -> &Stream {
-        &self.running.as_ref().expect("open").1
+        self.running.as_ref().and_then(|(_, stream)| stream.as_ref()).expect("open")
     }
 
     /// Appends records of one batch and commits. Their sizes are mixed, their keys few.
     pub(super) fn append(&mut self, count: usize, bytes: usize) -> Result<Appended, Refused> {
-        let (parts, stream) = self.running.as_ref().expect("open");
+        self.append_across(count, bytes, |_| {})
+    }
+
+    /// The same, and something happens while the batch waits.
+    pub(super) fn append_across(
+        &mut self,
+        count: usize,
+        bytes: usize,
+        meanwhile: impl FnOnce(&mut Self),
+    ) -> Result<Appended, Refused> {
         let (at, boot) = (self.clock.truth(), self.clock.boot());
-        let mut batch = stream.batch();
-        let mut known: BTreeMap<_, Vec<Known>> = BTreeMap::new();
+        let mut batch = self.stream().batch();
+        let (mut known, mut pushed) = (Vec::new(), Vec::new());
         for _ in 0..count {
             self.issued += 1;
             let key = format!("key-{}", self.issued % 7);
             let mut data = format!("record {} ", self.issued).into_bytes();
-            data.resize(data.len().max(bytes), b'.');
-            let shard = batch.push(&NewRecord::new(&key, &data)).expect("a sound record");
-            known.entry(shard).or_default().push(Known { key, data, at, boot, block_end: None });
+            let mut random = fastrand::Rng::with_seed(self.issued);
+            // Half of them can be compressed.
+            let filling = match self.issued.is_multiple_of(2) {
+                true => b'.'..=b'.',
+                false => 0..=255,
+            };
+            data.resize_with(data.len().max(bytes), || random.u8(filling.clone()));
+            pushed.push(batch.push(&NewRecord::new(&key, &data)).expect("a sound record"));
+            known.push(Known { key, data, at, boot, block_end: None });
         }
+        meanwhile(self);
+        let stream = self.stream();
         let told = Arc::new(Mutex::new(None));
         let tell = Arc::clone(&told);
         let done = Box::new(move |outcome| *tell.lock().expect("unpoisoned") = Some(outcome));
         stream.append(batch, WhenFull::Refuse, done);
-        parts.writers.lock().expect("unpoisoned").commit_queued(&parts.queue);
+        self.commit_queued();
         let outcome = told.lock().expect("unpoisoned").take().expect("every append is answered");
         match &outcome {
             Ok(appended) => {
-                let end = appended.runs.iter().map(|run| run.first.plus(u64::from(run.records))).max();
-                for run in &appended.runs {
-                    for (i, record) in known.remove(&run.shard).expect("its shard").into_iter().enumerate() {
-                        let number = run.first.plus(i as u64);
-                        let record = Known { block_end: end, ..record };
-                        assert!(self.acknowledged.insert(number, record).is_none(), "number {number} was given twice");
-                    }
+                let places = appended.places(&pushed);
+                assert_eq!(places.len(), known.len());
+                let end = places.iter().map(|(_, number)| number.next()).max();
+                for ((_, number), record) in places.into_iter().zip(known) {
+                    let record = Known { block_end: end, ..record };
+                    assert!(self.acknowledged.insert(number, record).is_none(), "number {number} was given twice");
                 }
             }
             // A full disk leaves nothing of the commit behind.
             Err(Refused { error: Error::Full { .. }, .. }) => {}
-            Err(_) => self.in_doubt = known.into_values().flatten().collect(),
+            Err(_) => self.in_doubt = known,
         }
         self.judge_drops();
         outcome
@@ -188,6 +257,28 @@ impl Simulation {
         self.stream().save_checkpoint(CONSUMER, at);
         self.checkpoint = self.checkpoint.max(at.min(self.newest()));
         self.delivered = self.delivered.max(self.checkpoint);
+    }
+
+    /// Changes the shards as `choose` says, if it can be done.
+    pub(super) fn change_shards(&mut self, choose: impl FnOnce(&ShardMap) -> ShardChange) -> Result<(), Error> {
+        let change = choose(&self.stream().shards());
+        match self.stream().change_shards(change) {
+            Ok(shards) => {
+                self.shards = ranges(&shards);
+                Ok(())
+            }
+            Err(Error::Shards { .. }) => Ok(()),
+            Err(error) => {
+                let changed = self.stream().shards().changed(change, SequenceNumber::ZERO);
+                self.shards_in_doubt = changed.ok().map(|changed| ranges(&changed));
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) fn commit_queued(&self) {
+        let (parts, _) = self.running.as_ref().expect("open");
+        parts.writers.lock().expect("unpoisoned").commit_queued(&parts.queue);
     }
 
     pub(super) fn newest(&self) -> SequenceNumber {
@@ -210,7 +301,7 @@ impl Simulation {
         let (parts, stream) = self.running.take().expect("open");
         parts.writers.lock().expect("unpoisoned").close(&parts.queue);
         self.judge_drops();
-        self.dropped_before = self.dropped_before.max(stream.stats().oldest);
+        self.dropped_before = self.dropped_before.max(stream.expect("open").stats().oldest);
         if parts.around.catalogue.failure().is_none() {
             self.durable_checkpoint = self.checkpoint;
         }
@@ -218,7 +309,7 @@ impl Simulation {
 
     /// The power goes, and comes back.
     pub(super) fn power_cut(&mut self, catalogue: CatalogueFound) {
-        if let Some((_, stream)) = self.running.take() {
+        if let Some((_, Some(stream))) = self.running.take() {
             self.dropped_before = self.dropped_before.max(stream.stats().oldest);
         }
         self.disk.power_up();
@@ -272,21 +363,22 @@ impl Simulation {
     }
 
     /// What goes by retention must be past it by the true time.
-    fn judge_drops(&mut self) {
+    fn judge_drops(&self) {
+        self.retention_min.set(self.retention_min.get().min(self.stream_config.retention));
         let events = self.events.lock().expect("unpoisoned");
-        for event in &events[self.judged..] {
+        for event in &events[self.judged.get()..] {
             if let Event::Dropped { reason: DropReason::Retention, records, .. } = event {
                 for (number, known) in self.acknowledged.range(records.clone()) {
-                    assert!(self.is_past(known), "record {number} is not past retention: {known:?}");
+                    let min = self.retention_min.get();
+                    assert!(self.is_past(known, min), "record {number} is not past retention: {known:?}");
                 }
             }
         }
-        self.judged = events.len();
+        self.judged.set(events.len());
     }
 
-    fn is_past(&self, known: &Known) -> bool {
-        let age_ms = self.clock.truth().0 - known.at.0;
-        Duration::from_millis(age_ms) > self.stream_config.retention
+    fn is_past(&self, known: &Known, retention: Duration) -> bool {
+        Duration::from_millis(self.clock.truth().0 - known.at.0) > retention
     }
 
     /// Where a trusted clock told a record's time, it is right; where two did, it is not served past its retention.
@@ -302,7 +394,8 @@ impl Simulation {
         let done = stream_checkpoint(self.stream()).next();
         let is_known = self.is_clock_trusted() && !self.lied_back.contains(&self.clock.boot());
         if is_known && known.block_end.is_some_and(|end| end <= done) {
-            assert!(!self.is_past(known), "record {} is past retention and still served", record.sequence_number);
+            let is_past = self.is_past(known, self.stream_config.retention);
+            assert!(!is_past, "record {} is past retention and still served", record.sequence_number);
         }
     }
 
@@ -342,11 +435,20 @@ impl Simulation {
             match found.remove(number) {
                 Some(found) => assert_eq!((&found.key, &found.data), (&known.key, &known.data), "record {number}"),
                 None => assert!(
-                    *number < self.dropped_before || *number <= self.delivered && self.is_past(known),
+                    *number < self.dropped_before
+                        || *number <= self.delivered && self.is_past(known, self.retention_min.get()),
                     "acknowledged record {number} is not there: {known:?}"
                 ),
             }
         }
+        let shards = ranges(&stream.shards());
+        assert!(
+            shards == self.shards || self.shards_in_doubt.as_ref() == Some(&shards),
+            "shards {shards:?}, not {:?} or {:?}",
+            self.shards,
+            self.shards_in_doubt
+        );
+        (self.shards, self.shards_in_doubt) = (shards, None);
         // What is left can only be the commit that was under way, whole.
         if !found.is_empty() {
             let pairs = |known: Vec<Known>| -> Vec<_> {
@@ -367,8 +469,8 @@ impl Simulation {
         assert!(stats.next > self.newest(), "the next number {} was given already", stats.next);
     }
 
-    pub(super) fn take_events(&mut self) -> Vec<Event> {
-        self.judged = 0;
+    pub(super) fn take_events(&self) -> Vec<Event> {
+        self.judged.set(0);
         std::mem::take(&mut self.events.lock().expect("unpoisoned"))
     }
 
@@ -381,6 +483,10 @@ impl Simulation {
     }
 }
 
+fn ranges(shards: &ShardMap) -> Vec<(ShardIndex, HashKey)> {
+    shards.open().into_iter().map(|shard| (shard.index, shard.first)).collect()
+}
+
 fn stream_checkpoint(stream: &Stream) -> SequenceNumber {
     stream.checkpoint(CONSUMER)
 }
@@ -388,7 +494,7 @@ fn stream_checkpoint(stream: &Stream) -> SequenceNumber {
 /// All records of a stream, read in small steps; and the same again shard by shard, which must give the same.
 pub(super) fn read_all(stream: &Stream, step: usize) -> Vec<Record> {
     let limit = ReadLimit { records: step, payload_bytes: 1 << 20 };
-    let drain = |mut cursor: crate::cursor::Cursor| {
+    let drain = |cursor: &mut crate::cursor::Cursor| {
         let mut all = Vec::new();
         loop {
             let some = cursor.read(limit).expect("readable");
@@ -398,10 +504,18 @@ pub(super) fn read_all(stream: &Stream, step: usize) -> Vec<Record> {
             all.extend(some);
         }
     };
-    let all = drain(stream.cursor(Start::Oldest));
+    let all = drain(&mut stream.cursor(Start::Oldest));
     let mut by_shard: Vec<Record> = Vec::new();
     for shard in stream.shards().shards() {
-        by_shard.extend(drain(stream.shard_cursor(shard.index, Start::Oldest)));
+        let mut cursor = stream.shard_cursor(shard.index, Start::Oldest);
+        let records = drain(&mut cursor);
+        assert_eq!(cursor.is_finished(), !shard.is_open());
+        for record in &records {
+            let (key, number) = (HashKey::of(&record.partition_key), record.sequence_number);
+            assert!(shard.first <= key && key <= shard.last, "{number} is in {}", shard.index);
+            assert!(shard.starts <= number && shard.ends.is_none_or(|ends| number <= ends), "{number}: {shard:?}");
+        }
+        by_shard.extend(records);
     }
     by_shard.sort_by_key(|record| record.sequence_number);
     assert!(all == by_shard, "the shards together are the stream");

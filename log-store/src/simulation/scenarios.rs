@@ -20,23 +20,25 @@ use crate::{
     event::{DropReason, Event},
     inspect::{Dumped, Finding, FindingKind, StreamReport, dump_on, verify_on},
     record::NewRecord,
-    segment::{BLOCK_HEADER_BYTES, Found, SegmentHeader, SegmentReader, file_name, parse_file_name, salt},
+    segment::{
+        BLOCK_HEADER_BYTES, FORMAT_VERSION, Found, SegmentHeader, SegmentReader, file_name, parse_file_name, salt,
+    },
     sequence::SequenceNumber,
     store::Parts,
 };
 
 /// A block of a segment, as the file has it.
 #[derive(Debug, Clone)]
-struct BlockPlace {
-    path: PathBuf,
-    offset: u64,
-    bytes: u64,
-    first: SequenceNumber,
-    end: SequenceNumber,
+pub(super) struct BlockPlace {
+    pub(super) path: PathBuf,
+    pub(super) offset: u64,
+    pub(super) bytes: u64,
+    pub(super) first: SequenceNumber,
+    pub(super) end: SequenceNumber,
 }
 
 impl BlockPlace {
-    fn numbers(&self) -> RangeInclusive<SequenceNumber> {
+    pub(super) fn numbers(&self) -> RangeInclusive<SequenceNumber> {
         self.first..=self.end.previous()
     }
 }
@@ -48,7 +50,7 @@ fn open(seed: u64) -> Simulation {
 }
 
 /// All blocks of records, in order.
-fn blocks(sim: &Simulation) -> Vec<BlockPlace> {
+pub(super) fn blocks(sim: &Simulation) -> Vec<BlockPlace> {
     let mut places = Vec::new();
     for (path, len) in sim.segments() {
         let file = sim.disk.open_read(&path).expect("there");
@@ -73,16 +75,16 @@ fn blocks(sim: &Simulation) -> Vec<BlockPlace> {
 }
 
 /// The first sequence number in a segment's name.
-fn first_of(path: &Path) -> SequenceNumber {
+pub(super) fn first_of(path: &Path) -> SequenceNumber {
     let name = path.file_name().and_then(|name| name.to_str());
     name.and_then(parse_file_name).expect("a segment's name")
 }
 
-fn numbers(sim: &Simulation) -> Vec<u64> {
+pub(super) fn numbers(sim: &Simulation) -> Vec<u64> {
     read_all(sim.stream(), 7).iter().map(|record| record.sequence_number.0).collect()
 }
 
-fn damaged(events: &[Event]) -> Vec<(PathBuf, u64, Option<RangeInclusive<SequenceNumber>>)> {
+pub(super) fn damaged(events: &[Event]) -> Vec<(PathBuf, u64, Option<RangeInclusive<SequenceNumber>>)> {
     let damaged = events.iter().filter_map(|event| match event {
         Event::Damaged { segment, offset, records, .. } => Some((segment.clone(), *offset, records.clone())),
         _ => None,
@@ -91,18 +93,18 @@ fn damaged(events: &[Event]) -> Vec<(PathBuf, u64, Option<RangeInclusive<Sequenc
 }
 
 /// Everything told, but that the catalogue was rebuilt.
-fn told_of_segments(sim: &mut Simulation) -> Vec<Event> {
+fn told_of_segments(sim: &Simulation) -> Vec<Event> {
     let mut events = sim.take_events();
     events.retain(|event| !matches!(event, Event::CatalogueRebuilt { .. }));
     events
 }
 
-fn verified(sim: &Simulation) -> StreamReport {
-    let report = verify_on(&sim.disk, Path::new(DIR)).expect("a data directory");
+pub(super) fn verified(sim: &Simulation) -> StreamReport {
+    let report = verify_on(&sim.disk, Path::new(DIR), None).expect("a data directory");
     report.streams.into_iter().next().expect("one stream")
 }
 
-fn losses(report: &StreamReport) -> Vec<&Finding> {
+pub(super) fn losses(report: &StreamReport) -> Vec<&Finding> {
     report.findings.iter().filter(|finding| finding.kind.is_loss()).collect()
 }
 
@@ -155,12 +157,12 @@ fn a_torn_tail_is_cut_kept_and_told_once() {
     sim.check();
     power_cut_and_open(&mut sim, CatalogueFound::Lost);
     sim.check();
-    assert_eq!(told_of_segments(&mut sim), [], "told once");
+    assert_eq!(told_of_segments(&sim), [], "told once");
     assert_eq!(verified(&sim).leftovers, [kept]);
 }
 
 /// Ten commits of five records in a few segments, of which the consumer has finished the first twelve records.
-fn ten_blocks(seed: u64) -> (Simulation, Vec<BlockPlace>) {
+pub(super) fn ten_blocks(seed: u64) -> (Simulation, Vec<BlockPlace>) {
     let mut sim = open(seed);
     for _ in 0..10 {
         sim.append(5, 4000).expect("room");
@@ -219,7 +221,7 @@ fn a_damaged_block_costs_itself_alone() {
 
 #[test]
 fn two_damaged_blocks_side_by_side_are_two() {
-    let (mut sim, blocks) = ten_blocks(3);
+    let (sim, blocks) = ten_blocks(3);
     let place = blocks.windows(2).position(|pair| pair[0].path == pair[1].path).expect("two of one segment");
     for hurt in &blocks[place..place + 2] {
         sim.disk.damage(&hurt.path, |bytes| bytes[(hurt.offset + hurt.bytes) as usize - 1] ^= 1);
@@ -347,7 +349,7 @@ fn a_segment_of_another_place_or_stream_is_set_aside() {
     }
 }
 
-fn bytes_of(sim: &Simulation, path: &Path) -> Vec<u8> {
+pub(super) fn bytes_of(sim: &Simulation, path: &Path) -> Vec<u8> {
     let file = sim.disk.open_read(path).expect("there");
     let mut bytes = vec![0; file.len().expect("known") as usize];
     file.read_at(0, &mut bytes).expect("readable");
@@ -378,7 +380,7 @@ fn a_full_disk_tears_nothing_and_passes() {
         assert_eq!(verified(&sim).findings, []);
         power_cut_and_open(&mut sim, CatalogueFound::Lost);
         sim.check();
-        assert_eq!(told_of_segments(&mut sim), [], "nothing torn is found");
+        assert_eq!(told_of_segments(&sim), [], "nothing torn is found");
     }
 }
 
@@ -581,7 +583,7 @@ fn verify_and_dump_see_what_readers_see() {
     assert_eq!(found.segments as usize, sim.segments().len());
     assert_eq!(found.bytes, sim.stream().stats().disk_bytes);
     assert_eq!(found.payload_bytes, sim.stream().stats().payload_bytes);
-    assert_eq!((found.format, found.shards.len()), (Some(2), 3));
+    assert_eq!((found.format, found.shards.len()), (Some(FORMAT_VERSION), 3));
 
     let all = read_all(sim.stream(), 100);
     for from in [0u64, 1, 13, 26, 50, 51] {

@@ -45,7 +45,7 @@ fn in_segment(disk: &dyn Disk, path: &Path, blocks_max: usize) -> Option<Vec<Boo
         match reader.next(len).ok()? {
             Found::End => break,
             Found::Block { offset, header } if header.kind == BlockKind::Control => {
-                let told = reader.payload(offset, &header).ok().flatten().and_then(|p| Control::decode(p).ok());
+                let told = reader.payload(offset, &header).ok().and_then(|payload| Control::decode(payload.ok()?).ok());
                 newest = told.map(|control| control.boots).filter(|boots| !boots.is_empty()).unwrap_or(newest);
             }
             Found::Block { .. } | Found::Damaged { .. } => {}

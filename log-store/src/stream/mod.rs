@@ -2,7 +2,10 @@
 
 mod active;
 pub(crate) mod boots;
+mod deletion;
+mod files;
 mod recovery;
+mod reshape;
 mod retention;
 mod tail;
 mod view;
@@ -16,6 +19,10 @@ use std::{
     time::Duration,
 };
 
+pub(crate) use deletion::{delete, finish_deletions};
+pub(crate) use files::{first_sound_block, free_name};
+pub(crate) use recovery::note;
+pub(crate) use tail::{keep_torn, torn_bytes};
 pub(crate) use view::{Segment, View};
 pub(crate) use writer::{CommitError, SegmentLimits, StreamWriter};
 
@@ -25,8 +32,9 @@ use crate::{
     config::StreamConfig,
     disk::Disk,
     event::{DropReason, Event},
+    gaps::Gaps,
     rate::ShardLimiter,
-    segment::{StreamDefinition, file_name},
+    segment::{Packer, StreamDefinition, file_name},
     sequence::SequenceNumber,
     shard::{ShardIndex, ShardMap},
     stats::{DropTotals, ShardStats, StreamStats},
@@ -45,6 +53,8 @@ pub(crate) struct Surroundings {
     pub(crate) time: Arc<TimeKeeper>,
     /// This boot of the machine.
     pub(crate) boot: u32,
+    /// One for all streams, since one thread writes them all.
+    pub(crate) packer: Arc<Mutex<Packer>>,
 }
 
 impl Surroundings {
@@ -71,15 +81,17 @@ impl Surroundings {
     }
 }
 
-/// How many damaged places are remembered as told; beyond that some are told again.
+/// How many damaged places that cost no record are remembered as told; beyond that some are told again.
 const DAMAGE_REMEMBERED_MAX: usize = 1024;
 
 /// The part of a stream that everybody sees.
 pub(crate) struct StreamCore {
     pub(crate) around: Surroundings,
     pub(crate) dir: PathBuf,
-    pub(crate) definition: StreamDefinition,
-    pub(crate) shards: Arc<ShardMap>,
+    /// Tells this stream from an earlier or other one of the same name.
+    pub(crate) id: u64,
+    name: String,
+    definition: RwLock<Arc<StreamDefinition>>,
     config: RwLock<Arc<StreamConfig>>,
     view: RwLock<View>,
     checkpoints: Mutex<Checkpoints>,
@@ -102,6 +114,10 @@ struct Checkpoints {
 struct Counters {
     stats: StreamStats,
     totals: DropTotals,
+    /// What damage took, as far as it was told.
+    gaps: Gaps,
+    /// Whether gaps and counts are not in the catalogue yet.
+    unsaved: bool,
 }
 
 /// State of these mutexes is whole between statements, so a panic elsewhere does not spoil it.
@@ -111,7 +127,31 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl StreamCore {
     pub(crate) fn name(&self) -> &str {
-        &self.definition.name
+        &self.name
+    }
+
+    pub(crate) fn definition(&self) -> Arc<StreamDefinition> {
+        Arc::clone(&self.definition.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn shards(&self) -> Arc<ShardMap> {
+        Arc::clone(&self.definition().shards)
+    }
+
+    /// Forgets closed shards whose last record is gone.
+    fn forget_gone_shards(&self) {
+        let definition = self.definition();
+        let Some(shards) = definition.shards.without_gone(self.view(View::oldest)) else { return };
+        let is_there = |shard: &ShardIndex| shards.get(*shard).is_some();
+        lock(&self.limiters).retain(|shard, _| is_there(shard));
+        lock(&self.counters).stats.shards.retain(|shard, _| is_there(shard));
+        let definition = StreamDefinition { shards: Arc::new(shards), ..(*definition).clone() };
+        self.around.catalogue.put_stream(&definition);
+        self.set_definition(definition);
+    }
+
+    fn set_definition(&self, definition: StreamDefinition) {
+        *self.definition.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(definition);
     }
 
     pub(crate) fn path_of(&self, segment: SequenceNumber) -> PathBuf {
@@ -122,7 +162,7 @@ impl StreamCore {
         Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(crate) fn set_config(&self, config: StreamConfig) {
+    fn set_config(&self, config: StreamConfig) {
         lock(&self.limiters).clear();
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
     }
@@ -197,10 +237,14 @@ impl StreamCore {
         (records.end().0 + 1).saturating_sub(from.0)
     }
 
-    /// Whether records of this age up to this number are no longer to be read: past retention, and held by nobody.
-    pub(crate) fn is_past(&self, newest: Stamp, end: SequenceNumber) -> bool {
-        let config = self.config();
-        self.around.time.age_at_least(newest) > config.retention && !self.is_held(&config, end)
+    /// Whether records of this age up to this number are past `retention`, and held by nobody.
+    fn is_past(&self, retention: Duration, newest: Stamp, end: SequenceNumber) -> bool {
+        self.around.time.age_at_least(newest) > retention && !self.is_held(&self.config(), end)
+    }
+
+    /// Whether they are no longer to be read.
+    pub(crate) fn is_out_of_reach(&self, newest: Stamp, end: SequenceNumber) -> bool {
+        self.is_past(self.config().retention, newest, end)
     }
 
     /// Whether a consumer still needs something before `end` and the stream holds it for that.
@@ -208,7 +252,7 @@ impl StreamCore {
         config.hold_undelivered && self.delivered().is_some_and(|delivered| delivered.next() < end)
     }
 
-    /// Counts and tells damage, once for each place.
+    /// Counts and tells damage: once for each record, also across restarts; once in a run for a place that costs none.
     pub(crate) fn damaged(
         &self,
         segment: SequenceNumber,
@@ -216,36 +260,69 @@ impl StreamCore {
         what: &str,
         records: Option<RangeInclusive<SequenceNumber>>,
     ) {
-        {
-            let mut told = lock(&self.told_damage);
-            if !told.insert((segment, offset)) {
-                return;
+        let tell = |records| {
+            self.tell(Event::Damaged {
+                stream: self.name().to_owned(),
+                segment: self.path_of(segment),
+                offset,
+                what: what.to_owned(),
+                records,
+            });
+        };
+        let Some(records) = records else {
+            let is_new = {
+                let mut told = lock(&self.told_damage);
+                let is_new = told.insert((segment, offset));
+                if told.len() > DAMAGE_REMEMBERED_MAX {
+                    told.pop_first();
+                }
+                is_new
+            };
+            if is_new {
+                tell(None);
             }
-            if told.len() > DAMAGE_REMEMBERED_MAX {
-                told.pop_first();
+            return;
+        };
+        let fresh = lock(&self.counters).gaps.add(records);
+        for records in fresh {
+            let undelivered = self.undelivered(&records);
+            {
+                let mut counters = lock(&self.counters);
+                counters.totals.dropped.damage += records.end().0 + 1 - records.start().0;
+                counters.totals.lost.damage += undelivered;
+                counters.unsaved = true;
             }
+            // It rides in the next control block too.
+            lock(&self.checkpoints).moved = true;
+            tell(Some(records));
         }
-        if let Some(records) = &records {
-            let undelivered = self.undelivered(records);
-            let mut counters = lock(&self.counters);
-            counters.totals.dropped.damage += records.end().0 + 1 - records.start().0;
-            counters.totals.lost.damage += undelivered;
-        }
-        self.tell(Event::Damaged {
-            stream: self.name().to_owned(),
-            segment: self.path_of(segment),
-            offset,
-            what: what.to_owned(),
-            records,
-        });
     }
 
-    /// Counts and tells that segments were dropped.
+    /// Lets go of everything, because the stream is deleted: whoever still holds it sees it empty.
+    fn let_go(&self) {
+        self.change_view(|view| {
+            view.segments.clear();
+            view.horizon = view.next;
+        });
+        let mut checkpoints = lock(&self.checkpoints);
+        *checkpoints = Checkpoints::default();
+        drop(checkpoints);
+        self.wake_readers();
+    }
+
+    /// Counts and tells that records were dropped.
     fn dropped(&self, records: RangeInclusive<SequenceNumber>, reason: DropReason) {
-        let undelivered = self.undelivered(&records);
-        let count = records.end().0 + 1 - records.start().0;
+        let mut undelivered = self.undelivered(&records);
+        let mut count = records.end().0 + 1 - records.start().0;
         let totals = {
             let mut counters = lock(&self.counters);
+            // What damage took before was counted then.
+            count -= counters.gaps.count_in(&records);
+            if undelivered > 0 {
+                let behind = SequenceNumber(records.end().0 + 1 - undelivered)..=*records.end();
+                undelivered -= counters.gaps.count_in(&behind);
+            }
+            counters.gaps.forget_before(records.end().next());
             let totals = &mut counters.totals;
             totals.oldest = totals.oldest.max(records.end().next());
             let (dropped, lost) = match reason {

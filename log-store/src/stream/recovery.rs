@@ -14,6 +14,7 @@ use std::{
 use super::{
     Checkpoints, Counters, Segment, StreamCore, StreamWriter, Surroundings, View,
     active::Active,
+    files::{OwnFile, Ruined},
     tail::{Tail, walk},
     writer::SegmentLimits,
 };
@@ -23,6 +24,7 @@ use crate::{
     config::StreamConfig,
     error::Error,
     event::Event,
+    gaps::Gaps,
     segment::{Control, SegmentHeader, StreamDefinition, file_name, parse_file_name, salt},
     sequence::SequenceNumber,
     shard::ShardMap,
@@ -56,6 +58,7 @@ pub(super) struct Opening {
 struct Remembered {
     checkpoints: Checkpoints,
     totals: DropTotals,
+    gaps: Gaps,
 }
 
 impl Opening {
@@ -64,6 +67,7 @@ impl Opening {
         created.map_err(|source| self.io("create stream directory", &self.dir, source))?;
         let mut files = self.segment_files()?;
         let definition = self.definition(&config, &mut files)?;
+        let (mut files, ruined) = self.own_files(&definition, &files)?;
         let tail = self.read_tail(&definition, &mut files)?;
         let mut segments = self.list_segments(&definition, &files, tail.as_ref())?;
         self.merge_boots(tail.as_ref(), &segments);
@@ -74,37 +78,58 @@ impl Opening {
         let done = remembered.checkpoints.done.values().copied().max().unwrap_or_default();
         let end = tail.as_ref().map_or(SequenceNumber(1), |tail| tail.segment.end);
         let next = end.max(done.next()).max(remembered.totals.oldest);
+        let behind = tail.as_ref().map_or((next, 0), |tail| (tail.segment.first, tail.segment.bytes));
 
+        let id = definition.id;
         let core = Arc::new(StreamCore {
             around: self.around.clone(),
             dir: self.dir.clone(),
-            shards: Arc::new(definition.shards.clone()),
-            definition,
-            config: RwLock::new(Arc::new(config)),
-            view: RwLock::new(View { segments: VecDeque::new(), next }),
+            definition: RwLock::new(Arc::new(definition)),
+            id,
+            name: self.name.clone(),
+            config: RwLock::new(Arc::new(config.clone())),
+            view: RwLock::new(View { segments: VecDeque::new(), horizon: remembered.totals.oldest, next }),
             checkpoints: remembered.checkpoints.into(),
             limiters: Default::default(),
-            counters: Counters { stats: StreamStats::default(), totals: remembered.totals }.into(),
+            counters: Counters {
+                stats: StreamStats::default(),
+                totals: remembered.totals,
+                gaps: remembered.gaps,
+                unsaved: false,
+            }
+            .into(),
             told_damage: Default::default(),
             wakers: Default::default(),
         });
         let newest_wall_ms = tail.as_ref().map_or(0, |tail| tail.segment.newest.wall_ms);
         let active = match tail {
-            Some(tail) if tail.segment.end == next => {
+            Some(tail) if tail.segment.end == next && tail.is_of_today => {
                 segments.push(tail.segment);
                 tail.into_active(&core)
             }
             behind => {
-                segments.extend(behind.map(|tail| tail.segment));
+                // One without records has the name that its successor has now.
+                segments.extend(behind.map(|tail| tail.segment).filter(|segment| segment.first != next));
                 let created = self.around.time.stamp(self.around.clock.now(), newest_wall_ms);
-                let active = Active::create(&core, next, created)
+                let active = Active::create(&core, &core.definition(), next, created)
                     .map_err(|source| self.io("create segment", &core.path_of(next), source))?;
                 segments.push(active.empty_segment());
                 active
             }
         };
         core.change_view(|view| view.segments = segments.into());
-        Ok(StreamWriter {
+        // What some consumer has finished was there.
+        let gone = end.max(remembered.totals.oldest);
+        if gone < next {
+            let (last, at) = behind;
+            core.damaged(last, at, "records are missing at the end of the log", Some(gone..=next.previous()));
+        }
+        for Ruined { first, numbers } in ruined {
+            let from = numbers.start.max(remembered.totals.oldest);
+            let records = (from < numbers.end).then(|| from..=numbers.end.previous());
+            core.damaged(first, 0, "nothing in it is sound; it was set aside as .broken", records);
+        }
+        let mut writer = StreamWriter {
             core,
             limits,
             active,
@@ -114,7 +139,9 @@ impl Opening {
             buffer: Vec::new(),
             poisoned: None,
             full: None,
-        })
+        };
+        writer.configure(config)?;
+        Ok(writer)
     }
 
     /// The stream's segment files, by their first sequence numbers.
@@ -127,15 +154,17 @@ impl Opening {
 
     /// What the stream is: from the catalogue if any segment agrees, else from the segments, else new.
     fn definition(&self, config: &StreamConfig, files: &mut Vec<SequenceNumber>) -> Result<StreamDefinition, Error> {
-        let known = self.known(self.around.catalogue.streams()).and_then(|mut all| all.remove(&self.name));
-        let known = known.filter(|definition| definition.shards.is_complete());
+        let known = self.known(self.around.catalogue.stream(&self.name)).flatten();
         let mut headers = Vec::new();
         let mut all_sound = true;
         for &first in files.iter().rev() {
             match self.header(first) {
                 // Usually the newest one agrees, and no more are read.
                 Ok(header) if known.as_ref().is_some_and(|known| is_own(&header, known, first)) => {
-                    return Ok(self.checked(known.expect("it agreed"), config));
+                    let known = known.expect("it agreed");
+                    // The catalogue may have missed the last change.
+                    let newest = if header.definition.revision > known.revision { header.definition } else { known };
+                    return Ok(self.checked(newest, config));
                 }
                 Ok(header) => headers.push((first, header)),
                 Err(Error::Corrupt { .. }) => all_sound = false,
@@ -168,7 +197,9 @@ impl Opening {
             // Wall time tells two lives of one name apart, unless it is wrong in the same way twice; uptime is mixed in.
             id: now.wall.0 ^ u64::try_from(now.since_boot.as_micros()).unwrap_or(0).rotate_left(32),
             name: self.name.clone(),
-            shards: ShardMap::uniform(config.shards),
+            revision: 1,
+            note: config.note.clone(),
+            shards: Arc::new(ShardMap::uniform(config.shards)),
             retention_ms: u64::try_from(config.retention.as_millis()).unwrap_or(u64::MAX),
         };
         self.around.catalogue.put_stream(&definition);
@@ -176,7 +207,7 @@ impl Opening {
     }
 
     fn checked(&self, definition: StreamDefinition, config: &StreamConfig) -> StreamDefinition {
-        let has = definition.shards.shards().iter().filter(|shard| shard.open).count();
+        let has = definition.shards.open().len();
         if has != config.shards.get() as usize {
             self.tell(Event::ShardCountKept { stream: self.name.clone(), has, asked: config.shards.get() });
         }
@@ -187,38 +218,20 @@ impl Opening {
     fn list_segments(
         &self,
         definition: &StreamDefinition,
-        files: &[SequenceNumber],
+        files: &[OwnFile],
         tail: Option<&Tail>,
     ) -> Result<Vec<Segment>, Error> {
-        let mut sealed = self.known(self.around.catalogue.segments(&self.name)).unwrap_or_default();
         let mut segments: Vec<Segment> = Vec::with_capacity(files.len() + 1);
         // Whether the segment before has no entry: then it ends where the next begins, and is no newer than that.
         let mut open_ended = false;
-        for &first in files {
-            let path = self.dir.join(file_name(first));
-            let file = self.around.disk.open_read(&path).map_err(|source| self.io("open segment", &path, source))?;
-            let bytes = file.len().map_err(|source| self.io("measure segment", &path, source))?;
-            let entry = sealed.remove(&first).filter(|entry| entry.bytes == bytes && entry.last.next() >= first);
-            let (segment, created) = if let Some(entry) = entry {
-                (Segment { first, end: entry.last.next(), bytes, newest: entry.newest }, entry.newest)
-            } else {
-                let created = match SegmentHeader::read(file.as_ref(), &path) {
-                    Ok(header) if is_own(&header, definition, first) => header.created,
-                    Ok(_) => {
-                        self.put_away(first, "it belongs to another stream or place")?;
-                        continue;
-                    }
-                    // The blocks behind a damaged header are found by their own checksums; readers tell of it.
-                    Err(Error::Corrupt { .. }) => Stamp::new(self.around.boot, self.around.clock.now()),
-                    Err(error) => return Err(error),
-                };
-                (Segment { first, end: first, bytes, newest: created }, created)
-            };
+        for &OwnFile { first, bytes, sealed, created, .. } in files {
+            let created = created.unwrap_or_else(|| Stamp::new(self.around.boot, self.around.clock.now()));
+            let (end, newest) = sealed.map_or((first, created), |entry| (entry.last.next(), entry.newest));
             if open_ended {
-                self.close_open_end(&mut segments, first, created);
+                self.close_open_end(&mut segments, first, newest);
             }
-            open_ended = entry.is_none();
-            segments.push(segment);
+            open_ended = sealed.is_none();
+            segments.push(Segment { first, end, bytes, newest });
         }
         if let (true, Some(tail)) = (open_ended, tail) {
             self.close_open_end(&mut segments, tail.segment.first, tail.created);
@@ -227,12 +240,6 @@ impl Opening {
             let path = self.dir.join(file_name(last.first));
             let walked = walk(&self.around, definition, last.first, 0, last.bytes, &path)?;
             segments.push(Segment { end: walked.end.max(last.first), ..last });
-        }
-        // What is left in the catalogue has no file any more.
-        for (first, entry) in sealed {
-            if tail.is_none_or(|tail| tail.segment.first != first) {
-                self.around.catalogue.forget_segment(&self.name, first, entry.last.next());
-            }
         }
         Ok(segments)
     }
@@ -259,6 +266,7 @@ impl Opening {
         let done = self.known(catalogue.checkpoints(&self.name)).unwrap_or_default();
         let mut checkpoints = Checkpoints { done, ..Checkpoints::default() };
         let mut totals = self.known(catalogue.drops(&self.name)).flatten().unwrap_or_default();
+        let mut gaps = self.known(catalogue.gaps(&self.name)).flatten().unwrap_or_default();
         let mut control = tail.and_then(|tail| tail.control.clone());
         if control.is_none() && checkpoints.done.is_empty() {
             control = segments.last().and_then(|segment| self.control_of(definition, segment));
@@ -271,11 +279,11 @@ impl Opening {
                     checkpoints.unsaved.insert(consumer);
                 }
             }
-            if control.totals.oldest > totals.oldest {
-                totals = control.totals;
-            }
+            totals = totals.newest(control.totals);
+            gaps.add_all(&control.gaps);
         }
-        Remembered { checkpoints, totals }
+        gaps.forget_before(totals.oldest);
+        Remembered { checkpoints, totals, gaps }
     }
 
     /// Needed only when the catalogue is gone and the last segment's head was torn.
@@ -300,23 +308,6 @@ impl Opening {
         });
     }
 
-    /// Keeps a file that is not a segment of this stream under another name.
-    pub(super) fn put_away(&self, first: SequenceNumber, what: &str) -> Result<(), Error> {
-        let kept = self.rename(first, "broken")?;
-        let stream = self.name.clone();
-        self.tell(Event::Damaged { stream, segment: kept, offset: 0, what: what.into(), records: None });
-        Ok(())
-    }
-
-    pub(super) fn rename(&self, first: SequenceNumber, extension: &str) -> Result<PathBuf, Error> {
-        let path = self.dir.join(file_name(first));
-        let kept = path.with_extension(extension);
-        let disk = &self.around.disk;
-        let renamed = disk.rename(&path, &kept).and_then(|()| disk.sync_dir(&self.dir));
-        renamed.map_err(|source| self.io("put away", &path, source))?;
-        Ok(kept)
-    }
-
     pub(super) fn header(&self, first: SequenceNumber) -> Result<SegmentHeader, Error> {
         let path = self.dir.join(file_name(first));
         let file = self.around.disk.open_read(&path).map_err(|source| self.io("open segment", &path, source))?;
@@ -328,13 +319,23 @@ impl Opening {
     }
 
     /// What the catalogue knows; nothing if it fails, which is told.
-    fn known<T>(&self, asked: Result<T, KvError>) -> Option<T> {
+    pub(super) fn known<T>(&self, asked: Result<T, KvError>) -> Option<T> {
         asked.map_err(|error| self.tell(Event::CatalogueBehind { reason: error.reason })).ok()
     }
 
     pub(super) fn io(&self, action: &'static str, path: &Path, source: io::Error) -> Error {
         Error::Io { action, path: path.into(), source }
     }
+}
+
+/// The note of a stream that is not open; `None` if there is no such stream.
+pub(crate) fn note(around: &Surroundings, dir: &Path, name: &str) -> Result<Option<String>, Error> {
+    let opening = Opening { around: around.clone(), dir: dir.into(), name: name.into() };
+    let files = opening.segment_files()?;
+    let newest = files.iter().rev().find_map(|&first| opening.header(first).ok());
+    let known = opening.known(around.catalogue.stream(name)).flatten();
+    let definitions = newest.map(|header| header.definition).into_iter().chain(known);
+    Ok(definitions.max_by_key(|definition| definition.revision).map(|definition| definition.note))
 }
 
 /// Whether a segment is where it belongs.
@@ -347,7 +348,7 @@ impl Tail {
         Active {
             file: self.file,
             first: self.segment.first,
-            salt: salt(core.definition.id, self.segment.first),
+            salt: salt(core.id, self.segment.first),
             created: self.created,
             len: self.segment.bytes,
             since_index: self.since_index,

@@ -2,16 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{
-    Segment, Surroundings,
-    recovery::{Opening, is_own},
-};
+use super::{Segment, Surroundings, files::OwnFile, recovery::Opening};
 use crate::{
     clock::{Boot, Stamp},
-    disk::DiskFile,
+    disk::{Disk, DiskFile},
     error::Error,
     event::Event,
-    segment::{BlockKind, Control, Found, SegmentHeader, SegmentReader, StreamDefinition, file_name, salt},
+    segment::{
+        BlockKind, Control, FORMAT_VERSION, Found, SegmentHeader, SegmentReader, StreamDefinition, file_name, salt,
+    },
     sequence::SequenceNumber,
 };
 
@@ -23,6 +22,8 @@ pub(super) struct Tail {
     pub(super) file: Box<dyn DiskFile>,
     pub(super) segment: Segment,
     pub(super) created: Stamp,
+    /// Whether its format is today's, so that it may go on. A segment is of one version from its head to its end.
+    pub(super) is_of_today: bool,
     /// The newest control block among what was read.
     pub(super) control: Option<Control>,
     /// The newest list of the machine's boots among what was read.
@@ -50,15 +51,11 @@ impl Opening {
     pub(super) fn read_tail(
         &self,
         definition: &StreamDefinition,
-        files: &mut Vec<SequenceNumber>,
+        files: &mut Vec<OwnFile>,
     ) -> Result<Option<Tail>, Error> {
-        while let Some(first) = files.pop() {
+        while let Some(OwnFile { first, .. }) = files.pop() {
             let header = match self.header(first) {
-                Ok(header) if is_own(&header, definition, first) => Some(header),
-                Ok(_) => {
-                    self.put_away(first, "it belongs to another stream or place")?;
-                    continue;
-                }
+                Ok(header) => Some(header),
                 Err(Error::Corrupt { .. }) => None,
                 Err(error) => return Err(error),
             };
@@ -96,36 +93,42 @@ impl Opening {
         }
         let cut = walked.end_offset;
         if cut < len {
-            let kept = self.keep_torn(file.as_ref(), &path, cut, len);
+            let kept = keep_torn(self.around.disk.as_ref(), file.as_ref(), &path, cut, len);
             file.truncate(cut).map_err(|source| self.io("cut the torn end off", &path, source))?;
             file.sync().map_err(|source| self.io("sync", &path, source))?;
             self.tell_torn(&path, cut, len - cut, kept);
         }
+        // Behind a damaged header, whatever it said, go on with a new segment.
+        let is_of_today = header.as_ref().is_some_and(|header| header.version == FORMAT_VERSION);
         let created =
             header.map_or_else(|| Stamp::new(self.around.boot, self.around.clock.now()), |header| header.created);
         let newest = walked.newest.unwrap_or(created);
         let segment = Segment { first, end: walked.end.max(first), bytes: cut, newest };
-        Ok(Some(Tail { file, segment, created, control: walked.control, boots: walked.boots, since_index: cut - from }))
+        let (control, boots, since_index) = (walked.control, walked.boots, cut - from);
+        Ok(Some(Tail { file, segment, created, is_of_today, control, boots, since_index }))
     }
 
     fn tell_torn(&self, segment: &Path, offset: u64, bytes: u64, kept: Option<PathBuf>) {
         self.tell(Event::TailTorn { stream: self.name.clone(), segment: segment.into(), offset, bytes, kept });
     }
+}
 
-    /// A copy for whoever wants to look; not worth failing for.
-    fn keep_torn(&self, file: &dyn DiskFile, path: &Path, offset: u64, len: u64) -> Option<PathBuf> {
-        let mut bytes = vec![0; usize::try_from((len - offset).min(TORN_KEPT_BYTES_MAX)).ok()?];
-        let read = file.read_at(offset, &mut bytes).ok()?;
-        let bytes = &bytes[..read];
-        if bytes.iter().all(|byte| *byte == 0) {
-            return None;
-        }
-        let kept = path.with_extension("torn");
-        // Only the newest of a segment is kept: a gateway whose power is cut daily must not collect them.
-        let _ = self.around.disk.remove(&kept);
-        self.around.disk.create(&kept).ok()?.write_at(0, bytes).ok()?;
-        Some(kept)
-    }
+/// A copy of a torn end for whoever wants to look; not worth failing for.
+pub(crate) fn keep_torn(disk: &dyn Disk, file: &dyn DiskFile, path: &Path, offset: u64, len: u64) -> Option<PathBuf> {
+    let bytes = torn_bytes(file, offset, len)?;
+    let kept = path.with_extension("torn");
+    // Only the newest of a segment is kept: a gateway whose power is cut daily must not collect them.
+    let _ = disk.remove(&kept);
+    disk.create(&kept).ok()?.write_at(0, &bytes).ok()?;
+    Some(kept)
+}
+
+/// What of a torn end is worth keeping; nothing if it is all zeros.
+pub(crate) fn torn_bytes(file: &dyn DiskFile, offset: u64, len: u64) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from((len - offset).min(TORN_KEPT_BYTES_MAX)).ok()?];
+    let read = file.read_at(offset, &mut bytes).ok()?;
+    bytes.truncate(read);
+    bytes.iter().any(|byte| *byte != 0).then_some(bytes)
 }
 
 /// Reads the blocks of a segment from `from` on, checksums and all.
@@ -149,12 +152,18 @@ pub(super) fn walk(
             Found::End => return Ok(walked),
             Found::Damaged { .. } => {}
             Found::Block { offset, header } => {
-                let Some(payload) = reader.payload(offset, &header).map_err(io)? else { continue };
+                if !reader.is_sound(offset, &header).map_err(io)? {
+                    continue;
+                }
                 walked.found_at_start |= offset == from;
                 if header.kind == BlockKind::Control {
-                    walked.control = Control::decode(payload).ok().or(walked.control);
-                    let boots = walked.control.as_ref().map(|control| &control.boots);
-                    walked.boots = boots.filter(|boots| !boots.is_empty()).cloned().unwrap_or(walked.boots);
+                    let payload = reader.payload(offset, &header).map_err(io)?.ok();
+                    if let Some(control) = payload.and_then(|payload| Control::decode(payload).ok()) {
+                        if !control.boots.is_empty() {
+                            walked.boots.clone_from(&control.boots);
+                        }
+                        walked.control = Some(control);
+                    }
                 }
                 walked.newest = Some(header.arrival);
                 walked.blocks += 1;

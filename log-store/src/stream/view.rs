@@ -27,6 +27,8 @@ impl Segment {
 #[derive(Debug, Default)]
 pub(crate) struct View {
     pub(crate) segments: VecDeque<Segment>,
+    /// What lies before it was dropped, though its segment may still hold later records.
+    pub(crate) horizon: SequenceNumber,
     /// The number that the next record will get: everything before it is durable or gone.
     pub(crate) next: SequenceNumber,
 }
@@ -34,7 +36,7 @@ pub(crate) struct View {
 impl View {
     /// The oldest record that is there, or will be.
     pub(crate) fn oldest(&self) -> SequenceNumber {
-        self.segments.front().map_or(self.next, |segment| segment.first)
+        self.segments.front().map_or(self.next, |segment| segment.first).max(self.horizon)
     }
 
     /// All but the one being written.

@@ -15,7 +15,7 @@ use crate::{
     disk::is_full,
     error::{Appended, AppendedRun},
     event::{DropReason, Event},
-    segment::{BLOCK_HEADER_BYTES, BlockHeader, BlockKind, finish_block, start_block, write_run},
+    segment::{BlockHeader, BlockKind, StreamDefinition, finish_block, pack_block, start_block, write_run},
     sequence::SequenceNumber,
     shard::ShardIndex,
 };
@@ -29,8 +29,6 @@ const SEGMENTS_PER_QUOTA: u64 = 8;
 const SEGMENT_BYTES_MIN: u64 = 64 << 10;
 /// More than a segment's header and first control block take, unless there are hundreds of shards.
 const SEGMENT_START_BYTES: u64 = 16 << 10;
-/// More than a run's header takes.
-const RUN_HEADER_BYTES_MAX: u64 = 20;
 
 /// Sizes and ages of segments.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +46,15 @@ pub(crate) enum CommitError {
     NeverFits(String),
     /// The disk failed; the stream is poisoned.
     Poisoned(String),
+}
+
+/// A block before it is known where it goes.
+struct Gathered {
+    header: BlockHeader,
+    /// Where each batch's records are.
+    appended: Vec<Appended>,
+    /// What each shard got: records, and keys and data in bytes.
+    shards: Vec<(ShardIndex, u32, u64)>,
 }
 
 /// The writer's state.
@@ -96,51 +103,58 @@ impl StreamWriter {
 
     fn try_commit(&mut self, batches: &[&Batch]) -> Result<Vec<Appended>, CommitError> {
         let now = self.core.around.clock.now();
-        let encoded: u64 = batches.iter().map(|batch| batch.encoded_bytes() as u64).sum();
-        let runs: u64 = batches.iter().map(|batch| batch.load().count() as u64).sum();
-        let block_bytes = BLOCK_HEADER_BYTES as u64 + encoded + runs * RUN_HEADER_BYTES_MAX;
-        let too_large = self.active.len + block_bytes > self.segment_bytes();
-        if !self.is_active_empty() && (too_large || self.is_active_old()) {
-            self.roll()?;
-        }
-        self.room_under_quota(block_bytes)?;
-
         let stamp = self.stamp(now);
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
-        let control = self.control_is_due(now.since_boot) || self.has_news_of_boots();
-        let mut boots_told = self.active.boots_told;
-        if control {
-            boots_told = self.write_control(&mut buffer, stamp);
-        }
-        let at = buffer.len();
-        let (appended, shards) = self.write_records(&mut buffer, batches, stamp);
-        let outcome = self.write_durably(&buffer);
+        let gathered = self.gather(&mut buffer, batches, stamp);
+        let outcome = self.write_block(&mut buffer, gathered.header, now.since_boot);
         let bytes = buffer.len() as u64;
         self.buffer = buffer;
         // One very large block must not keep its memory for ever.
         self.buffer.shrink_to(2 << 20);
-        outcome?;
+        let block_at = outcome?;
 
-        if control {
-            self.active.boots_told = boots_told;
-            self.control_written = now.since_boot;
-            lock(&self.core.checkpoints).moved = false;
-        }
-        self.index(at as u64, bytes);
-        self.publish(shards.iter().map(|shard| u64::from(shard.1)).sum(), bytes, stamp);
-        self.core.count_commit(bytes, shards.into_iter());
+        self.index(block_at, bytes);
+        self.publish(gathered.shards.iter().map(|shard| u64::from(shard.1)).sum(), bytes, stamp);
+        self.core.count_commit(bytes, gathered.shards.into_iter());
         self.core.wake_readers();
-        Ok(appended)
+        Ok(gathered.appended)
     }
 
-    /// The block of all batches' records, by shard; says where each batch's records are, and what each shard got.
-    fn write_records(
-        &self,
+    /// Writes a gathered block durably, with a control block before it if one is due; says where in `buffer` it begins.
+    fn write_block(
+        &mut self,
         buffer: &mut Vec<u8>,
-        batches: &[&Batch],
-        stamp: Stamp,
-    ) -> (Vec<Appended>, Vec<(ShardIndex, u32, u64)>) {
+        header: BlockHeader,
+        since_boot: Duration,
+    ) -> Result<u64, CommitError> {
+        let bytes = buffer.len() as u64;
+        let too_large = self.active.len + bytes > self.segment_bytes();
+        if !self.is_active_empty() && (too_large || self.is_active_old()) {
+            self.roll()?;
+        }
+        self.room_under_quota(bytes)?;
+        let (control, stamp) = (self.control_is_due(since_boot) || self.has_news_of_boots(), header.arrival);
+        // Only now is it known which segment it goes to.
+        finish_block(buffer, 0, header, self.active.salt);
+        let (mut block_at, mut boots_told) = (0, self.active.boots_told);
+        if control {
+            let mut before = Vec::new();
+            boots_told = self.write_control(&mut before, stamp);
+            block_at = before.len() as u64;
+            buffer.splice(0..0, before);
+        }
+        self.write_durably(buffer)?;
+        if control {
+            self.active.boots_told = boots_told;
+            self.control_written = since_boot;
+            lock(&self.core.checkpoints).moved = false;
+        }
+        Ok(block_at)
+    }
+
+    /// The block of all batches' records, by shard, compressed, all but its header.
+    fn gather(&self, buffer: &mut Vec<u8>, batches: &[&Batch], stamp: Stamp) -> Gathered {
         let mut runs: Vec<(usize, &Run)> =
             batches.iter().enumerate().flat_map(|(i, batch)| batch.runs().iter().map(move |run| (i, run))).collect();
         runs.sort_by_key(|(_, run)| run.shard);
@@ -155,17 +169,18 @@ impl StreamWriter {
             header.shard_bits |= write_run(buffer, shard, records, group.iter().map(|(_, run)| run.encoded.as_slice()));
             header.records += records;
             for (batch, run) in group {
-                places[*batch].push(AppendedRun { shard, first: next, records: run.records });
+                places[*batch].push(AppendedRun { of: shard, shard, first: next, records: run.records });
                 next = next.plus(u64::from(run.records));
             }
             shards.push((shard, records, group.iter().map(|(_, run)| run.payload_bytes).sum()));
         }
-        finish_block(buffer, at, header, self.active.salt);
+        let mut packer = lock(&self.core.around.packer);
+        pack_block(buffer, at, &mut header, self.core.config().compression, &mut packer);
         let in_load_order = |(batch, mut places): (&&Batch, Vec<AppendedRun>)| {
             places.sort_by_key(|place| batch.runs().iter().position(|run| run.shard == place.shard));
             Appended { runs: places }
         };
-        (batches.iter().zip(places).map(in_load_order).collect(), shards)
+        Gathered { header, appended: batches.iter().zip(places).map(in_load_order).collect(), shards }
     }
 
     /// Writes and syncs `bytes` behind the durable part; poisons the stream unless the disk is merely full.
@@ -242,7 +257,14 @@ impl StreamWriter {
             let done = checkpoints.done[consumer];
             self.core.around.catalogue.put_checkpoint(self.core.name(), consumer, done);
         }
-        !unsaved.is_empty()
+        drop(checkpoints);
+        let mut counters = lock(&self.core.counters);
+        let damaged = std::mem::take(&mut counters.unsaved);
+        if damaged {
+            self.core.around.catalogue.put_gaps(self.core.name(), &counters.gaps.persisted());
+            self.core.around.catalogue.put_drops(self.core.name(), &counters.totals);
+        }
+        damaged || !unsaved.is_empty()
     }
 
     fn control_is_due(&self, now: Duration) -> bool {
@@ -280,13 +302,18 @@ impl StreamWriter {
 
     /// Seals the segment being written and begins the next one.
     fn roll(&mut self) -> Result<(), CommitError> {
-        let active = match self.create_segment() {
+        self.roll_as(&self.core.definition())
+    }
+
+    /// The same, and what the stream is from now on stands in the header of the new one.
+    pub(super) fn roll_as(&mut self, definition: &StreamDefinition) -> Result<(), CommitError> {
+        let active = match self.create_segment(definition) {
             Ok(active) => active,
-            Err(error) if is_full(&error) => {
+            Err(error) if is_full(&error) && !self.is_active_empty() => {
                 if !self.make_room(SEGMENT_BYTES_MIN)? {
                     return Err(CommitError::Full(format!("the disk is full: {error}")));
                 }
-                self.create_segment().map_err(|error| match is_full(&error) {
+                self.create_segment(definition).map_err(|error| match is_full(&error) {
                     true => CommitError::Full(format!("the disk is full: {error}")),
                     false => self.poison("create", &error),
                 })?
@@ -294,15 +321,19 @@ impl StreamWriter {
             Err(error) => return Err(self.poison("create", &error)),
         };
         let sealed = self.core.view(|view| *view.segments.back().expect("never empty"));
-        let catalogue = &self.core.around.catalogue;
-        let entry = SealedSegment { last: sealed.end.previous(), bytes: sealed.bytes, newest: sealed.newest };
-        catalogue.put_segment(self.core.name(), sealed.first, &entry);
+        if sealed.is_empty() {
+            // It had the name that its successor has now.
+            self.core.change_view(|view| _ = view.segments.pop_back());
+        } else {
+            let entry = SealedSegment { last: sealed.end.previous(), bytes: sealed.bytes, newest: sealed.newest };
+            self.core.around.catalogue.put_segment(self.core.name(), sealed.first, &entry);
+        }
         self.install(active);
         Ok(())
     }
 
-    fn create_segment(&self) -> io::Result<Active> {
-        Active::create(&self.core, self.next, self.stamp(self.core.around.clock.now()))
+    fn create_segment(&self, definition: &StreamDefinition) -> io::Result<Active> {
+        Active::create(&self.core, definition, self.next, self.stamp(self.core.around.clock.now()))
     }
 
     fn install(&mut self, active: Active) {
@@ -376,14 +407,17 @@ impl StreamWriter {
         if count == 0 {
             return;
         }
+        let oldest = self.core.view(|view| view.oldest());
         let gone: Vec<Segment> = self.core.change_view(|view| view.segments.drain(..count).collect());
-        let (first, end) = (gone[0].first, gone[count - 1].end);
+        // What lies before the horizon was counted when that moved.
+        let (first, end) = (gone[0].first.max(oldest), gone[count - 1].end);
         if first < end {
             self.core.dropped(first..=end.previous(), reason);
         }
         for segment in gone {
             self.core.remove_segment(&segment);
         }
+        self.core.forget_gone_shards();
         // One more sync for a whole segment; without it, removals that a power cut undoes would be counted again.
         let _ = self.core.around.disk.sync_dir(&self.core.dir);
     }
@@ -414,7 +448,7 @@ impl StreamWriter {
     }
 
     fn replace_active(&mut self) -> io::Result<()> {
-        let active = self.create_segment()?;
+        let active = self.create_segment(&self.core.definition())?;
         // A segment without records had the name that its successor has now.
         if self.is_active_empty() {
             self.core.change_view(|view| _ = view.segments.pop_back());

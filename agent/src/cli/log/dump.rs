@@ -12,8 +12,11 @@ use serde_json::{Value, json};
 use super::verify::finding;
 use crate::{
     api::wire::ReadRecord,
-    cli::{ConfigFile, output::Output, stream_name, tail::for_people},
+    cli::{ConfigFile, output::Output, stream_name, tail::shortened},
 };
+
+/// Of longer data the text form shows the beginning and the length; `--json` has all of it.
+const SHOWN_BYTES_MAX: usize = 240;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
@@ -60,7 +63,10 @@ fn as_text(shown: &Dumped) -> anyhow::Result<String> {
         Dumped::Block { offset, bytes, first, records, .. } => {
             format!("  byte {offset}: block of {bytes} bytes, {records} records from {first}")
         }
-        Dumped::Record(record) => format!("    {}", for_people(&ReadRecord::from(record))?),
+        Dumped::Record(record) => format!("    {}", shortened(&ReadRecord::from(record), SHOWN_BYTES_MAX)?),
+        Dumped::Gap { offset, first, last } => {
+            format!("  byte {offset}: records {first} to {last} were lost to damage before a repair")
+        }
         Dumped::Finding(finding) => format!("  {finding}"),
         // What later versions may show.
         other => format!("  {other:?}"),
@@ -76,6 +82,7 @@ fn as_json(shown: &Dumped) -> Value {
             "offset": offset, "bytes": bytes, "first": first.0, "records": records,
             "arrival_ms": arrival.0, "boot": boot, "checkpoints": checkpoints,
         }}),
+        Dumped::Gap { offset, first, last } => json!({ "gap": { "offset": offset, "records": [first.0, last.0] } }),
         Dumped::Record(record) => json!({ "record": ReadRecord::from(record) }),
         Dumped::Finding(found) => json!({ "finding": finding(found) }),
         other => json!({ "other": format!("{other:?}") }),

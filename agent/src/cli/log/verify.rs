@@ -1,9 +1,10 @@
 //! `forebay log verify`: reads every block of every stream and says what is damaged.
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use forebay_log_store::inspect::{self, FINDINGS_MAX, Finding, Report, StreamReport};
 use serde_json::{Value, json};
 
+use super::{Unsound, count_of, counted, found, pair};
 use crate::{
     cli::{ConfigFile, output::Output, stream_name},
     config::size,
@@ -25,13 +26,9 @@ impl Args {
     /// Fails if something is damaged, so that a script can ask.
     pub(super) fn run(self) -> anyhow::Result<()> {
         let dir = self.config.load()?.store.dir;
-        let mut report = inspect::verify(&dir).with_context(|| format!("verify {}", dir.display()))?;
-        if let Some(wanted) = &self.stream {
-            report.streams.retain(|stream| stream.name == *wanted);
-            if report.streams.is_empty() {
-                bail!("verify {}: there is no stream `{wanted}`", dir.display());
-            }
-        }
+        let wanted = self.stream.as_deref();
+        let report = inspect::verify(&dir, wanted).with_context(|| format!("verify {}", dir.display()))?;
+        found(&report.streams, wanted, &dir)?;
         let mut output = Output::new();
         if self.json {
             output.line(&as_json(&report).to_string())?;
@@ -42,13 +39,28 @@ impl Args {
             for leftover in &report.leftovers {
                 output.line(&format!("set aside earlier: {}", leftover.display()))?;
             }
+            output.line(&closing(&report))?;
         }
         output.flush()?;
-        if !report.streams.iter().all(StreamReport::is_sound) {
-            bail!("find the log sound: records are damaged or missing; everything else is readable");
-        }
-        Ok(())
+        if report.is_sound() { Ok(()) } else { Err(Unsound.into()) }
     }
+}
+
+/// What it comes to, in one line.
+fn closing(report: &Report) -> String {
+    let records = report.streams.iter().map(|stream| stream.records).sum();
+    let of = format!("{} of {}", counted(records, "record"), counted(report.streams.len() as u64, "stream"));
+    if report.is_sound() {
+        return format!("sound: {of}");
+    }
+    let losses = || report.streams.iter().flat_map(|stream| &stream.findings).filter(|finding| finding.kind.is_loss());
+    let omitted: u64 = report.streams.iter().map(|stream| stream.findings_omitted).sum();
+    let (at_least, places) = (if omitted > 0 { "at least " } else { "" }, counted(losses().count() as u64, "place"));
+    let lost: u64 = losses().filter_map(|finding| finding.records.as_ref()).map(count_of).sum();
+    format!(
+        "damaged: {at_least}{places}, {} lost; {of} can be read. `forebay log repair` mends it while the agent is stopped",
+        counted(lost, "record")
+    )
 }
 
 fn for_people(stream: &StreamReport) -> String {
@@ -61,6 +73,9 @@ fn for_people(stream: &StreamReport) -> String {
     let mut text = format!("{name}: {range} in {blocks} blocks, {segments} segments, {bytes}\n");
     for (consumer, done) in &stream.checkpoints {
         text.push_str(&format!("  {consumer} was done up to {done}\n"));
+    }
+    if stream.lost_before > 0 {
+        text.push_str(&format!("  {} lost to damage before a repair\n", counted(stream.lost_before, "record")));
     }
     for finding in &stream.findings {
         text.push_str(&format!("  {finding}\n"));
@@ -89,6 +104,7 @@ fn as_json(report: &Report) -> Value {
                 "payload_bytes": stream.payload_bytes,
                 "bytes": stream.bytes,
                 "first": stream.first.map(|number| number.0),
+                "lost_before": stream.lost_before,
                 "last": stream.last.map(|number| number.0),
                 "checkpoints": stream.checkpoints,
                 "findings": stream.findings.iter().map(finding).collect::<Vec<_>>(),
@@ -97,7 +113,7 @@ fn as_json(report: &Report) -> Value {
             })
         })
         .collect();
-    json!({ "streams": streams, "leftovers": report.leftovers })
+    json!({ "sound": report.is_sound(), "streams": streams, "leftovers": report.leftovers })
 }
 
 /// One finding as JSON.
@@ -107,6 +123,6 @@ pub(super) fn finding(finding: &Finding) -> Value {
         "file": finding.file,
         "offset": finding.offset,
         "what": finding.what,
-        "records": finding.records.as_ref().map(|range| [range.start().0, range.end().0]),
+        "records": finding.records.as_ref().map(pair),
     })
 }

@@ -14,7 +14,8 @@ use bytes::Bytes;
 use fastrand::Rng;
 use forebay_log_store::{Record, SequenceNumber, ShardIndex, Timestamp};
 
-use super::*;
+use super::{entries::State, *};
+use crate::{delivery::config::Ordering, destination::RecordOutcome};
 
 const DEFAULT_HISTORIES: u64 = 5_000;
 const LATENCY_MAX_MS: u64 = 200;

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use forebay_log_store::{ShardIndex, Timestamp};
 
 use super::*;
+use crate::{delivery::config::Ordering, destination::RecordOutcome};
 
 const LIMITS: Limits =
     Limits { request_records: 500, request_bytes: 10 << 20, request_timeout: Duration::from_secs(30) };

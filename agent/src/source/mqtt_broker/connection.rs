@@ -8,7 +8,7 @@
 use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::{
     connect::Will,
@@ -24,9 +24,9 @@ use super::{
 /// Answers that a client has not read before we read nothing more from it.
 const UNREAD_BYTES_MAX: usize = 64 * 1024;
 
-/// How long a stop, or a goodbye that comes behind acknowledgements, waits for the log.
-/// Less than the share that sources have of the default grace period.
-const LOG_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a stop, or a goodbye that comes behind acknowledgements, waits for the log. Never twice in a row once the agent
+/// stops: it is less than the share that sources have of the default grace period, and the double is not.
+const LOG_PATIENCE: Duration = Duration::from_millis(1500);
 
 /// A client that was let in.
 pub(super) struct Connection {
@@ -122,10 +122,17 @@ impl Connection {
 
     /// Says goodbye, and brings what was taken to the log.
     async fn part(&mut self, mut wire: Wire, passage: &mut Passage, goodbye: &Goodbye) {
+        let stopping = matches!(goodbye, Goodbye::Stopping);
         if goodbye.awaits_acknowledgements() {
-            let finish = passage.finish(&mut self.protocol.session, &mut wire.out);
-            if let Ok(Err(error)) = timeout(LOG_PATIENCE, finish).await {
-                self.shared.told_goodbye(&self.client_id, &Goodbye::NotStored(error.to_string()));
+            tokio::select! {
+                biased;
+                finished = passage.finish(&mut self.protocol.session, &mut wire.out) => {
+                    if let Err(error) = finished {
+                        self.shared.told_goodbye(&self.client_id, &Goodbye::NotStored(error.to_string()));
+                    }
+                }
+                () = self.shared.context.stop.cancelled(), if !stopping => {}
+                () = sleep(LOG_PATIENCE) => {}
             }
         }
         if let Some(reason) = goodbye.reason() {
@@ -136,14 +143,16 @@ impl Connection {
                 wire.close().await;
             }
         };
-        tokio::join!(close, self.finish(passage));
+        // A stop has waited by now.
+        let patience = if stopping { Duration::ZERO } else { LOG_PATIENCE };
+        tokio::join!(close, self.finish(passage, patience));
     }
 
-    /// Waits for the outcomes of all that is on its way, but once the agent stops not for long.
-    async fn finish(&mut self, passage: &mut Passage) {
+    /// Waits for the outcomes of all that is on its way, but once the agent stops only for this long.
+    async fn finish(&mut self, passage: &mut Passage, patience: Duration) {
         let stopped = async {
             self.shared.context.stop.cancelled().await;
-            sleep(LOG_PATIENCE).await;
+            sleep(patience).await;
         };
         let mut nobody = BytesMut::new();
         tokio::select! {
@@ -177,7 +186,7 @@ impl Connection {
         }
         if !passage.is_busy() {
             passage.send(&mut self.protocol.session, &mut BytesMut::new());
-            self.finish(passage).await;
+            self.finish(passage, LOG_PATIENCE).await;
         }
     }
 }

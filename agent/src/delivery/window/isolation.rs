@@ -1,0 +1,173 @@
+//! Which record a refused request is refused for: halving, suspects, and trials with a witness.
+
+use std::time::Duration;
+
+use super::{
+    super::backoff::Backoff,
+    BACKOFF_BASE, Flight, LAST_REFUSED, REFUSALS_ALONE, TRIALS_PER_WITNESS, Trial, WITNESSES, Window,
+    entries::{NONE, Slot, State},
+    link::Down,
+    suspects::{Group, History},
+};
+use crate::destination::{Failure, FailureKind, Outcome, RecordOutcome};
+
+impl Window {
+    /// A request was refused: halve it, and once a record is alone, judge it.
+    pub(super) fn isolate(&mut self, flight: Flight, failure: &Failure, others_pass: bool, now: Duration) {
+        let backoff = Backoff { base: BACKOFF_BASE, max: self.config.max_backoff };
+        if !others_pass {
+            let until = now + backoff.delay(self.suspects.refusals + 1, &mut self.rng);
+            self.suspects.refused(until);
+        }
+        // Requests sent from now on see the endpoint as it is after this refusal.
+        let next_id = self.next_id;
+        for slot in &flight.slots {
+            self.entries[*slot].isolated_at.get_or_insert(next_id);
+        }
+        let history = History { strikes: flight.group.map_or(0, |group| group.strikes), accepted: self.counts.records };
+        let [slot] = flight.slots[..] else {
+            self.halve(flight.slots, history, now);
+            return;
+        };
+        let nothing_else = self.ready.is_empty() && self.in_flight.is_empty();
+        let only_such_left = nothing_else && self.only_refused_left();
+        let entry = &mut self.entries[slot];
+        entry.refused_alone = entry.refused_alone.saturating_add(1);
+        // Somebody who refuses everything must not turn the whole log into dead letters: between two refusals of this
+        // record alone, another one must have been sent and accepted.
+        let takes_others = entry.refused_before.replace(next_id).is_some_and(|before| flight.accepted_id >= before);
+        // Where nothing else is left to be sent, that one was accepted since the first refusal has to be enough.
+        let took_all_others = only_such_left
+            && entry.refused_alone > REFUSALS_ALONE
+            && entry.isolated_at.is_some_and(|isolated| flight.accepted_id >= isolated);
+        if entry.refused_alone >= REFUSALS_ALONE && (takes_others || took_all_others) {
+            let reason = failure.message.clone();
+            self.bury(slot, reason);
+            return;
+        }
+        if entry.refused_alone >= REFUSALS_ALONE && !others_pass && nothing_else && self.trial.is_none() {
+            let more = ((entry.refused_alone - REFUSALS_ALONE) / TRIALS_PER_WITNESS).min(WITNESSES - 1);
+            self.trial = self.trial_of(slot, slot, more);
+        }
+        if self.trial.is_some_and(|trial| trial.accused == slot) {
+            self.entries[slot].reason = Some(failure.message.clone());
+            self.hold(slot, State::Suspect);
+        } else {
+            self.wants_evidence = true;
+            self.keep_together(vec![slot], history, now);
+        }
+    }
+
+    /// Whether, the one just refused aside, there are at most a few records left that were refused alone just as often.
+    /// Many would rather be the endpoint's fault.
+    fn only_refused_left(&self) -> bool {
+        let refused =
+            |group: &Group| matches!(group.slots[..], [slot] if self.entries[slot].refused_alone >= REFUSALS_ALONE);
+        let nothing_waits = self.throttled.is_empty() && self.failed.is_empty() && !self.reading;
+        self.at_end
+            && nothing_waits
+            && self.suspects.iter().count() <= LAST_REFUSED
+            && self.suspects.iter().all(refused)
+    }
+
+    /// Where everything that could be accepted waits behind a refused record, those behind it are asked for, at once and
+    /// in order: as soon as one is accepted, the fault is not the endpoint's. The accused is not sent again then, so that
+    /// order holds.
+    fn trial_of(&self, accused: Slot, mut before: Slot, more: u32) -> Option<Trial> {
+        loop {
+            let witness = self.entries[before].next_of_key;
+            if witness == NONE {
+                return None;
+            }
+            if self.entries[witness].reason.is_none() {
+                return Some(Trial { accused, witness, before, more });
+            }
+            before = witness;
+        }
+    }
+
+    /// What became of the witness.
+    pub(super) fn testified(&mut self, id: u64, flight: Flight, outcome: Outcome, now: Duration) -> Option<Down> {
+        let Trial { accused, witness, before, more } = self.trial.take().expect("a witness is only called in a trial");
+        let entry = &mut self.entries[witness];
+        entry.state = State::Behind;
+        let mut ended = None;
+        match outcome {
+            Outcome::Answered(outcomes) => {
+                self.pace.answered(flight.bytes, now - flight.sent);
+                ended = self.link.succeed();
+                match outcomes.into_iter().next() {
+                    Some(RecordOutcome::Accepted) => {
+                        self.acquit(id, witness, before);
+                        let reason = self.entries[accused].reason.take().expect("an accusation has a reason");
+                        self.bury(accused, reason);
+                        return ended;
+                    }
+                    Some(RecordOutcome::Rejected(reason)) => entry.reason = Some(reason),
+                    // Neither accepted nor at fault. It will be asked for again, and none behind it before that: else it
+                    // might arrive out of order.
+                    _ => {}
+                }
+            }
+            Outcome::Failed(failure) => {
+                self.counts.failed_requests[failure.kind.index()] += 1;
+                if failure.kind == FailureKind::Invalid {
+                    entry.refused_alone = entry.refused_alone.saturating_add(1);
+                    entry.refused_before = Some(self.next_id);
+                    self.trial = (more > 0).then(|| self.trial_of(accused, witness, more - 1)).flatten();
+                }
+                self.link.fail(id, &failure, self.config.max_backoff, now, &mut self.rng);
+            }
+        }
+        if self.trial.is_none() {
+            self.entries[accused].reason = None;
+            let history = History { strikes: 0, accepted: self.counts.records };
+            self.keep_together(vec![accused], history, now);
+        }
+        ended
+    }
+
+    /// A witness was accepted: it is finished, out of turn.
+    fn acquit(&mut self, id: u64, witness: Slot, before: Slot) {
+        let entry = self.entries.remove(witness);
+        self.entries[before].next_of_key = entry.next_of_key;
+        self.keys.remove_behind(entry.key, before, witness);
+        self.ledger.finish(entry.ordinal);
+        self.counts.records += 1;
+        self.counts.bytes += entry.record.payload_bytes();
+        self.accepted_id = self.accepted_id.max(id);
+        self.suspects.accepted();
+    }
+
+    /// The endpoint failed upon a request: perhaps because of what is in it.
+    pub(super) fn suspect(&mut self, flight: Flight, others_pass: bool, now: Duration) {
+        let mut history = flight.group.unwrap_or_default();
+        history.accepted = self.counts.records;
+        if !others_pass {
+            self.keep_together(flight.slots, history, now);
+            return;
+        }
+        history.strikes = history.strikes.saturating_add(1);
+        let backoff = Backoff { base: BACKOFF_BASE, max: self.config.max_backoff };
+        let until = now + backoff.delay(history.strikes, &mut self.rng);
+        if flight.slots.len() > 1 {
+            self.halve(flight.slots, history, until);
+        } else {
+            self.keep_together(flight.slots, history, until);
+        }
+    }
+
+    fn halve(&mut self, slots: Vec<Slot>, history: History, not_before: Duration) {
+        let (first, second) = slots.split_at(slots.len() / 2);
+        for half in [first, second] {
+            self.keep_together(half.to_vec(), history, not_before);
+        }
+    }
+
+    pub(super) fn keep_together(&mut self, slots: Vec<Slot>, history: History, not_before: Duration) {
+        for slot in &slots {
+            self.hold(*slot, State::Suspect);
+        }
+        self.suspects.add(Group { slots, history }, not_before);
+    }
+}

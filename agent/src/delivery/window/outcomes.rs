@@ -1,0 +1,90 @@
+//! What follows from an answer, and from a request that failed as a whole.
+
+use std::{cmp::Reverse, time::Duration};
+
+use super::{
+    super::backoff::Backoff,
+    BACKOFF_BASE, Flight, RECORD_BACKOFF_MAX, THROTTLED_BACKOFF_BASE, Window,
+    entries::{Slot, State},
+    link::{Down, Link},
+};
+use crate::destination::{Failure, FailureKind, RecordOutcome};
+
+impl Window {
+    pub(super) fn answered(
+        &mut self,
+        id: u64,
+        flight: Flight,
+        outcomes: Vec<RecordOutcome>,
+        now: Duration,
+    ) -> Option<Down> {
+        self.pace.answered(flight.bytes, now - flight.sent);
+        let ended = self.link.succeed();
+        let mut recovered = false;
+        for (slot, outcome) in flight.slots.into_iter().zip(outcomes) {
+            // Whatever it says of the record, the endpoint has not found fault with it.
+            let entry = &mut self.entries[slot];
+            (entry.refused_alone, entry.refused_before, entry.isolated_at) = (0, None, None);
+            match outcome {
+                RecordOutcome::Accepted => {
+                    recovered |= entry.failures > 0;
+                    self.counts.records += 1;
+                    self.counts.bytes += entry.record.payload_bytes();
+                    self.accepted_id = self.accepted_id.max(id);
+                    self.suspects.accepted();
+                    self.finish(slot, true, now);
+                }
+                RecordOutcome::Throttled(_) => {
+                    self.counts.throttled_records += 1;
+                    let until = self.record_backoff(slot, THROTTLED_BACKOFF_BASE, now);
+                    self.throttled.push(Reverse((until, slot)));
+                }
+                RecordOutcome::Failed(_) => {
+                    self.counts.failed_records += 1;
+                    let until = self.record_backoff(slot, BACKOFF_BASE, now);
+                    self.failed.push(Reverse((until, slot)));
+                }
+                RecordOutcome::Rejected(reason) => self.bury(slot, reason),
+            }
+        }
+        if recovered {
+            // What made records fail is over for at least one of them: the others need not sit out their backoff.
+            for Reverse((_, slot)) in std::mem::take(&mut self.failed) {
+                self.make_ready(slot, now);
+            }
+        }
+        ended
+    }
+
+    fn record_backoff(&mut self, slot: Slot, base: Duration, now: Duration) -> Duration {
+        self.hold(slot, State::Waiting);
+        let entry = &mut self.entries[slot];
+        entry.failures = entry.failures.saturating_add(1);
+        let backoff = Backoff { base, max: self.config.max_backoff.min(RECORD_BACKOFF_MAX) };
+        now + backoff.delay(entry.failures, &mut self.rng)
+    }
+
+    pub(super) fn request_failed(&mut self, id: u64, flight: Flight, failure: &Failure, now: Duration) {
+        self.counts.failed_requests[failure.kind.index()] += 1;
+        // If others passed since this very group failed last, then it is its own fault and not the link's.
+        let others_pass =
+            self.link == Link::Up && flight.group.is_some_and(|history| history.accepted < self.counts.records);
+        if !others_pass {
+            self.link.fail(id, failure, self.config.max_backoff, now, &mut self.rng);
+        }
+        match failure.kind {
+            FailureKind::Invalid => self.isolate(flight, failure, others_pass, now),
+            FailureKind::EndpointFailed => self.suspect(flight, others_pass, now),
+            _ => {
+                if failure.kind == FailureKind::Unreachable {
+                    self.pace.unanswered(flight.bytes, now - flight.sent);
+                }
+                match flight.group {
+                    // The link's fault, so it tells nothing about the group: it goes on as one.
+                    Some(history) => self.keep_together(flight.slots, history, now),
+                    None => flight.slots.into_iter().for_each(|slot| self.make_ready(slot, now)),
+                }
+            }
+        }
+    }
+}

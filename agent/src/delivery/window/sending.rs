@@ -1,0 +1,188 @@
+//! When to read and what to send: the part of the window that looks at what is ready.
+
+use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc, time::Duration};
+
+use forebay_log_store::ReadLimit;
+
+use super::{
+    super::config::Ordering,
+    Batch, Flight, Link, READ_BYTES, READ_RECORDS, RECORDS_MIN, SPAN_WINDOWS, Window,
+    entries::{Slot, State},
+    pace::RECORD_OVERHEAD,
+};
+
+/// Whether, when and what to send.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Due {
+    Now(What),
+    /// Not before this, or not before something happens.
+    Later(Option<Duration>),
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum What {
+    /// Records whose turn it is.
+    Fresh,
+    /// Suspects.
+    Group,
+    /// The witness of a trial.
+    Witness,
+}
+
+impl Window {
+    pub(super) fn send_due(&self, now: Duration) -> Due {
+        if self.stopping || self.in_flight.len() >= self.config.in_flight {
+            return Due::Later(None);
+        }
+        if self.trial.is_some() {
+            return if self.in_flight.is_empty() { Due::Now(What::Witness) } else { Due::Later(None) };
+        }
+        let (fresh, group) = match &self.link {
+            Link::Up if self.in_flight.len() >= self.pace.requests => return Due::Later(None),
+            Link::Up => (self.batch_due(), self.suspects.due()),
+            Link::Down(down) if down.probe.is_some() => return Due::Later(None),
+            Link::Down(down) => (
+                (!self.ready.is_empty()).then_some(down.next_probe),
+                self.suspects.due().map(|due| due.max(down.next_probe)),
+            ),
+        };
+        match (fresh.filter(|due| *due <= now), group.filter(|due| *due <= now)) {
+            (Some(_), Some(_)) if self.sent_group => Due::Now(What::Fresh),
+            (_, Some(_)) => Due::Now(What::Group),
+            (Some(_), None) => Due::Now(What::Fresh),
+            (None, None) => Due::Later(earliest([fresh, group])),
+        }
+    }
+
+    /// When what is ready is to leave, the link being up.
+    fn batch_due(&self) -> Option<Duration> {
+        if self.ready.is_empty() {
+            return None;
+        }
+        let payload = self.ready_bytes - RECORD_OVERHEAD * self.ready.len() as u64;
+        let full = self.ready.len() >= self.request_records
+            || self.ready_bytes >= self.pace.bytes
+            || payload >= self.request_bytes;
+        if full {
+            return Some(Duration::ZERO);
+        }
+        // Company comes from the log, or from answers to requests under way. If the log gives none, waiting long for the
+        // answers would only make key order cost more round trips than it must.
+        let log_gives_none = self.keys.behind() > 0 || !self.has_room();
+        let wait =
+            if log_gives_none { self.config.batch_age.min(self.pace.typical / 4) } else { self.config.batch_age };
+        let by_age = self.ready_since + wait;
+        if !self.in_flight.is_empty() {
+            return Some(by_age);
+        }
+        match self.last_sent {
+            _ if log_gives_none => Some(Duration::ZERO),
+            // After a pause the first record leaves at once, and the next ones gather behind it.
+            Some(last) => Some(by_age.min(last + wait)),
+            None => Some(Duration::ZERO),
+        }
+    }
+
+    pub(super) fn send(&mut self, what: What, now: Duration) -> Batch {
+        let (slots, group) = match what {
+            What::Fresh => (self.take_ready(now), None),
+            What::Group => {
+                let group = self.suspects.take().expect("it was due");
+                (group.slots, Some(group.history))
+            }
+            What::Witness => {
+                let trial = self.trial.as_ref().expect("a witness is only called in a trial");
+                (vec![trial.witness], None)
+            }
+        };
+        self.sent_group = group.is_some();
+        let id = self.next_id;
+        self.next_id += 1;
+        let mut bytes = 0;
+        let mut records = Vec::with_capacity(slots.len());
+        for slot in &slots {
+            let entry = &mut self.entries[*slot];
+            entry.state = State::InFlight;
+            entry.attempts = entry.attempts.saturating_add(1);
+            entry.first_attempt.get_or_insert(now);
+            entry.last_attempt = Some(now);
+            bytes += entry.cost + RECORD_OVERHEAD;
+            records.push(Arc::clone(&entry.record));
+        }
+        self.link.sent(id);
+        self.last_sent = Some(now);
+        self.counts.requests += 1;
+        let witness = matches!(what, What::Witness);
+        self.in_flight.insert(id, Flight { slots, sent: now, bytes, group, accepted_id: self.accepted_id, witness });
+        Batch { id, records }
+    }
+
+    /// As many ready records as a request holds, oldest first.
+    fn take_ready(&mut self, now: Duration) -> Vec<Slot> {
+        let mut slots = Vec::with_capacity(self.ready.len().min(self.request_records));
+        let (mut payload, mut bytes) = (0, 0);
+        let mut full = false;
+        while let Some(Reverse((_, slot))) = self.ready.peek() {
+            let cost = self.entries[*slot].cost;
+            full = slots.len() == self.request_records
+                || (!slots.is_empty()
+                    && (payload + cost > self.request_bytes || bytes + cost + RECORD_OVERHEAD > self.pace.bytes));
+            if full {
+                break;
+            }
+            payload += cost;
+            bytes += cost + RECORD_OVERHEAD;
+            slots.push(*slot);
+            self.ready.pop();
+        }
+        self.ready_bytes -= bytes;
+        self.ready_since = now;
+        if self.config.ordering == Ordering::Strict {
+            let kept_small = !full && slots.len() < self.request_records && self.keys.behind() > 0;
+            self.kept_small = (self.kept_small * 7 + if kept_small { 1024 } else { 0 }) / 8;
+        }
+        slots
+    }
+
+    /// Whether there is room for another record.
+    pub(super) fn has_room(&self) -> bool {
+        self.entries.len() < self.config.window_records
+            && (self.entries.cost() < self.config.window_bytes || self.entries.len() < RECORDS_MIN)
+            && (self.ledger.span() < self.span_max() || self.wants_evidence)
+    }
+
+    fn span_max(&self) -> usize {
+        self.config.window_records.saturating_mul(SPAN_WINDOWS)
+    }
+
+    pub(super) fn read_due(&self, now: Duration) -> Option<ReadLimit> {
+        if self.stopping || self.reading || self.at_end || now < self.read_not_before || !self.has_room() {
+            return None;
+        }
+        let span = self.span_max().saturating_sub(self.ledger.span()).max(1);
+        let records = (self.config.window_records - self.entries.len()).min(span);
+        let bytes = self.config.window_bytes.saturating_sub(self.entries.cost()).max(1);
+        // Not in crumbs: each read costs a visit to the disk's thread.
+        let worth_it = records >= READ_RECORDS.min(self.config.window_records / 8)
+            && bytes >= READ_BYTES.min(self.config.window_bytes / 8);
+        (worth_it || self.entries.len() < RECORDS_MIN || self.wants_evidence).then(|| ReadLimit {
+            records: if worth_it { records.min(READ_RECORDS) } else { 1 },
+            payload_bytes: usize::try_from(bytes.min(READ_BYTES)).unwrap_or(usize::MAX),
+        })
+    }
+
+    pub(super) fn wake_at(&self, now: Duration, send: Due) -> Option<Duration> {
+        let send = if let Due::Later(at) = send { at } else { None };
+        let backoff = |heap: &BinaryHeap<Reverse<(Duration, Slot)>>| heap.peek().map(|Reverse((at, _))| *at);
+        let bury = (!self.dead.is_empty() && self.burying.is_empty()).then_some(self.dead_not_before);
+        let read = (!self.reading && !self.at_end && now < self.read_not_before).then_some(self.read_not_before);
+        if self.stopping {
+            return None;
+        }
+        earliest([send, backoff(&self.throttled), backoff(&self.failed), bury, read])
+    }
+}
+
+fn earliest<const N: usize>(times: [Option<Duration>; N]) -> Option<Duration> {
+    times.into_iter().flatten().min()
+}

@@ -1,0 +1,151 @@
+//! `verify`: reads everything through and says what is damaged.
+
+use std::{
+    collections::BTreeMap,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    Finding, io_error, stream_names,
+    walk::{Visit, Walk},
+};
+use crate::{
+    disk::{Disk, RealDisk},
+    error::Error,
+    sequence::SequenceNumber,
+    shard::Shard,
+};
+
+/// A stream keeps at most this many findings; the others are only counted.
+pub const FINDINGS_MAX: usize = 1000;
+
+/// Everything that [`verify`] found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Every stream, by name.
+    pub streams: Vec<StreamReport>,
+    /// Catalogues that were set aside because they could not be used.
+    pub leftovers: Vec<PathBuf>,
+}
+
+impl Report {
+    /// Whether no record is damaged or missing and everything could be read.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.streams.iter().all(StreamReport::is_sound)
+    }
+}
+
+/// What one stream's segments hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StreamReport {
+    /// Its name.
+    pub name: String,
+    /// Format version of its newest readable segment; `None` if there is none.
+    pub format: Option<u16>,
+    /// Its shards, as the newest readable segment has them.
+    pub shards: Vec<Shard>,
+    /// Segment files read.
+    pub segments: u64,
+    /// Sound blocks of records.
+    pub blocks: u64,
+    /// Sound control blocks.
+    pub control_blocks: u64,
+    /// Records in sound blocks.
+    pub records: u64,
+    /// Their keys and data in bytes.
+    pub payload_bytes: u64,
+    /// Bytes of all segments.
+    pub bytes: u64,
+    /// The first record's number.
+    pub first: Option<SequenceNumber>,
+    /// The last record's number.
+    pub last: Option<SequenceNumber>,
+    /// Records that damage took before a repair, which left a gap block in their place. They are no finding.
+    pub lost_before: u64,
+    /// Checkpoints in the newest control block. Those in the catalogue may be further.
+    pub checkpoints: BTreeMap<String, SequenceNumber>,
+    /// What was found, in the order of the log; at most [`FINDINGS_MAX`].
+    pub findings: Vec<Finding>,
+    /// How many more there were.
+    pub findings_omitted: u64,
+    /// Files that recovery kept for a look: `.torn` and `.broken`. They are in nobody's way and may be removed.
+    pub leftovers: Vec<PathBuf>,
+    sound: bool,
+}
+
+impl StreamReport {
+    /// Whether no record is damaged or missing and everything could be read. A torn tail is no damage.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.sound
+    }
+}
+
+/// Reads every segment of every stream through, or of one: headers, checksums, records, numbering.
+///
+/// Memory does not grow with the data. Damage is no error but a [`Finding`].
+///
+/// # Errors
+/// [`Error::Io`] with the path, if `data_dir` is no data directory or cannot be read.
+pub fn verify(data_dir: &Path, stream: Option<&str>) -> Result<Report, Error> {
+    verify_on(&RealDisk, data_dir, stream)
+}
+
+pub(crate) fn verify_on(disk: &dyn Disk, data_dir: &Path, stream: Option<&str>) -> Result<Report, Error> {
+    let mut report = Report::default();
+    for name in stream_names(disk, data_dir)? {
+        if stream.is_none_or(|wanted| wanted == name) {
+            report.streams.push(verify_stream(disk, data_dir, name)?);
+        }
+    }
+    let in_data_dir = disk.list(data_dir).map_err(|source| io_error("list", data_dir, source))?;
+    report.leftovers =
+        in_data_dir.iter().filter(|n| n.starts_with("catalogue.broken-")).map(|n| data_dir.join(n)).collect();
+    report.leftovers.sort();
+    Ok(report)
+}
+
+fn verify_stream(disk: &dyn Disk, data_dir: &Path, name: String) -> Result<StreamReport, Error> {
+    let walk = Walk::new(disk, data_dir, &name)?;
+    let mut report = StreamReport {
+        name,
+        sound: true,
+        format: walk.format,
+        shards: walk.definition.as_ref().map(|definition| definition.shards.shards().to_vec()).unwrap_or_default(),
+        leftovers: walk.leftovers.clone(),
+        ..StreamReport::default()
+    };
+    // The callback never breaks off.
+    let _ = walk.run(SequenceNumber::ZERO, &mut |visit| {
+        match visit {
+            Visit::Finding(finding) => {
+                report.sound &= !finding.kind.is_loss();
+                if report.findings.len() < FINDINGS_MAX {
+                    report.findings.push(finding);
+                } else {
+                    report.findings_omitted += 1;
+                }
+            }
+            Visit::Segment { bytes, .. } => {
+                report.segments += 1;
+                report.bytes += bytes;
+            }
+            Visit::Control { control, .. } => {
+                report.control_blocks += 1;
+                report.checkpoints = control.checkpoints;
+            }
+            Visit::Gap { header, .. } => report.lost_before += u64::from(header.records),
+            Visit::Records { header, payload_bytes, .. } => {
+                report.blocks += 1;
+                report.records += u64::from(header.records);
+                report.payload_bytes += payload_bytes;
+                report.first = report.first.or(Some(header.first));
+                report.last = Some(header.end().previous());
+            }
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(report)
+}

@@ -1,0 +1,435 @@
+//! The walk that all looks from outside have in common: through the segments of a stream, block by block.
+
+use std::{
+    io::{self, ErrorKind},
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+};
+
+use super::{Finding, FindingKind, io_error};
+use crate::{
+    clock::{Stamp, Timestamp},
+    cursor::for_each_record,
+    disk::Disk,
+    error::Error,
+    segment::{
+        BlockHeader, BlockKind, Control, Found, SegmentHeader, SegmentReader, StreamDefinition, file_name,
+        parse_file_name, salt,
+    },
+    sequence::SequenceNumber,
+    stream::{first_sound_block, stream_dir},
+};
+
+/// Places in one segment that are remembered until it is known whether they are damage or a torn tail.
+const PENDING_MAX: usize = 1000;
+
+/// What a walk meets.
+pub(super) enum Visit<'a> {
+    Segment { path: &'a Path, bytes: u64, first: SequenceNumber, created: Option<Timestamp> },
+    Control { offset: u64, header: &'a BlockHeader, control: Control },
+    Records { offset: u64, header: &'a BlockHeader, payload: &'a [u8], payload_bytes: u64 },
+    Gap { offset: u64, header: &'a BlockHeader },
+    Finding(Finding),
+}
+
+type Visitor<'v> = dyn FnMut(Visit<'_>) -> ControlFlow<()> + 'v;
+
+/// All files of one stream that are named as segments, in order.
+pub(super) struct Walk<'a> {
+    disk: &'a dyn Disk,
+    pub(super) dir: PathBuf,
+    pub(super) files: Vec<SegmentFile>,
+    /// What earlier openings and repairs kept for a look.
+    pub(super) leftovers: Vec<PathBuf>,
+    /// As the newest readable segment has it; `None` if no segment has a sound header.
+    pub(super) definition: Option<StreamDefinition>,
+    /// Format version of the newest readable segment.
+    pub(super) format: Option<u16>,
+}
+
+/// A file with the name of a segment.
+pub(super) struct SegmentFile {
+    /// What its name says.
+    pub(super) first: SequenceNumber,
+    pub(super) is: Is,
+}
+
+/// What such a file turns out to be.
+pub(super) enum Is {
+    /// A segment of the stream. Its blocks begin at `start`.
+    Segment { start: u64, created: Stamp },
+    /// A segment of the stream whose header is damaged, though some of its blocks are sound.
+    Headless { what: String },
+    /// Nothing in it is sound.
+    Ruined { what: String },
+    /// A segment of the stream under another name than its own.
+    Misnamed { rightful: SequenceNumber },
+    /// A segment of another stream.
+    Foreign,
+    /// The disk refuses, or it is of a newer format.
+    Unreadable { what: String },
+}
+
+impl SegmentFile {
+    /// Whether the numbers of the file before it end where it begins.
+    pub(super) fn is_part(&self) -> bool {
+        matches!(self.is, Is::Segment { .. } | Is::Headless { .. } | Is::Unreadable { .. })
+    }
+}
+
+/// A place that does not fit, until the next sound block shows what it costs.
+struct Pending {
+    offset: u64,
+    what: &'static str,
+    /// Its records, if its header is sound.
+    records: Option<(SequenceNumber, SequenceNumber)>,
+}
+
+/// One segment of a walk.
+struct Place<'a> {
+    path: &'a Path,
+    first: SequenceNumber,
+    /// Where the next segment begins; `None` for the newest.
+    next_segment: Option<SequenceNumber>,
+    /// Whether a ruined file follows, which is told to have what is missing at the end.
+    ruin_follows: bool,
+}
+
+impl Place<'_> {
+    fn finding(
+        &self,
+        kind: FindingKind,
+        offset: u64,
+        what: impl Into<String>,
+        (from, end): (SequenceNumber, SequenceNumber),
+    ) -> Visit<'static> {
+        let records = (from < end).then(|| from..=end.previous());
+        Visit::Finding(Finding { kind, file: self.path.into(), offset, what: what.into(), records })
+    }
+}
+
+const NO_RECORDS: (SequenceNumber, SequenceNumber) = (SequenceNumber::ZERO, SequenceNumber::ZERO);
+
+impl<'a> Walk<'a> {
+    pub(super) fn new(disk: &'a dyn Disk, data_dir: &Path, stream: &str) -> Result<Self, Error> {
+        let dir = stream_dir(data_dir, stream);
+        let names = disk.list(&dir).map_err(|source| io_error("list", &dir, source))?;
+        let mut firsts: Vec<_> = names.iter().filter_map(|name| parse_file_name(name)).collect();
+        firsts.sort_unstable();
+        let kept = |name: &&String| name.ends_with(".torn") || name.ends_with(".broken");
+        let mut leftovers: Vec<_> = names.iter().filter(kept).map(|name| dir.join(name)).collect();
+        leftovers.sort();
+        let mut walk = Self { disk, dir, files: Vec::new(), leftovers, definition: None, format: None };
+        let mut looks = Vec::with_capacity(firsts.len());
+        // Of each header only what is needed is kept: a definition may be long, and there may be thousands of segments.
+        let headers = firsts.iter().rev().filter_map(|&first| {
+            let path = walk.dir.join(file_name(first));
+            let read = disk.open_read(&path).map_err(|source| io_error("open segment", &path, source));
+            match read.and_then(|file| SegmentHeader::read(file.as_ref(), &path)) {
+                Ok(header) => {
+                    looks.push((first, Ok((header.definition.id, header.first, header.encoded_len(), header.created))));
+                    walk.format = walk.format.or(Some(header.version));
+                    Some((first, header))
+                }
+                // Dropped by a running agent since the directory was listed.
+                Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => None,
+                Err(error) => {
+                    looks.push((first, Err(error)));
+                    None
+                }
+            }
+        });
+        walk.definition = StreamDefinition::agreed(stream, headers);
+        let id = walk.definition.as_ref().map(|definition| definition.id);
+        for (first, look) in looks.into_iter().rev() {
+            let is = match look {
+                Ok((of, ..)) if Some(of) != id => Is::Foreign,
+                Ok((_, rightful, ..)) if rightful != first => Is::Misnamed { rightful },
+                Ok((_, _, start, created)) => Is::Segment { start, created },
+                Err(Error::Corrupt { what, .. }) => walk.without_header(first, id, what),
+                Err(error) => Is::Unreadable { what: error.to_string() },
+            };
+            walk.files.push(SegmentFile { first, is });
+        }
+        Ok(walk)
+    }
+
+    fn without_header(&self, first: SequenceNumber, id: Option<u64>, what: String) -> Is {
+        // Without any sound header in the stream the blocks' checksums cannot be checked.
+        let Some(id) = id else { return Is::Ruined { what } };
+        let file = self.disk.open_read(&self.dir.join(file_name(first)));
+        let found = file.and_then(|file| {
+            let bytes = file.len()?;
+            first_sound_block(file, salt(id, first), bytes)
+        });
+        match found {
+            Ok(Some(_)) => Is::Headless { what },
+            Ok(None) => Is::Ruined { what: format!("{what}, and nothing behind it is sound") },
+            Err(error) => Is::Unreadable { what: error.to_string() },
+        }
+    }
+
+    /// Walks from the segment that holds `from`; blocks before it are passed over, except that records of its first block
+    /// may lie before it.
+    pub(super) fn run(&self, from: SequenceNumber, visit: &mut Visitor<'_>) -> Result<ControlFlow<()>, Error> {
+        let begin = self.files.iter().rposition(|file| file.is_part() && file.first <= from).unwrap_or(0);
+        // The number that must come next; unknown at the beginning and behind what could not be read.
+        let mut expected = None;
+        for at in begin..self.files.len() {
+            if self.file(at, from, &mut expected, visit).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Walks through one file.
+    pub(super) fn file(
+        &self,
+        at: usize,
+        from: SequenceNumber,
+        expected: &mut Option<SequenceNumber>,
+        visit: &mut Visitor<'_>,
+    ) -> ControlFlow<()> {
+        let SegmentFile { first, is } = &self.files[at];
+        let path = self.dir.join(file_name(*first));
+        let behind = &self.files[at + 1..];
+        let next = behind.iter().position(SegmentFile::is_part);
+        let next_segment = next.map(|next| behind[next].first);
+        let ruin_follows =
+            next.is_some_and(|next| behind[..next].iter().any(|file| matches!(file.is, Is::Ruined { .. })));
+        let place = Place { path: &path, first: *first, next_segment, ruin_follows };
+        let damage = |what: &str| place.finding(FindingKind::Damage, 0, what, NO_RECORDS);
+        let walked = match is {
+            Is::Segment { start, created } => self.segment(&place, from, *start, Ok(*created), expected, visit),
+            Is::Headless { what } => self.segment(&place, from, 0, Err(what), expected, visit),
+            // Opening the log deals with these in the same way.
+            Is::Misnamed { rightful } => {
+                let what = format!("it is the segment that begins with record {rightful}, under a wrong name");
+                return visit(damage(&what));
+            }
+            Is::Foreign => return visit(damage("it is a segment of another stream")),
+            Is::Ruined { what } => {
+                let Some(next) = next_segment else {
+                    return visit(place.finding(FindingKind::TornTail, 0, what.as_str(), NO_RECORDS));
+                };
+                let from = expected.unwrap_or(*first);
+                *expected = Some(from.max(next));
+                return visit(place.finding(FindingKind::Damage, 0, what.as_str(), (from, next)));
+            }
+            Is::Unreadable { what } => {
+                *expected = None;
+                return visit(place.finding(FindingKind::Unreadable, 0, what.as_str(), NO_RECORDS));
+            }
+        };
+        walked.unwrap_or_else(|error| {
+            *expected = None;
+            match error {
+                // Dropped by a running agent since the directory was listed.
+                Error::Io { source, .. } if source.kind() == ErrorKind::NotFound => ControlFlow::Continue(()),
+                error => visit(place.finding(FindingKind::Unreadable, 0, error.to_string(), NO_RECORDS)),
+            }
+        })
+    }
+
+    fn segment(
+        &self,
+        place: &Place<'_>,
+        from: SequenceNumber,
+        start: u64,
+        header: Result<Stamp, &String>,
+        expected: &mut Option<SequenceNumber>,
+        visit: &mut Visitor<'_>,
+    ) -> Result<ControlFlow<()>, Error> {
+        let path = place.path;
+        let file = self.disk.open_read(path).map_err(|source| io_error("open segment", path, source))?;
+        let bytes = file.len().map_err(|source| io_error("measure segment", path, source))?;
+        let created = header.ok().map(|created| Timestamp(created.wall_ms));
+        let shown = visit(Visit::Segment { path, bytes, first: place.first, created });
+        if shown.is_break() {
+            return Ok(shown);
+        }
+        let missing = expected.map_or(NO_RECORDS, |expected| (expected, place.first));
+        if missing.0 < missing.1 {
+            let told = visit(place.finding(FindingKind::Gap, 0, "records before this segment are missing", missing));
+            if told.is_break() {
+                return Ok(told);
+            }
+        }
+        let id = self.definition.as_ref().map_or(0, |definition| definition.id);
+        let blocks = Blocks {
+            from,
+            reader: SegmentReader::new(file, salt(id, place.first), start),
+            limit: bytes,
+            account: Account { place, next: place.first, pending: Vec::new() },
+        };
+        let (walked, next) = blocks.run(header.err().cloned(), visit)?;
+        *expected = Some(next);
+        Ok(walked)
+    }
+}
+
+/// The blocks of one segment.
+struct Blocks<'a> {
+    from: SequenceNumber,
+    reader: SegmentReader,
+    limit: u64,
+    account: Account<'a>,
+}
+
+/// What is accounted for of one segment.
+struct Account<'a> {
+    place: &'a Place<'a>,
+    /// The number that must come next.
+    next: SequenceNumber,
+    pending: Vec<Pending>,
+}
+
+impl Blocks<'_> {
+    /// Returns the number that must come next.
+    fn run(
+        mut self,
+        header_damage: Option<String>,
+        visit: &mut Visitor<'_>,
+    ) -> Result<(ControlFlow<()>, SequenceNumber), Error> {
+        let io = |source| io_error("read segment", self.account.place.path, source);
+        let mut header_damage = header_damage;
+        loop {
+            let walked = match self.reader.next(self.limit).map_err(io)? {
+                Found::End => return Ok((self.account.end(self.limit, header_damage, visit), self.account.next)),
+                // That the header is damaged says it all, up to the first block.
+                Found::Damaged { bytes, .. } if bytes.start == 0 && header_damage.is_some() => {
+                    ControlFlow::Continue(())
+                }
+                Found::Damaged { bytes, what } => {
+                    self.account.remember(Pending { offset: bytes.start, what, records: None });
+                    ControlFlow::Continue(())
+                }
+                Found::Block { offset, header } => {
+                    if let Some(what) = header_damage.take() {
+                        let told = visit(self.account.place.finding(FindingKind::Damage, 0, what, NO_RECORDS));
+                        if told.is_break() {
+                            return Ok((told, self.account.next));
+                        }
+                    }
+                    self.block(offset, &header, visit).map_err(io)?
+                }
+            };
+            if walked.is_break() {
+                return Ok((walked, self.account.next));
+            }
+        }
+    }
+
+    fn block(&mut self, offset: u64, header: &BlockHeader, visit: &mut Visitor<'_>) -> io::Result<ControlFlow<()>> {
+        let records = Some((header.first, header.end()));
+        let is_control = header.kind == BlockKind::Control;
+        if !is_control && self.account.place.next_segment.is_some_and(|next| header.first >= next) {
+            let what = "the next segment has the numbers of this block";
+            self.account.remember(Pending { offset, what, records });
+            return Ok(ControlFlow::Continue(()));
+        }
+        if !self.reader.is_sound(offset, header)? {
+            let what = "the block's checksum does not match";
+            self.account.remember(Pending { offset, what, records });
+            return Ok(ControlFlow::Continue(()));
+        }
+        enum Content<'p> {
+            Control(Control),
+            Records(&'p [u8], u64),
+            Gap,
+        }
+        let payload = self.reader.payload(offset, header)?;
+        let content = payload.and_then(|payload| match header.kind {
+            BlockKind::Control => {
+                Control::decode(payload).map(Content::Control).map_err(|_| "the control block cannot be read")
+            }
+            BlockKind::Gap => Ok(Content::Gap),
+            BlockKind::Records => {
+                let mut bytes = 0;
+                for_each_record(payload, header, header.first, None, |_, _, record| bytes += record.payload_bytes())?;
+                Ok(Content::Records(payload, bytes))
+            }
+        });
+        if let ControlFlow::Break(()) = self.account.tell_pending(offset, header.first, visit) {
+            return Ok(ControlFlow::Break(()));
+        }
+        let what = match &content {
+            Err(what) => Some(*what),
+            Ok(Content::Control(_)) => None,
+            Ok(_) if header.first < self.account.next => Some("the block repeats numbers of earlier ones"),
+            Ok(_) => None,
+        };
+        self.account.next = self.account.next.max(header.end());
+        if let Some(what) = what {
+            return Ok(visit(self.account.place.finding(
+                FindingKind::Damage,
+                offset,
+                what,
+                (header.first, header.end()),
+            )));
+        }
+        Ok(match content {
+            Ok(Content::Control(control)) => visit(Visit::Control { offset, header, control }),
+            Ok(Content::Gap) => visit(Visit::Gap { offset, header }),
+            Ok(Content::Records(payload, payload_bytes)) if header.end() > self.from => {
+                visit(Visit::Records { offset, header, payload, payload_bytes })
+            }
+            _ => ControlFlow::Continue(()),
+        })
+    }
+}
+
+impl Account<'_> {
+    fn remember(&mut self, pending: Pending) {
+        if self.pending.len() < PENDING_MAX {
+            self.pending.push(pending);
+        }
+    }
+
+    /// Tells what lies between the last sound block and the place `at`, where the record `end` comes.
+    fn tell_pending(&mut self, at: u64, end: SequenceNumber, visit: &mut Visitor<'_>) -> ControlFlow<()> {
+        let pending = std::mem::take(&mut self.pending);
+        if pending.is_empty() && self.next < end {
+            visit(self.place.finding(FindingKind::Gap, at, "records are missing before here", (self.next, end)))?;
+        }
+        for (i, Pending { offset, what, records }) in pending.iter().enumerate() {
+            let next_known = pending[i + 1..].iter().find_map(|pending| pending.records).map_or(end, |range| range.0);
+            let (from, behind) = records.unwrap_or((self.next, next_known.min(end)));
+            visit(self.place.finding(FindingKind::Damage, *offset, *what, (from, behind)))?;
+            self.next = self.next.max(behind);
+        }
+        self.next = self.next.max(end);
+        ControlFlow::Continue(())
+    }
+
+    /// What comes behind the last sound block: of the newest segment a torn tail, of others damage, unless all records are there.
+    fn end(&mut self, limit: u64, header_damage: Option<String>, visit: &mut Visitor<'_>) -> ControlFlow<()> {
+        let Some(next_segment) = self.place.next_segment else {
+            let torn = self.pending.first().map(|pending| pending.offset).or(header_damage.as_ref().map(|_| 0));
+            let Some(offset) = torn else { return ControlFlow::Continue(()) };
+            let bytes = limit - offset;
+            let what = format!("{bytes} bytes of a commit that was not finished, or is just being written");
+            return visit(self.place.finding(FindingKind::TornTail, offset, what, NO_RECORDS));
+        };
+        if let Some(what) = header_damage {
+            visit(self.place.finding(FindingKind::Damage, 0, what, (self.next, next_segment)))?;
+            self.next = self.next.max(next_segment);
+        }
+        if self.next >= next_segment {
+            let Some(pending) = self.pending.first() else { return ControlFlow::Continue(()) };
+            let what = format!("{} bytes that readers ignore", limit - pending.offset);
+            return visit(self.place.finding(FindingKind::Unfinished, pending.offset, what, NO_RECORDS));
+        }
+        if self.pending.is_empty() && self.place.ruin_follows {
+            return ControlFlow::Continue(());
+        }
+        if self.pending.is_empty() {
+            let missing = (self.next, next_segment);
+            let what = "records between here and the next segment are missing";
+            self.next = next_segment;
+            return visit(self.place.finding(FindingKind::Gap, limit, what, missing));
+        }
+        self.tell_pending(limit, next_segment, visit)
+    }
+}
