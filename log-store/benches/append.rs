@@ -17,7 +17,7 @@ use std::{
 };
 
 use forebay_log_store::{
-    NewRecord, ReadLimit, Refused, SequenceNumber, Start, Store, StoreConfig, Stream, StreamConfig, SystemClock,
+    Codec, NewRecord, ReadLimit, Refused, SequenceNumber, Start, Store, StoreConfig, Stream, StreamConfig, SystemClock,
     WhenFull,
     inspect::{Dumped, dump},
 };
@@ -117,6 +117,8 @@ fn turn(case: &Case, scratch: &Path) -> Turn {
     let store = Store::open(StoreConfig::new(&dir), SystemClock::new(), |event| panic!("{event}")).expect("opens");
     let mut config = StreamConfig::new("bench");
     config.rate_limit = None;
+    // Random data: what is compared is the writing.
+    config.compression = Codec::None;
     let stream = store.stream(config).expect("opens");
     let batches = BYTES_PER_TURN / case.record_bytes / RECORDS_PER_BATCH / case.producers;
     settle(scratch);

@@ -55,6 +55,9 @@ impl Writers {
         }
         let definition = writer.core().definition();
         let entries: Vec<Entry> = entries.into_iter().map(|entry| entry.brought_up_to_date(&definition)).collect();
+        if writer.memory_first().is_some() {
+            return hold(writer, queue, slot, entries);
+        }
         let batches: Vec<&Batch> = entries.iter().map(|entry| &entry.batch).collect();
         match writer.commit(&batches) {
             Ok(appended) => {
@@ -63,28 +66,20 @@ impl Writers {
                 }
                 true
             }
-            Err(CommitError::Full(reason)) => {
-                let stream = writer.core().name().to_owned();
-                let (waiting, refused): (Vec<_>, Vec<_>) =
-                    entries.into_iter().partition(|entry| entry.when_full == WhenFull::Wait);
-                for entry in refused {
-                    entry.refuse(Error::Full { stream: stream.clone(), reason: reason.clone() });
-                }
-                queue.put_back(slot, waiting.into_iter());
-                false
-            }
-            Err(CommitError::NeverFits(reason)) => {
-                let stream = writer.core().name().to_owned();
-                for entry in entries {
-                    entry.refuse(Error::Full { stream: stream.clone(), reason: reason.clone() });
-                }
-                true
-            }
-            Err(CommitError::Poisoned(reason)) => {
-                refuse_all(entries, writer.core().name(), &reason);
-                true
-            }
+            Err(error) => not_committed(writer.core().name(), queue, slot, entries, error),
         }
+    }
+
+    /// Does what cannot wait for the next tick; gives the time until the next such thing.
+    pub(crate) fn do_due(&mut self) -> Option<Duration> {
+        let writers = self.streams.iter_mut().flatten();
+        let due = writers.filter_map(|writer| {
+            if writer.due().is_some() {
+                writer.do_due();
+            }
+            Some(writer.due()?.saturating_sub(writer.now().since_boot))
+        });
+        due.min()
     }
 
     /// The stream of this name, and its slot.
@@ -99,6 +94,7 @@ impl Writers {
         let mut flush = false;
         for (slot, writer) in self.streams.iter_mut().enumerate() {
             let Some(writer) = writer else { continue };
+            writer.do_due();
             if let Some(reason) = writer.recover_if_poisoned() {
                 // What was queued meanwhile may follow something that was refused: taking it would break the order.
                 refuse_all(queue.take(slot, usize::MAX), writer.core().name(), &reason);
@@ -137,6 +133,45 @@ impl Writers {
     }
 }
 
+/// Keeps records in memory, and writes them if there are too many; says whether there may be more to do at once.
+fn hold(writer: &mut StreamWriter, queue: &Queue, slot: StreamSlot, entries: Vec<Entry>) -> bool {
+    // While those before them cannot be written, memory must not grow.
+    let room = match writer.is_full_of_held() {
+        true => writer.spill_all(),
+        false => Ok(()),
+    };
+    let (error, entries) = match room {
+        Ok(()) => match writer.hold(entries) {
+            Ok(()) => return true,
+            Err(refused) => refused,
+        },
+        Err(error) => (error, entries),
+    };
+    not_committed(writer.core().name(), queue, slot, entries, error)
+}
+
+/// Refuses entries that were not committed, or lets them wait; says whether there may be more to do at once.
+fn not_committed(stream: &str, queue: &Queue, slot: StreamSlot, entries: Vec<Entry>, error: CommitError) -> bool {
+    let full = |reason: &str| Error::Full { stream: stream.to_owned(), reason: reason.to_owned() };
+    match error {
+        CommitError::Full(reason) => {
+            let (waiting, refused): (Vec<_>, Vec<_>) =
+                entries.into_iter().partition(|entry| entry.when_full == WhenFull::Wait);
+            refused.into_iter().for_each(|entry| entry.refuse(full(&reason)));
+            queue.put_back(slot, waiting.into_iter());
+            false
+        }
+        CommitError::NeverFits(reason) => {
+            entries.into_iter().for_each(|entry| entry.refuse(full(&reason)));
+            true
+        }
+        CommitError::Poisoned(reason) => {
+            refuse_all(entries, stream, &reason);
+            true
+        }
+    }
+}
+
 fn refuse_all(entries: Vec<Entry>, stream: &str, reason: &str) {
     for entry in entries {
         entry.refuse(Error::Poisoned { stream: stream.to_owned(), reason: reason.to_owned() });
@@ -148,14 +183,17 @@ pub(crate) fn run(writers: &Mutex<Writers>, queue: &Queue, pace: Pace) {
     let mut next_tick = Instant::now() + pace.tick;
     // A panic here would be a bug; sources must then not wait for ever for what never comes.
     let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let mut next_due = None;
         loop {
-            let open = queue.wait(next_tick, pace.commit_delay, BLOCK_BYTES / 2);
+            let wake = next_due.map_or(next_tick, |due: Instant| due.min(next_tick));
+            let open = queue.wait(wake, pace.commit_delay, BLOCK_BYTES / 2);
             let mut writers = writers.lock().unwrap_or_else(PoisonError::into_inner);
             if !open {
                 writers.close(queue);
                 return;
             }
             writers.commit_queued(queue);
+            next_due = writers.do_due().map(|due| Instant::now() + due);
             if Instant::now() >= next_tick {
                 writers.tick(queue);
                 // Streams that had no room may have some now.

@@ -9,7 +9,9 @@ use crate::segment::Codec;
 pub struct StoreConfig {
     /// The data directory; created if it is missing.
     pub dir: PathBuf,
-    /// How long a commit waits for company after its first batch came. More company means fewer syncs.
+    /// How long a commit waits for company after its first batch came. More company means fewer syncs, and less that
+    /// reaches the device (docs/flash.md). From 10 ms on the whole delay is kept unless half a mebibyte waits; below that,
+    /// a commit goes ahead when as much waits as the last one had.
     pub commit_delay: Duration,
     /// A segment is sealed once it holds this many bytes (and earlier if the stream's quota is small).
     pub segment_bytes: u64,
@@ -46,6 +48,25 @@ pub enum OnFull {
     DropOldest,
 }
 
+/// When a record counts as stored, and its append is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// When it would survive a power cut: every commit is synced.
+    Sync,
+    /// When the system has it. A power cut, or a disk that fails, takes at most what came within the interval before it; a
+    /// killed process takes nothing. Readers see a record once it is synced.
+    Interval(Duration),
+    /// When it would survive a power cut, or when every consumer is done with it, whichever comes first. Records wait in
+    /// memory, and only those that consumers have not finished after `spill_after` are written. What was delivered from
+    /// memory is never written, so nobody can read it again.
+    MemoryFirst {
+        /// How long a record may wait in memory.
+        spill_after: Duration,
+        /// Bytes of encoded records that may wait in memory; beyond that all of them are written.
+        memory_bytes: usize,
+    },
+}
+
 /// Write limits of one shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateLimit {
@@ -73,6 +94,8 @@ pub struct StreamConfig {
     pub quota: u64,
     /// What to do when there is no room.
     pub on_full: OnFull,
+    /// When a record counts as stored.
+    pub durability: Durability,
     /// How records are compressed on the disk, each block by itself; what is there already stays as it is.
     pub compression: Codec,
     /// Limits per shard; `None` is no limit. Applied by whoever calls [`Stream::admit`](crate::Stream::admit).
@@ -96,6 +119,7 @@ impl StreamConfig {
             retention: Duration::from_secs(24 * 3600),
             quota: 1 << 30,
             on_full: OnFull::Reject,
+            durability: Durability::Sync,
             compression: Codec::Zstd,
             rate_limit: Some(RateLimit::KINESIS),
             hold_undelivered: true,

@@ -150,12 +150,17 @@ impl Cursor {
         let (horizon, segment) = self.core.view(|view| (view.horizon, view.segment_for(self.next.max(view.horizon))));
         // What was dropped is passed over, although a segment may still have it.
         self.next = self.next.max(horizon);
-        let Some(segment) = segment else { return Ok(false) };
+        let Some(segment) = segment else { return self.load_held() };
         if self.open.as_ref().is_none_or(|open| open.first != segment.first) && !self.enter(segment)? {
             return Ok(true);
         }
         let open = self.open.as_mut().expect("entered");
-        match open.reader.next(segment.bytes)? {
+        let found = open.reader.next(segment.bytes)?;
+        if !matches!(found, Found::Block { .. }) && self.leave_if_dropped(segment.first) {
+            return Ok(true);
+        }
+        let open = self.open.as_mut().expect("not left");
+        match found {
             Found::End => {
                 let damage = open.damage.take().unwrap_or((segment.bytes, "records are missing"));
                 self.lose(segment.first, damage, self.next..segment.end);
@@ -176,6 +181,23 @@ impl Cursor {
         }
     }
 
+    /// Goes on with what waits in memory. Whatever lies before that was delivered and is gone, unless it was written just now.
+    fn load_held(&mut self) -> io::Result<bool> {
+        let mut found = VecDeque::new();
+        let (core, pass) = (&self.core, &mut self.pass);
+        let arrived = |stamp| pass.next(core.around.time.arrival(stamp), core.around.time.changes());
+        let end = core.read_held(self.next, self.shard, arrived, &mut found)?;
+        // It is visible in the log before it leaves the memory.
+        if self.core.view(|view| view.segment_for(self.next)).is_some() {
+            return Ok(true);
+        }
+        let Some(end) = end else { return Ok(false) };
+        found.retain(|record| record.arrival >= self.not_before);
+        self.pending.extend(found);
+        self.next = end;
+        Ok(true)
+    }
+
     fn read_block(&mut self, segment: Segment, offset: u64, header: &BlockHeader) -> io::Result<()> {
         let open = self.open.as_mut().expect("a block was found in it");
         if let Some(damage) = open.damage.take() {
@@ -185,6 +207,10 @@ impl Cursor {
         }
         if header.kind == BlockKind::Gap {
             self.lose(segment.first, (offset, "the records were lost before a repair"), header.first..header.end());
+            return Ok(());
+        }
+        if header.kind == BlockKind::Unwritten {
+            self.next = header.end();
             return Ok(());
         }
         let time = &self.core.around.time;
@@ -206,12 +232,22 @@ impl Cursor {
         };
         match decoded {
             Ok(()) => self.next = header.end(),
+            Err(_) if self.leave_if_dropped(segment.first) => self.pending.clear(),
             Err(what) => {
                 self.pending.clear();
                 self.lose(segment.first, (offset, what), header.first..header.end());
             }
         }
         Ok(())
+    }
+
+    /// Leaves a segment that was dropped while it was read: its file may be another segment by now.
+    fn leave_if_dropped(&mut self, segment: SequenceNumber) -> bool {
+        let is_there = self.core.view(|view| view.segments.iter().any(|other| other.first == segment));
+        if !is_there {
+            self.open = None;
+        }
+        !is_there
     }
 
     /// Opens a segment at or before the wanted record; `false` if it is not there (any more).

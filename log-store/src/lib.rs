@@ -28,6 +28,32 @@
 //!
 //! `docs/format.md` has the bytes and what is assumed of the disk, `docs/time.md` the rules of time.
 //!
+//! # Durability
+//! An append is answered once its block was written and synced with `fdatasync`, together with all others that came
+//! within [`StoreConfig::commit_delay`]: it then survives a power cut if the disk keeps what it has confirmed. What was
+//! not answered is, after a power cut, there whole or not at all. Checkpoints reach the disk within
+//! [`StoreConfig::checkpoint_interval`]; a power cut may take them back that far, so consumers may see records again.
+//!
+//! # Threads
+//! A [`Store`] has one thread, the committer, which writes all its streams. All handles may be used from any thread; a
+//! [`Cursor`] belongs to one at a time, and any number of cursors read beside the writer without waiting for it.
+//! [`Done`], the callbacks of [`Stream::on_commit`] and the receiver of [`Event`]s are called on the log's threads: they must
+//! be quick, and must not call the store. [`Stream::append`] blocks only while [`StoreConfig::queue_bytes`] are waiting.
+//!
+//! # Errors
+//! [`Error`] has one variant for each thing that a caller does differently, and messages that name the path. [`Refused`]
+//! gives the batch back. Damage is never an error, neither at opening nor when reading: it is an [`Event`], and
+//! [`inspect`] looks into it and mends it. A disk that fails stops the stream it failed for, until the log could go on in a
+//! new file, which it tries by itself; a full disk only makes records wait or be refused.
+//!
+//! # Limits
+//! - A partition key has 1 to [`PARTITION_KEY_CHARS_MAX`] characters, a record's data at most [`RECORD_BYTES_MAX`] bytes, and a
+//!   record takes at most a quarter of its stream's quota.
+//! - One process at a time opens a data directory, on a file system whose `flock` keeps others away. Unix only.
+//! - Memory: the queue of each stream, a commit's block, and some 200 KiB for each cursor, or the largest block it meets.
+//! - The catalogue is an index: losing it costs reading some segments' headers, and what a consumer did since the last
+//!   control block is delivered again.
+//!
 //! # Example
 //! ```
 //! use std::sync::mpsc;
@@ -70,6 +96,8 @@ mod cursor;
 mod disk;
 mod error;
 mod event;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod gaps;
 mod hash_key;
 pub mod inspect;
@@ -89,7 +117,7 @@ mod stream;
 
 pub use batch::{Batch, Load};
 pub use clock::{Clock, ClockStatus, Now, SystemClock, Timestamp, Trust, TrustRule};
-pub use config::{OnFull, RateLimit, StoreConfig, StreamConfig};
+pub use config::{Durability, OnFull, RateLimit, StoreConfig, StreamConfig};
 pub use cursor::{Cursor, ReadLimit, Start};
 pub use error::{Appended, AppendedRun, Error, Refused};
 pub use event::{DropReason, Event};

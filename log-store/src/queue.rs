@@ -18,6 +18,9 @@ use crate::{
     store::{Done, WhenFull},
 };
 
+/// Who lets a commit wait this long wants few commits, not fast ones.
+const DELAY_THAT_SAVES_COMMITS: Duration = Duration::from_millis(10);
+
 /// A batch and what is to be told of it.
 pub(crate) struct Entry {
     pub(crate) batch: Batch,
@@ -162,7 +165,8 @@ impl Queue {
 
     /// Waits until there is something to do, or until `deadline`; then for company, unless much is there already: either
     /// `enough_bytes`, or as much as the last commit had, if one follows the other. Who keeps some batches in flight has
-    /// sent the next ones by then, and more would not come.
+    /// sent the next ones by then, and more would not come. But a long wait for company is there to save commits, and is
+    /// kept.
     ///
     /// `false` once the queue is closed.
     pub(crate) fn wait(&self, deadline: Instant, company: Duration, enough_bytes: usize) -> bool {
@@ -175,7 +179,7 @@ impl Queue {
         }
         let came = Instant::now();
         let until = came + company;
-        let follows = last > 0 && came.duration_since(entered) < company;
+        let follows = company < DELAY_THAT_SAVES_COMMITS && last > 0 && came.duration_since(entered) < company;
         let is_enough = |state: &State| {
             let bytes = || state.streams.iter().map(|waiting| waiting.bytes);
             bytes().max().unwrap_or(0) >= enough_bytes || follows && bytes().sum::<usize>() >= last
@@ -186,5 +190,43 @@ impl Queue {
         }
         state.changed = false;
         !state.closed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::NewRecord;
+
+    fn push(queue: &Queue, slot: StreamSlot) {
+        let mut batch = Batch::new(&StreamDefinition::sample(), usize::MAX);
+        batch.push(&NewRecord::new("key", b"data")).expect("a sound record");
+        queue.push(slot, Entry { batch, when_full: WhenFull::Wait, done: Box::new(|_| {}) });
+    }
+
+    #[test]
+    fn a_long_wait_for_company_is_kept_though_as_much_waits_as_before() {
+        let queue = Queue::new(1 << 20);
+        let slot = queue.add_stream();
+        let far = Instant::now() + Duration::from_secs(3600);
+        for _ in 0..3 {
+            push(&queue, slot);
+            let begun = Instant::now();
+            assert!(queue.wait(far, DELAY_THAT_SAVES_COMMITS, usize::MAX));
+            assert!(begun.elapsed() >= DELAY_THAT_SAVES_COMMITS);
+            assert_eq!(queue.take(slot, usize::MAX).len(), 1);
+        }
+    }
+
+    #[test]
+    fn enough_ends_the_wait() {
+        let queue = Queue::new(1 << 20);
+        let slot = queue.add_stream();
+        push(&queue, slot);
+        // A day of waiting would not end.
+        let day = Duration::from_secs(86_400);
+        assert!(queue.wait(Instant::now() + day, day, 1));
+        queue.close();
+        assert!(!queue.wait(Instant::now() + day, day, 1));
     }
 }

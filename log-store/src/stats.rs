@@ -21,8 +21,16 @@ pub struct StreamStats {
     pub records: u64,
     /// Keys and data committed, in bytes.
     pub payload_bytes: u64,
+    /// Records that were delivered from memory and never written; see [`Durability`](crate::Durability).
+    pub unwritten: u64,
+    /// Bytes of encoded records that wait in memory.
+    pub held_bytes: usize,
     /// Bytes written to segments, for [`StreamStats::payload_bytes`].
     pub written_bytes: u64,
+    /// Of those, headers of segments and blocks, and control blocks.
+    pub framing_bytes: u64,
+    /// Keys and values given to the catalogue. What sled writes of its own comes on top.
+    pub catalogue_bytes: u64,
     /// Blocks written, each with one sync.
     pub commits: u64,
     /// Committed records and payload bytes per shard.

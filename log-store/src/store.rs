@@ -427,7 +427,7 @@ impl Stream {
     /// Takes effect at once in memory; on disk within [`StoreConfig::checkpoint_interval`], and at [`Store::close`].
     pub fn save_checkpoint(&self, consumer: &str, sequence_number: SequenceNumber) {
         // Delivered records may make room for those that wait.
-        if self.core.save_checkpoint(consumer, sequence_number) && self.core.is_stopped() {
+        if self.core.save_checkpoint(consumer, sequence_number) && (self.core.is_stopped() || self.core.is_holding()) {
             self.queue.nudge();
         }
     }

@@ -1,4 +1,5 @@
-//! `[log]`: how the data directory is written. The defaults suit an SD card; few will ever change them.
+//! `[log]`: how the data directory is written. The defaults suit an SD card; who wants it to last longest, and can wait for
+//! acknowledgements, takes the preset `flash-saver`.
 
 use std::{ops::RangeInclusive, path::Path, time::Duration};
 
@@ -17,10 +18,37 @@ const QUEUE_SIZE: RangeInclusive<u64> = 64 << 10..=1 << 30;
 /// What may be delivered again after a power cut; and every checkpoint wears the flash.
 const CHECKPOINT_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(600);
 
+/// Each commit costs the flash a page or more, however small it is: one a second instead of up to a thousand. Devices wait that long
+/// for their acknowledgement, which is well below what any gives up after. Measured in docs/flash.md.
+const FLASH_SAVER_COMMIT_DELAY: Duration = Duration::from_secs(1);
+/// Each is a write of the catalogue and, at most every ten seconds, of the log.
+const FLASH_SAVER_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Settings that belong together. What is set beside it counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Preset {
+    /// Write as seldom as devices bear.
+    FlashSaver,
+}
+
+impl Preset {
+    fn apply(self, store: &mut StoreConfig) {
+        match self {
+            Self::FlashSaver => {
+                store.commit_delay = FLASH_SAVER_COMMIT_DELAY;
+                store.checkpoint_interval = FLASH_SAVER_CHECKPOINT_INTERVAL;
+            }
+        }
+    }
+}
+
 /// How the data directory is written.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Config {
+    /// What the settings are that are left out.
+    pub preset: Option<Preset>,
     /// How long a commit waits for company, so that fewer syncs do.
     #[serde(with = "duration::option")]
     pub commit_delay: Option<Duration>,
@@ -42,6 +70,9 @@ impl Config {
     /// The store's settings.
     pub fn resolve(&self, data_dir: &Path, path: &str, problems: &mut Problems) -> StoreConfig {
         let mut store = StoreConfig::new(data_dir);
+        if let Some(preset) = self.preset {
+            preset.apply(&mut store);
+        }
         let mut set_duration =
             |key: &str, given: Option<Duration>, within: &RangeInclusive<Duration>, to: &mut Duration| {
                 let Some(given) = given else { return };
@@ -98,6 +129,17 @@ mod tests {
                 "log.queue-size: must be 64.0 KiB to 1.0 GiB, not 2.0 GiB",
             ]
         );
+    }
+
+    #[test]
+    fn a_preset_sets_what_is_left_out() {
+        let config: Config = toml::from_str("preset = 'flash-saver'\ncheckpoint-interval = '2s'").expect("TOML");
+        let mut problems = Problems::default();
+        let store = config.resolve(Path::new("data"), "log", &mut problems);
+        assert_eq!(problems.list(), []);
+        assert_eq!(store.commit_delay, Duration::from_secs(1));
+        assert_eq!(store.checkpoint_interval, Duration::from_secs(2));
+        assert_eq!(store.segment_bytes, StoreConfig::new("data").segment_bytes);
     }
 
     #[test]

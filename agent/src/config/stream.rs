@@ -1,8 +1,8 @@
 //! `[streams.NAME]`: how a stream is kept, in Kinesis' own terms.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::{num::NonZeroU32, ops::RangeInclusive, time::Duration};
 
-use forebay_log_store::{Codec, OnFull, RateLimit, StreamConfig};
+use forebay_log_store::{Codec, Durability, OnFull, RateLimit, StreamConfig};
 use serde::Deserialize;
 use toml::{Table, Value};
 
@@ -15,6 +15,15 @@ const RETENTION_MAX: Duration = Duration::from_secs(8760 * 3600);
 const SHARDS_MAX: u32 = 1000;
 /// Below this, not even one commit of small records and its successor fit.
 const QUOTA_MIN: u64 = 1 << 20;
+
+/// What a power cut may take with `interval`: more than a minute is no log any more, less than a millisecond is `sync`.
+const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
+const COMMIT_INTERVALS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(60);
+/// How long a device waits for its acknowledgement with `memory-first` while there is no connection.
+const SPILL_AFTER: Duration = Duration::from_secs(5);
+const SPILL_AFTERS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(600);
+const SPILL_SIZE: u64 = 4 << 20;
+const SPILL_SIZES: RangeInclusive<u64> = 64 << 10..=1 << 30;
 
 /// What stands in front of a destination's name in the name of the stream of its dead letters.
 pub const DEAD_LETTER: &str = "dead-letter.";
@@ -35,6 +44,13 @@ pub(super) struct Config {
     quota: Option<u64>,
     on_full: Option<FullPolicy>,
     compression: Option<Compression>,
+    durability: Option<HowDurable>,
+    #[serde(with = "duration::option")]
+    commit_interval: Option<Duration>,
+    #[serde(with = "duration::option")]
+    spill_after: Option<Duration>,
+    #[serde(with = "size::option")]
+    spill_size: Option<u64>,
     /// `"kinesis"`, `"off"` or a table; read by hand, so that a mistake in it gets a message that helps.
     rate_limit: Option<Value>,
     hold_undelivered: Option<bool>,
@@ -45,6 +61,15 @@ pub(super) struct Config {
 enum FullPolicy {
     Reject,
     DropOldest,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum HowDurable {
+    #[default]
+    Sync,
+    Interval,
+    MemoryFirst,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -120,11 +145,49 @@ pub fn read(name: &str, table: Table, problems: &mut Problems) -> StreamConfig {
             Compression::Zstd => Codec::Zstd,
         };
     }
+    stream.durability = durability(&config, &path, problems);
     if let Some(value) = config.rate_limit {
         stream.rate_limit = rate_limit(value, &format!("{path}.rate-limit"), problems);
     }
     stream.hold_undelivered = config.hold_undelivered.unwrap_or(stream.hold_undelivered);
     stream
+}
+
+/// The durability, and the keys that belong to it; one that belongs to another is a mistake.
+fn durability(config: &Config, path: &str, problems: &mut Problems) -> Durability {
+    let how = config.durability.unwrap_or_default();
+    let mut only_with = |key: &str, given: bool, wanted: HowDurable, name: &str| {
+        if given && how != wanted {
+            problems.add(format!("{path}.{key}"), format!("counts only with durability = \"{name}\""));
+        }
+    };
+    only_with("commit-interval", config.commit_interval.is_some(), HowDurable::Interval, "interval");
+    only_with("spill-after", config.spill_after.is_some(), HowDurable::MemoryFirst, "memory-first");
+    only_with("spill-size", config.spill_size.is_some(), HowDurable::MemoryFirst, "memory-first");
+    match how {
+        HowDurable::Sync => Durability::Sync,
+        HowDurable::Interval => {
+            let interval = config.commit_interval.unwrap_or(COMMIT_INTERVAL);
+            if !COMMIT_INTERVALS.contains(&interval) {
+                let shown = duration::show(interval);
+                problems.add(format!("{path}.commit-interval"), format!("must be 1ms to 1m, not {shown}"));
+            }
+            Durability::Interval(interval)
+        }
+        HowDurable::MemoryFirst => {
+            let spill_after = config.spill_after.unwrap_or(SPILL_AFTER);
+            if !SPILL_AFTERS.contains(&spill_after) {
+                let shown = duration::show(spill_after);
+                problems.add(format!("{path}.spill-after"), format!("must be 100ms to 10m, not {shown}"));
+            }
+            let memory = config.spill_size.unwrap_or(SPILL_SIZE);
+            if !SPILL_SIZES.contains(&memory) {
+                let shown = size::show(memory);
+                problems.add(format!("{path}.spill-size"), format!("must be 64KiB to 1GiB, not {shown}"));
+            }
+            Durability::MemoryFirst { spill_after, memory_bytes: usize::try_from(memory).unwrap_or(usize::MAX) }
+        }
+    }
 }
 
 fn rate_limit(value: Value, path: &str, problems: &mut Problems) -> Option<RateLimit> {

@@ -76,9 +76,15 @@ fn streams(status: &Status, out: &mut Page) {
         s.untrusted_records as f64
     });
     out.each("forebay_stream_segments", "gauge", "Files.", "stream", streams, |s| s.segments as f64);
-    out.each("forebay_stream_written_bytes_total", "counter", "Bytes written to files.", "stream", streams, |s| {
-        s.written_bytes as f64
-    });
+    let name = "forebay_stream_written_bytes_total";
+    out.family(name, "counter", "Bytes written to files, and given to the catalogue.");
+    for (stream, status) in streams {
+        let (framing, catalogue) = (status.framing_bytes, status.catalogue_bytes);
+        let records = status.written_bytes.saturating_sub(framing + catalogue);
+        for (kind, bytes) in [("records", records), ("framing", framing), ("catalogue", catalogue)] {
+            out.sample(name, &[("stream", stream), ("kind", kind)], bytes as f64);
+        }
+    }
     out.each("forebay_stream_commits_total", "counter", "Writes, each with one sync.", "stream", streams, |s| {
         s.commits as f64
     });

@@ -110,10 +110,16 @@ pub struct StreamStatus {
     pub untrusted_records: u64,
     /// Number of files.
     pub segments: u64,
-    /// Written to its files.
+    /// Written to its files and given to the catalogue: records as they are stored, framing, and the catalogue's entries.
     pub written_bytes: u64,
-    /// What wears the flash: `written_bytes` per byte of keys and data.
+    /// Of those, headers of files and blocks, and saved checkpoints.
+    pub framing_bytes: u64,
+    /// Of those, the catalogue's entries.
+    pub catalogue_bytes: u64,
+    /// What wears the flash: `written_bytes` per byte of keys and data. The file system's own writing comes on top.
     pub written_per_payload_byte: Option<f64>,
+    /// `written_bytes` in a day, if it goes on as since the start; not told in the first minute.
+    pub written_bytes_per_day: Option<u64>,
     /// Writes, each with one sync.
     pub commits: u64,
     /// By shard id.

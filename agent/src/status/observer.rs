@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use forebay_log_store::{
@@ -155,10 +155,11 @@ impl Observer {
         let reasons = self.reasons();
         let streams = self.streams.all();
         let stats: BTreeMap<_, _> = streams.iter().map(|(name, open)| (name.as_str(), open.stream().stats())).collect();
+        let uptime = now.duration_since(self.started);
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
-            uptime_seconds: now.duration_since(self.started).as_secs(),
+            uptime_seconds: uptime.as_secs(),
             healthy: reasons.is_empty(),
             reasons,
             data_dir: self.data_dir.clone(),
@@ -167,7 +168,7 @@ impl Observer {
             sources: self.sources.iter().map(|(name, source)| (name.clone(), self.source(name, source))).collect(),
             streams: streams
                 .iter()
-                .map(|(name, open)| (name.clone(), self.stream(name, open.stream(), &stats[name.as_str()])))
+                .map(|(name, open)| (name.clone(), self.stream(name, open.stream(), &stats[name.as_str()], uptime)))
                 .collect(),
             destinations: self
                 .destinations
@@ -191,7 +192,8 @@ impl Observer {
         }
     }
 
-    fn stream(&self, name: &str, stream: &Stream, stats: &StreamStats) -> StreamStatus {
+    fn stream(&self, name: &str, stream: &Stream, stats: &StreamStats, uptime: Duration) -> StreamStatus {
+        let written_bytes = stats.written_bytes + stats.catalogue_bytes;
         let totals = Totals { records: stats.records, bytes: stats.payload_bytes };
         StreamStatus {
             committed: self.flow(&Metered::Stream(name.to_owned()), totals),
@@ -201,9 +203,12 @@ impl Observer {
             quota_bytes: stream.config().quota,
             untrusted_records: stats.untrusted_records,
             segments: stats.segments as u64,
-            written_bytes: stats.written_bytes,
+            written_bytes,
+            framing_bytes: stats.framing_bytes,
+            catalogue_bytes: stats.catalogue_bytes,
             written_per_payload_byte: (stats.payload_bytes > 0)
-                .then(|| stats.written_bytes as f64 / stats.payload_bytes as f64),
+                .then(|| written_bytes as f64 / stats.payload_bytes as f64),
+            written_bytes_per_day: written_per_day(written_bytes, uptime),
             commits: stats.commits,
             shards: stats
                 .shards
@@ -301,6 +306,12 @@ fn backlog(checkpoint: SequenceNumber, stream: &StreamStats) -> u64 {
     stream.next.0.saturating_sub(first.0)
 }
 
+/// What a day would bring at the rate so far. Much is written at a start, so the first minute says nothing.
+fn written_per_day(written_bytes: u64, uptime: Duration) -> Option<u64> {
+    const DAY: f64 = 86_400.0;
+    (uptime >= Duration::from_secs(60)).then(|| (written_bytes as f64 * DAY / uptime.as_secs_f64()) as u64)
+}
+
 fn source_totals(stats: &SourceStats) -> Totals {
     Totals { records: stats.records.load(Relaxed), bytes: stats.bytes.load(Relaxed) }
 }
@@ -347,6 +358,13 @@ mod tests {
         assert_eq!(warning(since, None), "");
         assert!(warning(None, None).contains("was not trusted since its start"));
         assert!(warning(since, Some(now)).contains("at least 2026-09-21T14:13:20Z: it is not believed"));
+    }
+
+    #[test]
+    fn a_day_is_told_after_a_minute() {
+        assert_eq!(written_per_day(1_000_000, Duration::from_secs(59)), None);
+        assert_eq!(written_per_day(1_000_000, Duration::from_secs(60)), Some(1_440_000_000));
+        assert_eq!(written_per_day(1_000_000, Duration::from_secs(2 * 86_400)), Some(500_000));
     }
 
     #[test]

@@ -54,7 +54,10 @@ pub(super) fn busy() -> Status {
                     untrusted_records: 3,
                     segments: 2,
                     written_bytes: 1_351_680,
+                    framing_bytes: 3_200,
+                    catalogue_bytes: 700,
                     written_per_payload_byte: Some(1.1),
+                    written_bytes_per_day: Some(1_296_733),
                     commits: 31,
                     shards: BTreeMap::from([
                         ("shardId-000000000000".into(), ShardStatus { committed: flow(700), throttled: 0 }),

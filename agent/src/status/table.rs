@@ -53,7 +53,10 @@ fn source_rows(table: &mut Table<7>, name: &str, source: &SourceStatus, now_ms: 
 fn stream_rows(table: &mut Table<7>, name: &str, stream: &StreamStatus) {
     let [records, bytes, rate] = flow(&stream.committed);
     let disk = format!("{} of {}", size::show(stream.disk_bytes), size::show(stream.quota_bytes));
-    let wear = stream.written_per_payload_byte.map_or_else(|| "-".to_owned(), |factor| format!("{factor:.2}"));
+    let mut wear = stream.written_per_payload_byte.map_or_else(|| "-".to_owned(), |factor| format!("{factor:.2}"));
+    if let Some(bytes) = stream.written_bytes_per_day {
+        let _ = write!(wear, ", {} a day", size::show(bytes));
+    }
     table.row([name.to_owned(), "all".to_owned(), records, bytes, rate, disk, wear]);
     // With one shard, there is no more to tell.
     if stream.shards.len() > 1 {
@@ -224,7 +227,7 @@ devices  mqtt-broker  telemetry  3            1,200    1.2 MiB  12/s, 12.3 KiB/s
 
 STREAM             SHARD  RECORDS  BYTES      RATE              ON DISK             WRITTEN PER BYTE
 dead-letter.cloud  all    0        0 B        -                 0 B of 64.0 MiB     -
-telemetry          all    1,200    1.2 MiB    12/s, 12.3 KiB/s  1.2 MiB of 1.0 GiB  1.10
+telemetry          all    1,200    1.2 MiB    12/s, 12.3 KiB/s  1.2 MiB of 1.0 GiB  1.10, 1.2 MiB a day
                    0      700      700.0 KiB  12/s, 12.3 KiB/s
                    1      500      500.0 KiB  12/s, 12.3 KiB/s
   ! shardId-000000000001: writers waited 4 times for the rate limit

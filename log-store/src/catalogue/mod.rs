@@ -50,6 +50,8 @@ pub(crate) struct Catalogue {
     pub(crate) is_new: bool,
     /// Why it no longer takes changes, once it has failed.
     failed: Mutex<Option<String>>,
+    /// Bytes of keys and values put since it was opened, by stream.
+    written: Mutex<BTreeMap<String, u64>>,
 }
 
 impl Catalogue {
@@ -78,7 +80,7 @@ impl Catalogue {
             }
             None => return Err(KvError::new("it has entries but no format version")),
         };
-        Ok(Ok(Self { kv: RwLock::new(Some(kv)), is_new, failed: Mutex::new(None) }))
+        Ok(Ok(Self { kv: RwLock::new(Some(kv)), is_new, failed: Mutex::new(None), written: Mutex::default() }))
     }
 
     /// The definition of a stream, unless it is damaged.
@@ -108,6 +110,7 @@ impl Catalogue {
                 kv.remove_range(&from, &end)?;
             }
             kv.remove(&key(b'd', stream, None))?;
+            kv.remove(&key(b'n', stream, None))?;
             kv.remove(&key(b'l', stream, None))?;
             kv.remove(&key(DEFINITION_V1, stream, None))?;
             kv.remove(&key(DEFINITION, stream, None))
@@ -179,6 +182,16 @@ impl Catalogue {
         self.put(b"boots".to_vec(), &boots);
     }
 
+    /// Numbers before this one may have been given to records that were never written; zero if that was never noted.
+    pub(crate) fn reserved(&self, stream: &str) -> Result<SequenceNumber, KvError> {
+        let found = self.read(|kv| kv.get(&key(b'n', stream, None)))?;
+        found.map_or(Ok(SequenceNumber::ZERO), |value| decode("reserved", &value))
+    }
+
+    pub(crate) fn put_reserved(&self, stream: &str, reserved: SequenceNumber) {
+        self.put(key(b'n', stream, None), &reserved);
+    }
+
     /// What damage took of a stream, as far as it was told.
     pub(crate) fn gaps(&self, stream: &str) -> Result<Option<Gaps>, KvError> {
         self.read(|kv| kv.get(&key(b'l', stream, None)))?.map(|value| decode("gaps", &value)).transpose()
@@ -218,8 +231,20 @@ impl Catalogue {
         named.collect()
     }
 
+    /// How many bytes of keys and values were put for a stream since the catalogue was opened.
+    pub(crate) fn written_bytes(&self, stream: &str) -> u64 {
+        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        written.get(stream).copied().unwrap_or(0)
+    }
+
     fn put(&self, key: Vec<u8>, value: &impl Serialize) {
-        self.change(|kv| kv.put(&key, &encode(value)));
+        let value = encode(value);
+        // `<kind>/<stream>`, then a zero or nothing.
+        let name = key.get(2..).and_then(|name| name.split(|byte| *byte == 0).next()).unwrap_or_default();
+        let name = String::from_utf8_lossy(name).into_owned();
+        *self.written.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default() +=
+            (key.len() + value.len()) as u64;
+        self.change(|kv| kv.put(&key, &value));
     }
 
     /// After the first failure nothing more is changed: what is there stays a sound earlier state, which recovery knows

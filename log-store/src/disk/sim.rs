@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     io::{self, ErrorKind},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
@@ -41,6 +42,17 @@ struct State {
     capacity: Option<u64>,
     locked: bool,
     random: fastrand::Rng,
+    before_read: Hook,
+}
+
+/// What happens just before the next reading.
+#[derive(Default)]
+struct Hook(Option<Box<dyn FnOnce() + Send>>);
+
+impl fmt::Debug for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "armed" } else { "none" })
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -95,6 +107,7 @@ impl SimDisk {
             capacity: None,
             locked: false,
             random: fastrand::Rng::with_seed(seed),
+            before_read: Hook::default(),
         })))
     }
 
@@ -115,6 +128,16 @@ impl SimDisk {
     /// Arms a fault.
     pub(crate) fn set_fault(&self, fault: Option<Fault>) {
         self.state().fault = fault;
+    }
+
+    /// Whether one is armed.
+    pub(crate) fn has_fault(&self) -> bool {
+        self.state().fault.is_some()
+    }
+
+    /// Lets something happen between a reader's decision to read and its reading.
+    pub(crate) fn before_next_read(&self, act: impl FnOnce() + Send + 'static) {
+        self.state().before_read = Hook(Some(Box::new(act)));
     }
 
     /// How many bytes all files may take together.
@@ -384,6 +407,10 @@ impl DiskFile for SimFile {
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        let before = self.disk.state().before_read.0.take();
+        if let Some(act) = before {
+            act();
+        }
         self.with(false, |state, allowed| {
             allowed?;
             let live = &state.files[&self.id].live;

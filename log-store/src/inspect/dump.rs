@@ -63,6 +63,15 @@ pub enum Dumped {
         /// The last of them.
         last: SequenceNumber,
     },
+    /// Numbers of records that were never written: they were delivered from memory, or there never were any.
+    Unwritten {
+        /// Where in the file the block is.
+        offset: u64,
+        /// First number.
+        first: SequenceNumber,
+        /// Last number.
+        last: SequenceNumber,
+    },
     /// A record.
     Record(Record),
     /// Something that is not as it should be.
@@ -122,6 +131,9 @@ pub(crate) fn dump_on(
         }
         Visit::Gap { offset, header } => {
             show(Dumped::Gap { offset, first: header.first, last: header.end().previous() })
+        }
+        Visit::Unwritten { offset, header } => {
+            show(Dumped::Unwritten { offset, first: header.first, last: header.end().previous() })
         }
         Visit::Records { header, .. } if header.end() <= from => ControlFlow::Continue(()),
         Visit::Records { offset, header, payload, .. } => {

@@ -24,7 +24,7 @@ pub use self::{
     dump::{Dumped, dump},
     repair::{Mended, RepairReport, repair},
     stats::{CodecStats, ShardCounts, StreamCounts, stats},
-    verify::{FINDINGS_MAX, Report, StreamReport, verify},
+    verify::{Depth, FINDINGS_MAX, Report, StreamReport, verify},
 };
 use crate::{
     disk::Disk,

@@ -159,7 +159,7 @@ impl Repair<'_> {
             let next_segment = walk.files[at + 1..].iter().find(|file| file.is_part()).map(|file| file.first);
             let is_headless = matches!(file.is, Is::Headless { .. });
             let created = match (&file.is, &walk.definition) {
-                (Is::Segment { created, .. }, _) => *created,
+                (Is::Segment(head), _) => head.created,
                 (Is::Headless { .. }, _) => Stamp::default(),
                 (Is::Unreadable { .. }, _) | (Is::Ruined { .. }, None) => {
                     let mut left = |visit: Visit<'_>| {
@@ -224,6 +224,7 @@ impl Repair<'_> {
                 let header = SegmentHeader {
                     version: FORMAT_VERSION,
                     first: missing.start,
+                    recycled_bytes: 0,
                     created: pieces.newest,
                     definition: definition.clone(),
                 };
@@ -239,9 +240,10 @@ impl Repair<'_> {
         let old = self.disk.open_read(path).map_err(|source| io_error("open segment", path, source))?;
         let header = match SegmentHeader::read(old.as_ref(), path) {
             // A gap block may be in it from now on.
-            Ok(header) => SegmentHeader { version: FORMAT_VERSION, ..header },
+            Ok(header) => SegmentHeader { version: FORMAT_VERSION, recycled_bytes: 0, ..header },
             Err(Error::Corrupt { .. }) => {
-                SegmentHeader { version: FORMAT_VERSION, first, created: pieces.newest, definition: definition.clone() }
+                let (created, definition) = (pieces.newest, definition.clone());
+                SegmentHeader { version: FORMAT_VERSION, first, recycled_bytes: 0, created, definition }
             }
             Err(error) => return Err(error),
         };
@@ -350,7 +352,8 @@ impl Pieces {
             Visit::Segment { .. } => {}
             Visit::Control { offset, header, .. }
             | Visit::Records { offset, header, .. }
-            | Visit::Gap { offset, header } => self.keep(offset, header),
+            | Visit::Gap { offset, header }
+            | Visit::Unwritten { offset, header } => self.keep(offset, header),
             Visit::Finding(finding) => match finding.kind {
                 FindingKind::Damage => self.is_damaged = true,
                 FindingKind::TornTail => self.torn_at = Some(finding.offset),
@@ -415,9 +418,11 @@ fn read_through(
     let mut at = range.start;
     while at < range.end {
         let want = usize::try_from(range.end - at).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
-        let read = file.read_at(at, &mut chunk[..want])?;
+        let mut read = file.read_at(at, &mut chunk[..want])?;
         if read == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+            // Of a sound block only padding can be missing.
+            chunk[..want].fill(0);
+            read = want;
         }
         take(&chunk[..read])?;
         at += read as u64;

@@ -103,6 +103,7 @@ fn count(disk: &dyn Disk, data_dir: &Path, name: String) -> Result<StreamCounts,
             }
             Visit::Control { .. } => counts.control_blocks += 1,
             Visit::Gap { header, .. } => counts.lost_before += u64::from(header.records),
+            Visit::Unwritten { .. } => {}
             Visit::Finding(_) => counts.findings += 1,
             Visit::Records { header, payload, payload_bytes, .. } => {
                 counts.payload_bytes += payload_bytes;

@@ -54,8 +54,8 @@ pub struct StreamReport {
     pub control_blocks: u64,
     /// Records in sound blocks.
     pub records: u64,
-    /// Their keys and data in bytes.
-    pub payload_bytes: u64,
+    /// Their keys and data in bytes; `None` with [`Depth::Checksums`].
+    pub payload_bytes: Option<u64>,
     /// Bytes of all segments.
     pub bytes: u64,
     /// The first record's number.
@@ -83,21 +83,37 @@ impl StreamReport {
     }
 }
 
-/// Reads every segment of every stream through, or of one: headers, checksums, records, numbering.
+/// How closely [`verify`] looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// At the headers, the checksums of all bytes, and the numbering: all that a disk can do to a log, at the speed at which
+    /// it gives the bytes.
+    Checksums,
+    /// Also into the blocks, which are decompressed, and their records decoded: what only a fault of the program could have
+    /// done.
+    Records,
+}
+
+/// Reads every segment of every stream through, or of one.
 ///
 /// Memory does not grow with the data. Damage is no error but a [`Finding`].
 ///
 /// # Errors
 /// [`Error::Io`] with the path, if `data_dir` is no data directory or cannot be read.
-pub fn verify(data_dir: &Path, stream: Option<&str>) -> Result<Report, Error> {
-    verify_on(&RealDisk, data_dir, stream)
+pub fn verify(data_dir: &Path, stream: Option<&str>, depth: Depth) -> Result<Report, Error> {
+    verify_to(&RealDisk, data_dir, stream, depth)
 }
 
+#[cfg(test)]
 pub(crate) fn verify_on(disk: &dyn Disk, data_dir: &Path, stream: Option<&str>) -> Result<Report, Error> {
+    verify_to(disk, data_dir, stream, Depth::Records)
+}
+
+fn verify_to(disk: &dyn Disk, data_dir: &Path, stream: Option<&str>, depth: Depth) -> Result<Report, Error> {
     let mut report = Report::default();
     for name in stream_names(disk, data_dir)? {
         if stream.is_none_or(|wanted| wanted == name) {
-            report.streams.push(verify_stream(disk, data_dir, name)?);
+            report.streams.push(verify_stream(disk, data_dir, name, depth)?);
         }
     }
     let in_data_dir = disk.list(data_dir).map_err(|source| io_error("list", data_dir, source))?;
@@ -107,14 +123,16 @@ pub(crate) fn verify_on(disk: &dyn Disk, data_dir: &Path, stream: Option<&str>) 
     Ok(report)
 }
 
-fn verify_stream(disk: &dyn Disk, data_dir: &Path, name: String) -> Result<StreamReport, Error> {
-    let walk = Walk::new(disk, data_dir, &name)?;
+fn verify_stream(disk: &dyn Disk, data_dir: &Path, name: String, depth: Depth) -> Result<StreamReport, Error> {
+    let mut walk = Walk::new(disk, data_dir, &name)?;
+    walk.decodes = depth == Depth::Records;
     let mut report = StreamReport {
         name,
         sound: true,
         format: walk.format,
         shards: walk.definition.as_ref().map(|definition| definition.shards.shards().to_vec()).unwrap_or_default(),
         leftovers: walk.leftovers.clone(),
+        payload_bytes: walk.decodes.then_some(0),
         ..StreamReport::default()
     };
     // The callback never breaks off.
@@ -137,10 +155,11 @@ fn verify_stream(disk: &dyn Disk, data_dir: &Path, name: String) -> Result<Strea
                 report.checkpoints = control.checkpoints;
             }
             Visit::Gap { header, .. } => report.lost_before += u64::from(header.records),
+            Visit::Unwritten { .. } => {}
             Visit::Records { header, payload_bytes, .. } => {
                 report.blocks += 1;
                 report.records += u64::from(header.records);
-                report.payload_bytes += payload_bytes;
+                report.payload_bytes = report.payload_bytes.map(|bytes| bytes + payload_bytes);
                 report.first = report.first.or(Some(header.first));
                 report.last = Some(header.end().previous());
             }

@@ -25,10 +25,33 @@ const PENDING_MAX: usize = 1000;
 
 /// What a walk meets.
 pub(super) enum Visit<'a> {
-    Segment { path: &'a Path, bytes: u64, first: SequenceNumber, created: Option<Timestamp> },
-    Control { offset: u64, header: &'a BlockHeader, control: Control },
-    Records { offset: u64, header: &'a BlockHeader, payload: &'a [u8], payload_bytes: u64 },
-    Gap { offset: u64, header: &'a BlockHeader },
+    Segment {
+        path: &'a Path,
+        bytes: u64,
+        first: SequenceNumber,
+        created: Option<Timestamp>,
+    },
+    Control {
+        offset: u64,
+        header: &'a BlockHeader,
+        control: Control,
+    },
+    /// Payload and its size are there only if the walk decodes.
+    Records {
+        offset: u64,
+        header: &'a BlockHeader,
+        payload: &'a [u8],
+        payload_bytes: u64,
+    },
+    Gap {
+        offset: u64,
+        header: &'a BlockHeader,
+    },
+    /// Numbers of records that were never written: they were delivered from memory, or there never were any.
+    Unwritten {
+        offset: u64,
+        header: &'a BlockHeader,
+    },
     Finding(Finding),
 }
 
@@ -45,6 +68,8 @@ pub(super) struct Walk<'a> {
     pub(super) definition: Option<StreamDefinition>,
     /// Format version of the newest readable segment.
     pub(super) format: Option<u16>,
+    /// Whether it looks into the blocks, or only at their checksums.
+    pub(super) decodes: bool,
 }
 
 /// A file with the name of a segment.
@@ -56,8 +81,8 @@ pub(super) struct SegmentFile {
 
 /// What such a file turns out to be.
 pub(super) enum Is {
-    /// A segment of the stream. Its blocks begin at `start`.
-    Segment { start: u64, created: Stamp },
+    /// A segment of the stream.
+    Segment(Head),
     /// A segment of the stream whose header is damaged, though some of its blocks are sound.
     Headless { what: String },
     /// Nothing in it is sound.
@@ -70,10 +95,20 @@ pub(super) enum Is {
     Unreadable { what: String },
 }
 
+/// What is kept of a segment's header: a definition may be long, and there may be thousands of segments.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Head {
+    /// Where its blocks begin.
+    start: u64,
+    pub(super) created: Stamp,
+    /// Up to here, what is no block of it may be left of an earlier segment.
+    recycled_bytes: u64,
+}
+
 impl SegmentFile {
     /// Whether the numbers of the file before it end where it begins.
     pub(super) fn is_part(&self) -> bool {
-        matches!(self.is, Is::Segment { .. } | Is::Headless { .. } | Is::Unreadable { .. })
+        matches!(self.is, Is::Segment(_) | Is::Headless { .. } | Is::Unreadable { .. })
     }
 }
 
@@ -119,15 +154,16 @@ impl<'a> Walk<'a> {
         let kept = |name: &&String| name.ends_with(".torn") || name.ends_with(".broken");
         let mut leftovers: Vec<_> = names.iter().filter(kept).map(|name| dir.join(name)).collect();
         leftovers.sort();
-        let mut walk = Self { disk, dir, files: Vec::new(), leftovers, definition: None, format: None };
+        let mut walk = Self { disk, dir, files: Vec::new(), leftovers, definition: None, format: None, decodes: true };
         let mut looks = Vec::with_capacity(firsts.len());
-        // Of each header only what is needed is kept: a definition may be long, and there may be thousands of segments.
         let headers = firsts.iter().rev().filter_map(|&first| {
             let path = walk.dir.join(file_name(first));
             let read = disk.open_read(&path).map_err(|source| io_error("open segment", &path, source));
             match read.and_then(|file| SegmentHeader::read(file.as_ref(), &path)) {
                 Ok(header) => {
-                    looks.push((first, Ok((header.definition.id, header.first, header.encoded_len(), header.created))));
+                    let (start, recycled_bytes) = (header.encoded_len(), header.recycled_bytes.into());
+                    let head = Head { start, created: header.created, recycled_bytes };
+                    looks.push((first, Ok((header.definition.id, header.first, head))));
                     walk.format = walk.format.or(Some(header.version));
                     Some((first, header))
                 }
@@ -144,8 +180,8 @@ impl<'a> Walk<'a> {
         for (first, look) in looks.into_iter().rev() {
             let is = match look {
                 Ok((of, ..)) if Some(of) != id => Is::Foreign,
-                Ok((_, rightful, ..)) if rightful != first => Is::Misnamed { rightful },
-                Ok((_, _, start, created)) => Is::Segment { start, created },
+                Ok((_, rightful, _)) if rightful != first => Is::Misnamed { rightful },
+                Ok((_, _, head)) => Is::Segment(head),
                 Err(Error::Corrupt { what, .. }) => walk.without_header(first, id, what),
                 Err(error) => Is::Unreadable { what: error.to_string() },
             };
@@ -200,9 +236,15 @@ impl<'a> Walk<'a> {
             next.is_some_and(|next| behind[..next].iter().any(|file| matches!(file.is, Is::Ruined { .. })));
         let place = Place { path: &path, first: *first, next_segment, ruin_follows };
         let damage = |what: &str| place.finding(FindingKind::Damage, 0, what, NO_RECORDS);
+        // A running agent makes the file of a dropped segment into another one, under another name.
+        let mut dropped = false;
+        let mut visit_if_there = |met: Visit<'_>| {
+            dropped |= matches!(met, Visit::Finding(_)) && self.is_gone(&path);
+            if dropped { ControlFlow::Continue(()) } else { visit(met) }
+        };
         let walked = match is {
-            Is::Segment { start, created } => self.segment(&place, from, *start, Ok(*created), expected, visit),
-            Is::Headless { what } => self.segment(&place, from, 0, Err(what), expected, visit),
+            Is::Segment(head) => self.segment(&place, from, Ok(head), expected, &mut visit_if_there),
+            Is::Headless { what } => self.segment(&place, from, Err(what), expected, &mut visit_if_there),
             // Opening the log deals with these in the same way.
             Is::Misnamed { rightful } => {
                 let what = format!("it is the segment that begins with record {rightful}, under a wrong name");
@@ -222,6 +264,9 @@ impl<'a> Walk<'a> {
                 return visit(place.finding(FindingKind::Unreadable, 0, what.as_str(), NO_RECORDS));
             }
         };
+        if dropped {
+            *expected = None;
+        }
         walked.unwrap_or_else(|error| {
             *expected = None;
             match error {
@@ -232,19 +277,22 @@ impl<'a> Walk<'a> {
         })
     }
 
+    fn is_gone(&self, path: &Path) -> bool {
+        matches!(self.disk.open_read(path), Err(error) if error.kind() == ErrorKind::NotFound)
+    }
+
     fn segment(
         &self,
         place: &Place<'_>,
         from: SequenceNumber,
-        start: u64,
-        header: Result<Stamp, &String>,
+        header: Result<&Head, &String>,
         expected: &mut Option<SequenceNumber>,
         visit: &mut Visitor<'_>,
     ) -> Result<ControlFlow<()>, Error> {
         let path = place.path;
         let file = self.disk.open_read(path).map_err(|source| io_error("open segment", path, source))?;
         let bytes = file.len().map_err(|source| io_error("measure segment", path, source))?;
-        let created = header.ok().map(|created| Timestamp(created.wall_ms));
+        let created = header.ok().map(|head| Timestamp(head.created.wall_ms));
         let shown = visit(Visit::Segment { path, bytes, first: place.first, created });
         if shown.is_break() {
             return Ok(shown);
@@ -259,9 +307,15 @@ impl<'a> Walk<'a> {
         let id = self.definition.as_ref().map_or(0, |definition| definition.id);
         let blocks = Blocks {
             from,
-            reader: SegmentReader::new(file, salt(id, place.first), start),
+            reader: SegmentReader::new(file, salt(id, place.first), header.map_or(0, |head| head.start)),
+            decodes: self.decodes,
             limit: bytes,
-            account: Account { place, next: place.first, pending: Vec::new() },
+            account: Account {
+                place,
+                next: place.first,
+                pending: Vec::new(),
+                has_leftover: header.is_ok_and(|head| bytes <= head.recycled_bytes),
+            },
         };
         let (walked, next) = blocks.run(header.err().cloned(), visit)?;
         *expected = Some(next);
@@ -272,6 +326,7 @@ impl<'a> Walk<'a> {
 /// The blocks of one segment.
 struct Blocks<'a> {
     from: SequenceNumber,
+    decodes: bool,
     reader: SegmentReader,
     limit: u64,
     account: Account<'a>,
@@ -283,6 +338,8 @@ struct Account<'a> {
     /// The number that must come next.
     next: SequenceNumber,
     pending: Vec<Pending>,
+    /// Whether what lies behind the last block may be left of an earlier segment.
+    has_leftover: bool,
 }
 
 impl Blocks<'_> {
@@ -338,13 +395,19 @@ impl Blocks<'_> {
             Control(Control),
             Records(&'p [u8], u64),
             Gap,
+            Unwritten,
         }
-        let payload = self.reader.payload(offset, header)?;
+        let payload = match header.kind {
+            BlockKind::Records if !self.decodes => Ok([].as_slice()),
+            _ => self.reader.payload(offset, header)?,
+        };
         let content = payload.and_then(|payload| match header.kind {
             BlockKind::Control => {
                 Control::decode(payload).map(Content::Control).map_err(|_| "the control block cannot be read")
             }
             BlockKind::Gap => Ok(Content::Gap),
+            BlockKind::Unwritten => Ok(Content::Unwritten),
+            BlockKind::Records if !self.decodes => Ok(Content::Records(payload, 0)),
             BlockKind::Records => {
                 let mut bytes = 0;
                 for_each_record(payload, header, header.first, None, |_, _, record| bytes += record.payload_bytes())?;
@@ -372,6 +435,7 @@ impl Blocks<'_> {
         Ok(match content {
             Ok(Content::Control(control)) => visit(Visit::Control { offset, header, control }),
             Ok(Content::Gap) => visit(Visit::Gap { offset, header }),
+            Ok(Content::Unwritten) => visit(Visit::Unwritten { offset, header }),
             Ok(Content::Records(payload, payload_bytes)) if header.end() > self.from => {
                 visit(Visit::Records { offset, header, payload, payload_bytes })
             }
@@ -405,6 +469,9 @@ impl Account<'_> {
 
     /// What comes behind the last sound block: of the newest segment a torn tail, of others damage, unless all records are there.
     fn end(&mut self, limit: u64, header_damage: Option<String>, visit: &mut Visitor<'_>) -> ControlFlow<()> {
+        if self.has_leftover && self.pending.iter().all(|pending| pending.records.is_none()) {
+            self.pending.clear();
+        }
         let Some(next_segment) = self.place.next_segment else {
             let torn = self.pending.first().map(|pending| pending.offset).or(header_damage.as_ref().map(|_| 0));
             let Some(offset) = torn else { return ControlFlow::Continue(()) };

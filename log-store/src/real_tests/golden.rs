@@ -19,7 +19,7 @@ use crate::{
     cursor::Start,
     event::Event,
     hash_key::HashKey,
-    inspect::verify,
+    inspect::{Depth, verify},
     record::{NewRecord, Record, Tag},
     segment::{Codec, FORMAT_VERSION},
     sequence::SequenceNumber,
@@ -146,7 +146,7 @@ fn check_golden(golden: &Path, version: u16, streams: usize) {
     // Checkpoints are those of the last control block, which the clean stop wrote.
     assert_eq!(text, expected);
     assert!(matches!(events.as_slice(), [Event::CatalogueRebuilt { set_aside: None, .. }]), "{events:?}");
-    let report = verify(&golden.join("data"), None).expect("readable");
+    let report = verify(&golden.join("data"), None, Depth::Records).expect("readable");
     assert!(report.is_sound() && report.streams.iter().all(|stream| stream.findings.is_empty()), "{report:?}");
     let formats: Vec<_> = report.streams.iter().map(|stream| stream.format).collect();
     assert_eq!(formats, vec![Some(version); streams]);
@@ -171,7 +171,7 @@ fn a_log_of_version_1_goes_on_in_segments_of_today() {
     let all = drain(stream.cursor(Start::Oldest));
     assert_eq!((&all[..before.len()], all.len()), (&before[..], before.len() + 1));
     store.close();
-    let report = verify(dir.path(), None).expect("readable");
+    let report = verify(dir.path(), None, Depth::Records).expect("readable");
     let telemetry = report.streams.iter().find(|stream| stream.name == "telemetry").expect("there");
     assert_eq!((telemetry.format, telemetry.findings.as_slice()), (Some(FORMAT_VERSION), &[][..]));
     // No older program takes the compressed block for damage: it refuses the segment, and the catalogue, by name.

@@ -7,7 +7,7 @@ use crate::{
     catalogue::Catalogue,
     clock::manual::ManualClock,
     error::Error,
-    inspect::{dump, repair, verify},
+    inspect::{Depth, dump, repair, verify},
     record::NewRecord,
     segment::FORMAT_VERSION,
     sequence::SequenceNumber,
@@ -23,7 +23,7 @@ fn a_data_directory_in_use_is_refused_and_free_again_after_the_close() {
     let error = repair(dir.path(), None, false).expect_err("it is open");
     assert!(matches!(&error, Error::InUse { path } if path == dir.path()), "{error}");
     // Looking at it needs no lock.
-    assert_eq!(verify(dir.path(), None).expect("readable").streams.len(), 1);
+    assert_eq!(verify(dir.path(), None, Depth::Records).expect("readable").streams.len(), 1);
     drop(first.stream);
     close_in_time(first.store);
     let again = open_in_time(store_config(dir.path()), stream_config("telemetry")).expect("opens again");
@@ -75,7 +75,7 @@ fn a_newer_segment_is_refused_and_left_alone() {
         assert_eq!((*found, named), (FORMAT_VERSION + 1, &path));
         assert_eq!(fs::read(&path).expect("read"), bytes);
     }
-    let report = verify(dir.path(), None).expect("readable");
+    let report = verify(dir.path(), None, Depth::Records).expect("readable");
     assert!(!report.is_sound() && report.streams[0].findings[0].what.contains("newer"), "{report:?}");
 }
 
@@ -100,7 +100,7 @@ fn what_is_no_data_directory_is_named_and_nothing_is_made_there() {
         [(dir.path().to_owned(), "it is no data directory"), (dir.path().join("nothing"), "it does not exist")];
     for (wrong, reason) in wrong_ones {
         let said = format!("{}: {reason}", wrong.display());
-        let error = verify(&wrong, None).expect_err("no data directory");
+        let error = verify(&wrong, None, Depth::Records).expect_err("no data directory");
         assert!(error.to_string().contains(&said), "{error}");
         let error = repair(&wrong, None, false).expect_err("no data directory");
         assert!(error.to_string().contains(&said), "{error}");

@@ -18,10 +18,17 @@ use crate::{
 
 /// `FBLK`, the first four bytes of a block.
 pub(super) const MAGIC: [u8; 4] = *b"FBLK";
+/// Bit of the kind's byte for [`BlockHeader::together`].
+const TOGETHER: u8 = 0x80;
 /// Length of a block's header.
 pub(crate) const BLOCK_HEADER_BYTES: usize = 64;
 /// No block is longer: one batch of the largest record is well below. More is damage.
 pub(crate) const PAYLOAD_BYTES_MAX: u32 = 64 << 20;
+
+/// What the device writes at a time. A block that ends within such a page has it written again by the next one.
+const PAGE_BYTES: u64 = 4096;
+/// A block is filled up to the end of its page if that costs no more than this part of it.
+const PADDING_PART: u64 = 8;
 
 /// What a block holds. Persisted: never renumber.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,12 +39,17 @@ pub(crate) enum BlockKind {
     Control = 2,
     /// Nothing: it stands for the records that damage took from here, as a repair found. Since format version 2.
     Gap = 3,
+    /// Nothing: its records were delivered from memory, or their numbers were never given. Since format version 2.
+    Unwritten = 4,
 }
 
 /// A decoded block header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BlockHeader {
     pub(crate) kind: BlockKind,
+    /// Whether nothing was synced between the block before it and this one: that it is there does not mean that the other
+    /// one was. Since format version 2.
+    pub(crate) together: bool,
     pub(crate) codec: Codec,
     /// Bytes of payload on disk.
     pub(crate) stored_bytes: u32,
@@ -51,6 +63,8 @@ pub(crate) struct BlockHeader {
     pub(crate) arrival: Stamp,
     /// Bit `i % 64` is set if it holds records of shard `i`.
     pub(crate) shard_bits: u64,
+    /// Bytes behind the payload that mean nothing.
+    pub(crate) padding: u16,
     pub(super) payload_crc: u32,
 }
 
@@ -60,9 +74,9 @@ impl BlockHeader {
         SequenceNumber(self.first.0.saturating_add(u64::from(self.records)))
     }
 
-    /// Header and payload on disk.
+    /// Header, payload and padding on disk.
     pub(crate) fn total_bytes(&self) -> u64 {
-        BLOCK_HEADER_BYTES as u64 + u64::from(self.stored_bytes)
+        BLOCK_HEADER_BYTES as u64 + u64::from(self.stored_bytes) + u64::from(self.padding)
     }
 
     /// Whether it may hold records of this shard.
@@ -73,8 +87,9 @@ impl BlockHeader {
     fn encode(&self, salt: u32) -> [u8; BLOCK_HEADER_BYTES] {
         let mut out = [0; BLOCK_HEADER_BYTES];
         out[..4].copy_from_slice(&MAGIC);
-        out[4] = self.kind as u8;
+        out[4] = self.kind as u8 | if self.together { TOGETHER } else { 0 };
         out[5] = self.codec as u8;
+        out[6..8].copy_from_slice(&self.padding.to_le_bytes());
         out[8..12].copy_from_slice(&self.stored_bytes.to_le_bytes());
         out[12..16].copy_from_slice(&self.raw_bytes.to_le_bytes());
         out[16..24].copy_from_slice(&self.first.0.to_le_bytes());
@@ -100,15 +115,17 @@ impl BlockHeader {
         if salted_crc(salt, &bytes[..60]) != u32_at(bytes, 60) {
             return Err("the block header's checksum does not match");
         }
-        let kind = match bytes[4] {
+        let kind = match bytes[4] & !TOGETHER {
             1 => BlockKind::Records,
             2 => BlockKind::Control,
             3 => BlockKind::Gap,
+            4 => BlockKind::Unwritten,
             _ => return Err("the block is of an unknown kind"),
         };
         let codec = Codec::from_byte(bytes[5]).ok_or("the block is compressed in an unknown way")?;
         let header = Self {
             kind,
+            together: bytes[4] & TOGETHER != 0,
             codec,
             stored_bytes: u32_at(bytes, 8),
             raw_bytes: u32_at(bytes, 12),
@@ -116,6 +133,7 @@ impl BlockHeader {
             records: u32_at(bytes, 24),
             arrival: Stamp { boot: u32_at(bytes, 28), wall_ms: u64_at(bytes, 32), since_boot_ms: u64_at(bytes, 40) },
             shard_bits: u64_at(bytes, 48),
+            padding: u16::from_le_bytes([bytes[6], bytes[7]]),
             payload_crc: u32_at(bytes, 56),
         };
         if header.stored_bytes > PAYLOAD_BYTES_MAX || header.raw_bytes > PAYLOAD_BYTES_MAX {
@@ -140,6 +158,8 @@ pub(crate) struct Control {
     pub(crate) totals: DropTotals,
     /// What damage took, as far as it was told. Since format version 2.
     pub(crate) gaps: Gaps,
+    /// Numbers before this one may have been given to records that were never written. Since format version 2.
+    pub(crate) reserved: SequenceNumber,
     /// The boots of the machine, if they have changed since the last control block. Since format version 2.
     pub(crate) boots: Vec<Boot>,
 }
@@ -148,8 +168,8 @@ impl Control {
     /// Decodes a payload; what an older version did not write is empty.
     pub(crate) fn decode(payload: &[u8]) -> Result<Self, postcard::Error> {
         let ((checkpoints, totals), added) = postcard::take_from_bytes(payload)?;
-        let (gaps, boots) = if added.is_empty() { Default::default() } else { postcard::from_bytes(added)? };
-        Ok(Self { checkpoints, totals, gaps, boots })
+        let (gaps, reserved, boots) = if added.is_empty() { Default::default() } else { postcard::from_bytes(added)? };
+        Ok(Self { checkpoints, totals, gaps, reserved, boots })
     }
 }
 
@@ -174,6 +194,22 @@ pub(crate) fn start_block(out: &mut Vec<u8>) -> usize {
     let at = out.len();
     out.resize(at + BLOCK_HEADER_BYTES, 0);
     at
+}
+
+/// Appends a block without a payload that stands for the records from `first` up to, but without, `end`; at most 2^32 - 1
+/// of them. Gives the number behind it.
+pub(crate) fn write_absent(
+    out: &mut Vec<u8>,
+    kind: BlockKind,
+    first: SequenceNumber,
+    end: SequenceNumber,
+    arrival: Stamp,
+    salt: u32,
+) -> SequenceNumber {
+    let records = u32::try_from(end.0 - first.0).unwrap_or(u32::MAX);
+    let at = start_block(out);
+    finish_block(out, at, BlockHeader::new(kind, first, records, arrival), salt);
+    first.plus(records.into())
 }
 
 /// Appends one shard's records, which come in parts, to a block's payload; returns the shard's bit.
@@ -203,6 +239,17 @@ pub(crate) fn pack_block(out: &mut Vec<u8>, at: usize, header: &mut BlockHeader,
     out.extend_from_slice(packed);
 }
 
+/// The most that [`padding`] gives.
+pub(crate) fn padding_max(bytes: u64) -> u64 {
+    (bytes / PADDING_PART).min(PAGE_BYTES - 1)
+}
+
+/// How many bytes would fill up the page in which a block of `bytes` ends that is written at `at`; none if they are too many.
+pub(crate) fn padding(at: u64, bytes: u64) -> u16 {
+    let missing = (at + bytes).next_multiple_of(PAGE_BYTES) - (at + bytes);
+    if missing > padding_max(bytes) { 0 } else { u16::try_from(missing).expect("less than a page") }
+}
+
 /// Fills in the header of the block that [`start_block`] began at `at`; the payload is everything behind it.
 ///
 /// The header's lengths and checksum are set here, except for what [`pack_block`] has set.
@@ -221,6 +268,7 @@ impl BlockHeader {
     pub(crate) fn new(kind: BlockKind, first: SequenceNumber, records: u32, arrival: Stamp) -> Self {
         Self {
             kind,
+            together: false,
             codec: Codec::None,
             stored_bytes: 0,
             raw_bytes: 0,
@@ -228,6 +276,7 @@ impl BlockHeader {
             records,
             arrival,
             shard_bits: 0,
+            padding: 0,
             payload_crc: 0,
         }
     }
@@ -240,6 +289,19 @@ pub(crate) fn rewrite_header(bytes: &mut [u8], salt: u32, change: impl FnOnce(&m
     let mut header = BlockHeader::decode(head, salt).expect("sound");
     change(&mut header);
     *head = header.encode(salt);
+}
+
+/// Makes the checksums of the block at the start of `bytes` right, and its length if that is too long.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn seal(bytes: &mut [u8], salt: u32) {
+    let Some((head, behind)) = bytes.split_at_mut_checked(BLOCK_HEADER_BYTES) else { return };
+    let stored = (u32_at(head, 8) as usize).min(behind.len());
+    head[..4].copy_from_slice(&MAGIC);
+    head[8..12].copy_from_slice(&u32::try_from(stored).unwrap_or(0).to_le_bytes());
+    let crc = salted_crc(salt, &behind[..stored]);
+    head[56..60].copy_from_slice(&crc.to_le_bytes());
+    let crc = salted_crc(salt, &head[..60]);
+    head[60..].copy_from_slice(&crc.to_le_bytes());
 }
 
 /// The runs of a records block's payload; `None` stands for bytes that are not a run, and ends it.
@@ -324,6 +386,17 @@ mod tests {
             rewrite_header(&mut bytes, 5, change);
             assert!(decode(&bytes, 5).is_err());
         }
+    }
+
+    #[test]
+    fn a_block_is_filled_up_to_its_page_where_that_is_little() {
+        assert_eq!(padding(0, 4096), 0);
+        assert_eq!(padding(4096, 4000), 96);
+        assert_eq!(padding(96, 8000), 96);
+        assert_eq!((padding(0, 9 * 455), padding(0, 100)), (1, 0));
+        // An eighth, and a little more than that.
+        assert_eq!((padding(512, 4096 * 7), padding(513, 4096 * 7)), (3584, 3583));
+        assert_eq!((padding(0, 3641), padding(0, 3640)), (455, 0));
     }
 
     #[test]

@@ -36,7 +36,7 @@ impl Codec {
         }
     }
 
-    pub(super) fn from_byte(byte: u8) -> Option<Self> {
+    pub(crate) fn from_byte(byte: u8) -> Option<Self> {
         [Self::None, Self::Lz4, Self::Zstd].into_iter().find(|codec| *codec as u8 == byte)
     }
 }
@@ -76,7 +76,7 @@ impl Packer {
 
 /// Decompresses blocks, one after the other.
 #[derive(Default)]
-pub(super) struct Unpacker {
+pub(crate) struct Unpacker {
     zstd: Option<Decompressor<'static>>,
     plain: Vec<u8>,
 }
@@ -88,7 +88,7 @@ impl Unpacker {
     ///
     /// # Errors
     /// What does not fit.
-    pub(super) fn unpack<'a>(
+    pub(crate) fn unpack<'a>(
         &'a mut self,
         codec: Codec,
         stored: &'a [u8],

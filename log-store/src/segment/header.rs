@@ -21,6 +21,9 @@ pub(crate) struct SegmentHeader {
     pub(crate) version: u16,
     /// Number of the first record that this segment holds or will hold.
     pub(crate) first: SequenceNumber,
+    /// Length of the dropped segment's file that was made into this one; 0 of a new file. So far, what lies behind the
+    /// last block may be left of that.
+    pub(crate) recycled_bytes: u32,
     /// When it was made.
     pub(crate) created: Stamp,
     pub(crate) definition: StreamDefinition,
@@ -41,7 +44,7 @@ impl SegmentHeader {
         out.extend_from_slice(&self.created.wall_ms.to_le_bytes());
         out.extend_from_slice(&self.created.since_boot_ms.to_le_bytes());
         out.extend_from_slice(&self.definition.id.to_le_bytes());
-        out.extend_from_slice(&0u32.to_le_bytes());
+        out.extend_from_slice(&self.recycled_bytes.to_le_bytes());
         // The CRC covers everything before it and the definition behind it.
         let mut crc = crc32fast::Hasher::new();
         crc.update(&out);
@@ -54,6 +57,11 @@ impl SegmentHeader {
     /// Length of [`SegmentHeader::encode`] in bytes: where the first block begins.
     pub(crate) fn encoded_len(&self) -> u64 {
         self.encode().len() as u64
+    }
+
+    /// Whether everything up to `len` may be left of an earlier segment, as far as it is no block of this one.
+    pub(crate) fn is_leftover(&self, len: u64) -> bool {
+        len <= u64::from(self.recycled_bytes)
     }
 
     /// Reads the header of an open segment. `path` is for messages.
@@ -97,6 +105,7 @@ impl SegmentHeader {
         Ok(Self {
             version,
             first: SequenceNumber(u64_at(&fixed, 16)),
+            recycled_bytes: u32_at(&fixed, 48),
             created: Stamp { boot: u32_at(&fixed, 12), wall_ms: u64_at(&fixed, 24), since_boot_ms: u64_at(&fixed, 32) },
             definition,
         })
@@ -110,6 +119,9 @@ pub(crate) fn salt(stream_id: u64, first: SequenceNumber) -> u32 {
     crc.update(&first.0.to_le_bytes());
     crc.finalize()
 }
+
+/// The name of a dropped segment whose file will be the next one.
+pub(crate) const SPARE_FILE_NAME: &str = "spare";
 
 /// The name of the segment that begins at `first`.
 pub(crate) fn file_name(first: SequenceNumber) -> String {
@@ -145,6 +157,7 @@ mod tests {
         SegmentHeader {
             version: FORMAT_VERSION,
             first: SequenceNumber(42),
+            recycled_bytes: 4321,
             created: Stamp { boot: 3, since_boot_ms: 5, wall_ms: 1_700_000_000_000 },
             definition: StreamDefinition::sample(),
         }

@@ -9,12 +9,17 @@ mod header;
 mod reader;
 
 #[cfg(test)]
-pub(crate) use block::{BLOCK_HEADER_BYTES, rewrite_header};
+pub(crate) use block::rewrite_header;
+#[cfg(any(test, fuzzing))]
+pub(crate) use block::seal;
 pub(crate) use block::{
-    BlockHeader, BlockKind, Control, decode_runs, finish_block, pack_block, start_block, write_run,
+    BLOCK_HEADER_BYTES, BlockHeader, BlockKind, Control, decode_runs, finish_block, pack_block, padding, padding_max,
+    start_block, write_absent, write_run,
 };
 pub use codec::Codec;
 pub(crate) use codec::Packer;
+#[cfg(any(test, fuzzing))]
+pub(crate) use codec::Unpacker;
 pub(crate) use definition::StreamDefinition;
-pub(crate) use header::{FORMAT_VERSION, SegmentHeader, file_name, parse_file_name, salt};
+pub(crate) use header::{FORMAT_VERSION, SPARE_FILE_NAME, SegmentHeader, file_name, parse_file_name, salt};
 pub(crate) use reader::{Found, SegmentReader};

@@ -32,6 +32,10 @@ fn workload(sim: &mut Simulation) {
         }
         sim.clock.advance(Duration::from_secs(150));
         sim.tick();
+        sim.note_recycled();
+        if !sim.disk.has_fault() {
+            assert_eq!(sim.stream().stats().disk_bytes, sim.disk_bytes(), "what is taken is what is counted");
+        }
     }
     sim.save_checkpoint(sim.newest());
     sim.clock.advance(Duration::from_secs(5000));
@@ -55,7 +59,7 @@ fn operations_of_workload(compression: Codec) -> u64 {
     workload(&mut sim);
     let (operations, segments) = (sim.disk.operations(), sim.segments().len());
     assert!(
-        sim.acknowledged.len() > 200 && segments <= 2,
+        sim.acknowledged.len() > 200 && segments <= 2 && sim.recycled,
         "the workload does what it is for: {segments} segments left"
     );
     operations

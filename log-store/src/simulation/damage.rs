@@ -111,11 +111,11 @@ const KINDS: &[(&str, Damage)] = &[
     }),
     ("zeroed pages over two blocks", |sim, blocks| {
         let at = blocks[4].offset as usize - 10;
-        sim.disk.damage(&blocks[4].path, |bytes| bytes[at / 4096 * 4096..][..4096].fill(0));
+        sim.disk.damage(&blocks[4].path, |bytes| bytes[at / 4096 * 4096..][..8192].fill(0));
         let from = at as u64 / 4096 * 4096;
         let hurt: Vec<_> = in_segment_of(blocks, 4)
             .into_iter()
-            .filter(|block| block.offset < from + 4096 && from < block.offset + block.bytes)
+            .filter(|block| block.offset < from + 8192 && from < block.offset + block.bytes)
             .collect();
         assert!(hurt.len() == 2);
         lost(&hurt)

@@ -7,10 +7,12 @@ mod clocks;
 mod compression;
 mod crashes;
 mod damage;
+mod durability;
 mod histories;
 mod lessons;
 mod lifetimes;
 mod random_damage;
+mod recycling;
 mod resharding;
 mod scenarios;
 
@@ -29,12 +31,12 @@ use crate::{
     clock::{Clock, Now, Timestamp, Trust, manual::ManualClock},
     config::{OnFull, StoreConfig, StreamConfig},
     cursor::{ReadLimit, Start},
-    disk::sim::SimDisk,
+    disk::{Disk as _, sim::SimDisk},
     error::{Appended, Error, Refused},
     event::{DropReason, Event},
     hash_key::HashKey,
     record::{NewRecord, Record},
-    segment::Codec,
+    segment::{Codec, SegmentHeader},
     sequence::SequenceNumber,
     shard::{ShardChange, ShardIndex, ShardMap},
     store::{Parts, Stream, WhenFull},
@@ -112,6 +114,8 @@ pub(super) struct Simulation {
     dropped_before: SequenceNumber,
     /// What a tick has certainly made durable.
     durable_checkpoint: SequenceNumber,
+    /// Whether a dropped segment's file was seen to be another segment.
+    pub(super) recycled: bool,
 }
 
 impl Simulation {
@@ -148,6 +152,7 @@ impl Simulation {
             shards_in_doubt: None,
             dropped_before: SequenceNumber::ZERO,
             durable_checkpoint: SequenceNumber::ZERO,
+            recycled: false,
         }
     }
 
@@ -274,6 +279,12 @@ impl Simulation {
                 Err(error)
             }
         }
+    }
+
+    /// What the committer does between ticks.
+    pub(super) fn do_due(&self) {
+        let (parts, _) = self.running.as_ref().expect("open");
+        parts.writers.lock().expect("unpoisoned").do_due();
     }
 
     pub(super) fn commit_queued(&self) {
@@ -474,8 +485,24 @@ impl Simulation {
         std::mem::take(&mut self.events.lock().expect("unpoisoned"))
     }
 
+    /// What the stream's segments take on the disk, and the spare file.
+    pub(super) fn disk_bytes(&self) -> u64 {
+        let is_counted = |path: &Path| path.extension().is_none_or(|ext| ext == "seg");
+        let files = self.disk.files().into_iter();
+        files.filter(|(path, _)| path.starts_with(self.stream_dir()) && is_counted(path)).map(|(_, len)| len).sum()
+    }
+
     pub(super) fn segments(&self) -> Vec<(PathBuf, u64)> {
         self.disk.files().into_iter().filter(|(path, _)| path.extension().is_some_and(|ext| ext == "seg")).collect()
+    }
+
+    /// Looks whether a segment was made of a dropped one's file.
+    pub(super) fn note_recycled(&mut self) {
+        for (path, _) in self.segments() {
+            let Ok(file) = self.disk.open_read(&path) else { continue };
+            let header = SegmentHeader::read(file.as_ref(), &path);
+            self.recycled |= header.is_ok_and(|header| header.recycled_bytes > 0);
+        }
     }
 
     pub(super) fn stream_dir(&self) -> PathBuf {

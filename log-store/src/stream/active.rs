@@ -24,14 +24,27 @@ pub(super) struct Active {
     pub(super) created: Stamp,
     /// Length of the durable part: where the next block goes.
     pub(super) len: u64,
+    /// Length of the file: more than `len` while a recycled file is not used up.
+    pub(super) file_len: u64,
     /// Bytes of blocks since the last index entry.
     pub(super) since_index: u64,
     /// Which change of the boots its control blocks tell of; 0 if that is not known.
     pub(super) boots_told: u64,
 }
 
+/// What a new segment begins with.
+struct Head<'a> {
+    definition: &'a StreamDefinition,
+    first: SequenceNumber,
+    created: Stamp,
+}
+
 impl Active {
-    /// Creates the segment that begins at `first`, durably, and with it what the stream is from now on. What may lie under its name was never used, and is replaced.
+    /// Creates the segment that begins at `first`, durably, and with it what the stream is from now on. What may lie under
+    /// its name was never used, and is replaced.
+    ///
+    /// Where there is a spare file, that becomes the segment: writing where blocks were written before costs the device
+    /// no journal (docs/decisions/0007-segment-files.md).
     ///
     /// When it fails for want of room, it leaves no file behind: the segment before goes on then, and an empty successor
     /// that a power cut brought back would hide what it got in the meantime.
@@ -40,19 +53,28 @@ impl Active {
         definition: &StreamDefinition,
         first: SequenceNumber,
         created: Stamp,
+        has_spare: bool,
     ) -> io::Result<Self> {
         let (disk, path) = (&core.around.disk, core.path_of(first));
+        let head = || Head { definition, first, created };
+        if has_spare {
+            match Self::recycle(core, &path, head()) {
+                Ok(active) => return Ok(active),
+                // Whatever it was, a new file may do. If not, that fails too.
+                Err(_) => _ = disk.remove(&core.spare_path()),
+            }
+        }
         let clear = |path: &Path| match disk.remove(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io::Error::other(error)),
             _ => disk.sync_dir(&core.dir).map_err(io::Error::other),
         };
-        let active = Self::write_new(core, definition, &path, first, created);
+        let active = Self::write_new(core, &path, head());
         match active {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 // At no moment is there none: it may be the only one that knows the numbering.
                 let fresh = path.with_extension(NEW_EXTENSION);
                 clear(&fresh)?;
-                let active = Self::write_new(core, definition, &fresh, first, created);
+                let active = Self::write_new(core, &fresh, head());
                 if active.is_err() {
                     clear(&fresh)?;
                 }
@@ -68,25 +90,61 @@ impl Active {
         }
     }
 
-    fn write_new(
+    fn write_new(core: &StreamCore, path: &Path, head: Head<'_>) -> io::Result<Self> {
+        let file = core.around.disk.create(path)?;
+        let active = Self::write_head(core, file, 0, head)?;
+        core.around.disk.sync_dir(&core.dir)?;
+        Ok(active)
+    }
+
+    /// Makes the spare file the segment. Its name changes when its head is durable, so that no name ever stands for
+    /// another segment's head.
+    fn recycle(core: &StreamCore, path: &Path, head: Head<'_>) -> io::Result<Self> {
+        let (disk, spare) = (&core.around.disk, core.spare_path());
+        let file = disk.open(&spare)?;
+        let recycled_bytes = u32::try_from(file.len()?).map_err(io::Error::other)?;
+        let active = Self::write_head(core, file, recycled_bytes, head)?;
+        disk.rename(&spare, path)?;
+        disk.sync_dir(&core.dir)?;
+        Ok(active)
+    }
+
+    fn write_head(
         core: &StreamCore,
-        definition: &StreamDefinition,
-        path: &Path,
-        first: SequenceNumber,
-        created: Stamp,
+        file: Box<dyn DiskFile>,
+        recycled_bytes: u32,
+        Head { definition, first, created }: Head<'_>,
     ) -> io::Result<Self> {
-        let disk = &core.around.disk;
-        let file = disk.create(path)?;
         let salt = salt(core.id, first);
-        let mut bytes =
-            SegmentHeader { version: FORMAT_VERSION, first, created, definition: definition.clone() }.encode();
+        let definition = definition.clone();
+        let header = SegmentHeader { version: FORMAT_VERSION, first, recycled_bytes, created, definition };
+        let mut bytes = header.encode();
         // The checkpoints ride at the head of every segment, so that the newest one always has them.
-        let boots_told = write_control(core, &mut bytes, first, created, salt, 0);
+        let header = BlockHeader::new(BlockKind::Control, first, 0, created);
+        let boots_told = write_control(core, &mut bytes, header, salt, 0);
         file.write_at(0, &bytes)?;
         file.sync()?;
-        disk.sync_dir(&core.dir)?;
-        lock(&core.counters).stats.written_bytes += bytes.len() as u64;
-        Ok(Self { file, first, salt, created, len: bytes.len() as u64, since_index: 0, boots_told })
+        let len = bytes.len() as u64;
+        core.count_framing(len);
+        let file_len = len.max(recycled_bytes.into());
+        Ok(Self { file, first, salt, created, len, file_len, since_index: 0, boots_told })
+    }
+
+    /// How many bytes the file has beyond its durable part.
+    pub(super) fn unused(&self) -> u64 {
+        self.file_len - self.len
+    }
+
+    /// How much the file grows if `bytes` are written to it.
+    pub(super) fn growth(&self, bytes: u64) -> u64 {
+        bytes.saturating_sub(self.unused())
+    }
+
+    /// Cuts off what is not used: nothing of it is ever taken for a block, so this may fail.
+    pub(super) fn cut_unused(&mut self) {
+        if self.unused() > 0 && self.file.truncate(self.len).is_ok() {
+            self.file_len = self.len;
+        }
     }
 
     /// As readers see it, without a record.
@@ -100,8 +158,7 @@ impl Active {
 pub(super) fn write_control(
     core: &StreamCore,
     out: &mut Vec<u8>,
-    next: SequenceNumber,
-    stamp: Stamp,
+    header: BlockHeader,
     salt: u32,
     boots_told: u64,
 ) -> u64 {
@@ -110,12 +167,13 @@ pub(super) fn write_control(
         boots.clear();
     }
     let checkpoints = lock(&core.checkpoints).done.clone();
+    let reserved = core.reserved();
     let control = {
         let counters = lock(&core.counters);
-        Control { checkpoints, totals: counters.totals, gaps: counters.gaps.persisted(), boots }
+        Control { checkpoints, totals: counters.totals, gaps: counters.gaps.persisted(), reserved, boots }
     };
     let at = start_block(out);
     *out = postcard::to_extend(&control, std::mem::take(out)).expect("a Vec takes any number of bytes");
-    finish_block(out, at, BlockHeader::new(BlockKind::Control, next, 0, stamp), salt);
+    finish_block(out, at, header, salt);
     changes
 }

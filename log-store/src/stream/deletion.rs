@@ -12,6 +12,7 @@ impl StreamWriter {
     /// Lets go of the files, because the stream is deleted.
     pub(crate) fn let_go(self) {
         drop(self.active);
+        self.core.refuse_held();
         self.core.let_go();
     }
 }

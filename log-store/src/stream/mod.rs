@@ -4,6 +4,7 @@ mod active;
 pub(crate) mod boots;
 mod deletion;
 mod files;
+mod held;
 mod recovery;
 mod reshape;
 mod retention;
@@ -12,7 +13,8 @@ mod view;
 mod writer;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    io,
     ops::RangeInclusive,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
@@ -26,15 +28,17 @@ pub(crate) use tail::{keep_torn, torn_bytes};
 pub(crate) use view::{Segment, View};
 pub(crate) use writer::{CommitError, SegmentLimits, StreamWriter};
 
+use self::held::Held;
 use crate::{
     catalogue::Catalogue,
-    clock::{Clock, Now, Stamp, TimeKeeper},
+    clock::{Arrival, Clock, Now, Stamp, TimeKeeper},
     config::StreamConfig,
     disk::Disk,
     event::{DropReason, Event},
     gaps::Gaps,
     rate::ShardLimiter,
-    segment::{Packer, StreamDefinition, file_name},
+    record::Record,
+    segment::{Packer, SPARE_FILE_NAME, StreamDefinition, file_name},
     sequence::SequenceNumber,
     shard::{ShardIndex, ShardMap},
     stats::{DropTotals, ShardStats, StreamStats},
@@ -97,6 +101,9 @@ pub(crate) struct StreamCore {
     checkpoints: Mutex<Checkpoints>,
     limiters: Mutex<BTreeMap<ShardIndex, ShardLimiter>>,
     counters: Mutex<Counters>,
+    held: Mutex<Held>,
+    /// See [`Control::reserved`](crate::segment::Control).
+    reserved: Mutex<SequenceNumber>,
     told_damage: Mutex<BTreeSet<(SequenceNumber, u64)>>,
     wakers: Mutex<Vec<Box<dyn Fn() + Send + Sync>>>,
 }
@@ -150,12 +157,44 @@ impl StreamCore {
         self.set_definition(definition);
     }
 
+    fn reserved(&self) -> SequenceNumber {
+        *lock(&self.reserved)
+    }
+
+    fn set_reserved(&self, reserved: SequenceNumber) {
+        let mut known = lock(&self.reserved);
+        if *known != reserved {
+            *known = reserved;
+            self.around.catalogue.put_reserved(self.name(), reserved);
+        }
+    }
+
+    /// Whether records wait in memory for consumers to be done with them.
+    pub(crate) fn is_holding(&self) -> bool {
+        lock(&self.held).bytes() > 0
+    }
+
+    /// Reads the first records from `from` on that are held in memory; gives the number behind them.
+    pub(crate) fn read_held(
+        &self,
+        from: SequenceNumber,
+        shard: Option<ShardIndex>,
+        arrived: impl FnOnce(Stamp) -> Arrival,
+        out: &mut VecDeque<Record>,
+    ) -> io::Result<Option<SequenceNumber>> {
+        lock(&self.held).read(from, shard, arrived, out)
+    }
+
     fn set_definition(&self, definition: StreamDefinition) {
         *self.definition.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(definition);
     }
 
     pub(crate) fn path_of(&self, segment: SequenceNumber) -> PathBuf {
         self.dir.join(file_name(segment))
+    }
+
+    pub(crate) fn spare_path(&self) -> PathBuf {
+        self.dir.join(SPARE_FILE_NAME)
     }
 
     pub(crate) fn config(&self) -> Arc<StreamConfig> {
@@ -348,6 +387,15 @@ impl StreamCore {
         self.around.catalogue.forget_segment(self.name(), segment.first, segment.end);
     }
 
+    /// Keeps the file of a segment that is no longer in the view for the next one; says whether it could.
+    fn make_spare(&self, segment: &Segment) -> bool {
+        let renamed = self.around.disk.rename(&self.path_of(segment.first), &self.spare_path());
+        if renamed.is_ok() {
+            self.around.catalogue.forget_segment(self.name(), segment.first, segment.end);
+        }
+        renamed.is_ok()
+    }
+
     pub(crate) fn stats(&self) -> StreamStats {
         let (oldest, next, segments, disk_bytes) =
             self.view(|view| (view.oldest(), view.next, view.segments.len(), view.disk_bytes()));
@@ -363,15 +411,30 @@ impl StreamCore {
             untrusted_records,
             dropped: counters.totals.dropped,
             lost: counters.totals.lost,
+            catalogue_bytes: self.around.catalogue.written_bytes(self.name()),
             checkpoints: lock(&self.checkpoints).done.clone(),
+            held_bytes: lock(&self.held).bytes(),
             ..counters.stats.clone()
         }
     }
 
-    fn count_commit(&self, written: u64, shards: impl Iterator<Item = (ShardIndex, u32, u64)>) {
+    /// Counts what was written to segments beside records.
+    fn count_framing(&self, bytes: u64) {
+        let stats = &mut lock(&self.counters).stats;
+        stats.written_bytes += bytes;
+        stats.framing_bytes += bytes;
+    }
+
+    /// Counts a write with one sync: records as they are stored, and what is around them.
+    fn count_written(&self, stored_bytes: u64, framing_bytes: u64) {
         let stats = &mut lock(&self.counters).stats;
         stats.commits += 1;
-        stats.written_bytes += written;
+        stats.written_bytes += stored_bytes + framing_bytes;
+        stats.framing_bytes += framing_bytes;
+    }
+
+    fn count_records(&self, shards: impl Iterator<Item = (ShardIndex, u32, u64)>) {
+        let stats = &mut lock(&self.counters).stats;
         for (shard, records, payload_bytes) in shards {
             stats.records += u64::from(records);
             stats.payload_bytes += payload_bytes;

@@ -25,7 +25,7 @@ use crate::{
     error::Error,
     event::Event,
     gaps::Gaps,
-    segment::{Control, SegmentHeader, StreamDefinition, file_name, parse_file_name, salt},
+    segment::{Control, SPARE_FILE_NAME, SegmentHeader, StreamDefinition, file_name, parse_file_name, salt},
     sequence::SequenceNumber,
     shard::ShardMap,
     stats::{DropTotals, StreamStats},
@@ -58,6 +58,7 @@ pub(super) struct Opening {
 struct Remembered {
     checkpoints: Checkpoints,
     totals: DropTotals,
+    reserved: SequenceNumber,
     gaps: Gaps,
 }
 
@@ -73,12 +74,17 @@ impl Opening {
         self.merge_boots(tail.as_ref(), &segments);
         let remembered = self.remembered(&definition, tail.as_ref(), &segments);
         self.remove_dropped(&mut segments, remembered.totals.oldest);
+        // The next segment that is dropped will be another one.
+        let _ = self.around.disk.remove(&self.dir.join(SPARE_FILE_NAME));
 
         // Segments may have been taken away from outside: a number once given is not given again.
         let done = remembered.checkpoints.done.values().copied().max().unwrap_or_default();
         let end = tail.as_ref().map_or(SequenceNumber(1), |tail| tail.segment.end);
-        let next = end.max(done.next()).max(remembered.totals.oldest);
-        let behind = tail.as_ref().map_or((next, 0), |tail| (tail.segment.first, tail.segment.bytes));
+        let known = end.max(done.next()).max(remembered.totals.oldest);
+        // Of these some were given to records that never had to be written.
+        let reserved = if remembered.reserved > end { remembered.reserved } else { SequenceNumber::ZERO };
+        let (logged, next) = if reserved > end { (end, known.max(reserved)) } else { (known, known) };
+        let behind = tail.as_ref().map_or((logged, 0), |tail| (tail.segment.first, tail.segment.bytes));
 
         let id = definition.id;
         let core = Arc::new(StreamCore {
@@ -88,9 +94,11 @@ impl Opening {
             id,
             name: self.name.clone(),
             config: RwLock::new(Arc::new(config.clone())),
-            view: RwLock::new(View { segments: VecDeque::new(), horizon: remembered.totals.oldest, next }),
+            view: RwLock::new(View { segments: VecDeque::new(), horizon: remembered.totals.oldest, next, reserved: 0 }),
             checkpoints: remembered.checkpoints.into(),
             limiters: Default::default(),
+            held: Default::default(),
+            reserved: reserved.into(),
             counters: Counters {
                 stats: StreamStats::default(),
                 totals: remembered.totals,
@@ -103,16 +111,16 @@ impl Opening {
         });
         let newest_wall_ms = tail.as_ref().map_or(0, |tail| tail.segment.newest.wall_ms);
         let active = match tail {
-            Some(tail) if tail.segment.end == next && tail.is_of_today => {
+            Some(tail) if tail.segment.end == logged && tail.is_of_today => {
                 segments.push(tail.segment);
                 tail.into_active(&core)
             }
             behind => {
                 // One without records has the name that its successor has now.
-                segments.extend(behind.map(|tail| tail.segment).filter(|segment| segment.first != next));
+                segments.extend(behind.map(|tail| tail.segment).filter(|segment| segment.first != logged));
                 let created = self.around.time.stamp(self.around.clock.now(), newest_wall_ms);
-                let active = Active::create(&core, &core.definition(), next, created)
-                    .map_err(|source| self.io("create segment", &core.path_of(next), source))?;
+                let active = Active::create(&core, &core.definition(), logged, created, false)
+                    .map_err(|source| self.io("create segment", &core.path_of(logged), source))?;
                 segments.push(active.empty_segment());
                 active
             }
@@ -120,9 +128,9 @@ impl Opening {
         core.change_view(|view| view.segments = segments.into());
         // What some consumer has finished was there.
         let gone = end.max(remembered.totals.oldest);
-        if gone < next {
+        if gone < logged {
             let (last, at) = behind;
-            core.damaged(last, at, "records are missing at the end of the log", Some(gone..=next.previous()));
+            core.damaged(last, at, "records are missing at the end of the log", Some(gone..=logged.previous()));
         }
         for Ruined { first, numbers } in ruined {
             let from = numbers.start.max(remembered.totals.oldest);
@@ -134,7 +142,12 @@ impl Opening {
             limits,
             active,
             next,
+            logged,
+            lost_before: SequenceNumber::ZERO,
+            index_due: None,
+            unsynced: None,
             newest_wall_ms,
+            spare: None,
             control_written: Duration::ZERO,
             buffer: Vec::new(),
             poisoned: None,
@@ -271,7 +284,9 @@ impl Opening {
         if control.is_none() && checkpoints.done.is_empty() {
             control = segments.last().and_then(|segment| self.control_of(definition, segment));
         }
+        let mut reserved = self.known(catalogue.reserved(&self.name)).unwrap_or_default();
         if let Some(control) = control {
+            reserved = reserved.max(control.reserved);
             for (consumer, done) in control.checkpoints {
                 let known = checkpoints.done.entry(consumer.clone()).or_default();
                 if done > *known {
@@ -283,7 +298,7 @@ impl Opening {
             gaps.add_all(&control.gaps);
         }
         gaps.forget_before(totals.oldest);
-        Remembered { checkpoints, totals, gaps }
+        Remembered { checkpoints, totals, gaps, reserved }
     }
 
     /// Needed only when the catalogue is gone and the last segment's head was torn.
@@ -351,6 +366,7 @@ impl Tail {
             salt: salt(core.id, self.segment.first),
             created: self.created,
             len: self.segment.bytes,
+            file_len: self.segment.bytes,
             since_index: self.since_index,
             boots_told: 0,
         }

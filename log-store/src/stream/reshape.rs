@@ -87,7 +87,7 @@ impl StreamWriter {
             let mut reader = SegmentReader::new(file, salt(self.core.id, segment.first), start);
             loop {
                 match reader.next(segment.bytes)? {
-                    Found::Block { header, .. } if header.kind == BlockKind::Records => {
+                    Found::Block { header, .. } if header.kind != BlockKind::Control => {
                         if header.first >= segment.end || !self.core.is_past(retention, header.arrival, header.end()) {
                             break;
                         }

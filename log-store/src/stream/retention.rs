@@ -48,7 +48,7 @@ impl Rules {
         (freed >= bytes).then_some(count)
     }
 
-    fn is_delivered(&self, segment: &Segment) -> bool {
+    pub(crate) fn is_delivered(&self, segment: &Segment) -> bool {
         self.delivered.is_some_and(|delivered| delivered.next() >= segment.end)
     }
 }

@@ -32,13 +32,15 @@ pub(super) struct Tail {
 }
 
 /// What reading a segment through found.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Walked {
     /// Whether a sound block was where the reading began.
     found_at_start: bool,
     blocks: u64,
     /// Behind the last sound block.
     end_offset: u64,
+    /// Whether a block header of this segment lies behind the last sound block.
+    has_torn_block: bool,
     pub(super) end: SequenceNumber,
     newest: Option<Stamp>,
     pub(super) control: Option<Control>,
@@ -93,11 +95,19 @@ impl Opening {
         }
         let cut = walked.end_offset;
         if cut < len {
-            let kept = keep_torn(self.around.disk.as_ref(), file.as_ref(), &path, cut, len);
+            // What an earlier segment left in a recycled file is no commit of this one.
+            let is_leftover = !walked.has_torn_block && header.as_ref().is_some_and(|header| header.is_leftover(len));
+            let kept = match is_leftover {
+                true => None,
+                false => keep_torn(self.around.disk.as_ref(), file.as_ref(), &path, cut, len),
+            };
             file.truncate(cut).map_err(|source| self.io("cut the torn end off", &path, source))?;
-            file.sync().map_err(|source| self.io("sync", &path, source))?;
-            self.tell_torn(&path, cut, len - cut, kept);
+            if !is_leftover {
+                self.tell_torn(&path, cut, len - cut, kept);
+            }
         }
+        // A killed process may have left what it had not synced: whoever reads that now must not lose it to a power cut.
+        file.sync().map_err(|source| self.io("sync", &path, source))?;
         // Behind a damaged header, whatever it said, go on with a new segment.
         let is_of_today = header.as_ref().is_some_and(|header| header.version == FORMAT_VERSION);
         let created =
@@ -134,7 +144,8 @@ pub(crate) fn torn_bytes(file: &dyn DiskFile, offset: u64, len: u64) -> Option<V
 /// Reads the blocks of a segment from `from` on, checksums and all.
 ///
 /// Damage between sound blocks is passed over here; readers tell of it. What lies behind the last sound block is a torn
-/// end: a commit that never finished, so that nobody was told of it.
+/// end: a commit that never finished, so that nobody was told of it. So is all from a place that does not fit on, if nothing
+/// shows that it was ever synced: no block behind it was begun after a sync.
 pub(super) fn walk(
     around: &Surroundings,
     definition: &StreamDefinition,
@@ -147,13 +158,21 @@ pub(super) fn walk(
     let file = around.disk.open_read(path).map_err(io)?;
     let mut reader = SegmentReader::new(file, salt(definition.id, first), from);
     let mut walked = Walked { end_offset: from.min(len), end: first, ..Walked::default() };
+    // As it was before the first such place.
+    let mut unfinished: Option<Walked> = None;
     loop {
         match reader.next(len).map_err(io)? {
-            Found::End => return Ok(walked),
+            Found::End => return Ok(unfinished.unwrap_or(walked)),
             Found::Damaged { .. } => {}
             Found::Block { offset, header } => {
-                if !reader.is_sound(offset, &header).map_err(io)? {
+                walked.has_torn_block = !reader.is_sound(offset, &header).map_err(io)?;
+                if walked.has_torn_block {
                     continue;
+                }
+                if !header.together {
+                    unfinished = None;
+                } else if offset > walked.end_offset {
+                    unfinished.get_or_insert_with(|| walked.clone());
                 }
                 walked.found_at_start |= offset == from;
                 if header.kind == BlockKind::Control {

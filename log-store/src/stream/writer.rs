@@ -3,7 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use super::{
-    Segment, StreamCore,
+    Segment, StreamCore, View,
     active::{Active, write_control},
     lock,
     retention::Rules,
@@ -12,10 +12,14 @@ use crate::{
     batch::{Batch, Run},
     catalogue::SealedSegment,
     clock::Stamp,
+    config::Durability,
     disk::is_full,
     error::{Appended, AppendedRun},
     event::{DropReason, Event},
-    segment::{BlockHeader, BlockKind, StreamDefinition, finish_block, pack_block, start_block, write_run},
+    segment::{
+        BLOCK_HEADER_BYTES, BlockHeader, BlockKind, StreamDefinition, finish_block, pack_block, padding, padding_max,
+        start_block, write_run,
+    },
     sequence::SequenceNumber,
     shard::ShardIndex,
 };
@@ -29,6 +33,8 @@ const SEGMENTS_PER_QUOTA: u64 = 8;
 const SEGMENT_BYTES_MIN: u64 = 64 << 10;
 /// More than a segment's header and first control block take, unless there are hundreds of shards.
 const SEGMENT_START_BYTES: u64 = 16 << 10;
+/// What is written together at the most when records in memory are brought to the disk.
+pub(super) const WRITE_BYTES_MAX: u64 = 4 << 20;
 
 /// Sizes and ages of segments.
 #[derive(Debug, Clone, Copy)]
@@ -48,13 +54,21 @@ pub(crate) enum CommitError {
     Poisoned(String),
 }
 
-/// A block before it is known where it goes.
-struct Gathered {
-    header: BlockHeader,
-    /// Where each batch's records are.
-    appended: Vec<Appended>,
-    /// What each shard got: records, and keys and data in bytes.
-    shards: Vec<(ShardIndex, u32, u64)>,
+/// What was written but not synced.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unsynced {
+    /// Since the boot.
+    since: Duration,
+    /// Of its newest block.
+    newest: Stamp,
+}
+
+/// What becomes of the files of dropped segments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Files {
+    Remove,
+    /// One of them is kept for the next segment.
+    Spare,
 }
 
 /// The writer's state.
@@ -62,9 +76,20 @@ pub(crate) struct StreamWriter {
     pub(super) core: Arc<StreamCore>,
     pub(super) limits: SegmentLimits,
     pub(super) active: Active,
+    /// The number that the next record gets.
     pub(super) next: SequenceNumber,
+    /// Everything before it is in the log's files, or never will be; what lies between is held in memory.
+    pub(super) logged: SequenceNumber,
+    /// Of the numbers that are in no file, those before this one are lost.
+    pub(super) lost_before: SequenceNumber,
+    /// An index entry for the next sync: a block's first number, and its place.
+    pub(super) index_due: Option<(SequenceNumber, u64)>,
+    /// What was written but not synced yet.
+    pub(super) unsynced: Option<Unsynced>,
     /// An untrusted wall clock never goes behind this.
     pub(super) newest_wall_ms: u64,
+    /// Length of the spare file, if there is one.
+    pub(super) spare: Option<u64>,
     pub(super) control_written: Duration,
     pub(super) buffer: Vec<u8>,
     pub(super) poisoned: Option<String>,
@@ -76,75 +101,111 @@ impl StreamWriter {
         &self.core
     }
 
-    /// Writes one block with all these batches and syncs it. Order within a shard is the order of the batches.
+    /// Writes one block with all these batches, durably as configured. Order within a shard is the order of the batches.
     pub(crate) fn commit(&mut self, batches: &[&Batch]) -> Result<Vec<Appended>, CommitError> {
         if let Some(reason) = &self.poisoned {
             return Err(CommitError::Poisoned(reason.clone()));
         }
         match self.try_commit(batches) {
             Ok(appended) => {
-                if self.full.take().is_some() {
-                    self.core.set_stopped(None);
-                    self.core.tell(Event::RoomAgain { stream: self.core.name().to_owned() });
-                }
+                self.has_room();
                 Ok(appended)
             }
-            Err(CommitError::Full(reason)) => {
-                if self.full.is_none() {
-                    self.core.set_stopped(Some(&reason));
-                    self.core.tell(Event::Full { stream: self.core.name().to_owned(), reason: reason.clone() });
-                }
-                self.full = Some(reason.clone());
-                Err(CommitError::Full(reason))
-            }
-            Err(other) => Err(other),
+            Err(error) => Err(self.met(error)),
         }
     }
 
+    /// Tells that there is room again, if there was none.
+    pub(super) fn has_room(&mut self) {
+        if self.full.take().is_some() {
+            self.core.set_stopped(None);
+            self.core.tell(Event::RoomAgain { stream: self.core.name().to_owned() });
+        }
+    }
+
+    /// Tells that there is no room, if that is what was met and it is news.
+    pub(super) fn met(&mut self, error: CommitError) -> CommitError {
+        if let CommitError::Full(reason) = &error {
+            if self.full.is_none() {
+                self.core.set_stopped(Some(reason));
+                self.core.tell(Event::Full { stream: self.core.name().to_owned(), reason: reason.clone() });
+            }
+            self.full = Some(reason.clone());
+        }
+        error
+    }
+
     fn try_commit(&mut self, batches: &[&Batch]) -> Result<Vec<Appended>, CommitError> {
+        // What was held under another configuration comes first.
+        self.spill_all()?;
         let now = self.core.around.clock.now();
         let stamp = self.stamp(now);
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
-        let gathered = self.gather(&mut buffer, batches, stamp);
-        let outcome = self.write_block(&mut buffer, gathered.header, now.since_boot);
+        let at = start_block(&mut buffer);
+        let (mut header, appended, shards) = self.gather(&mut buffer, at, batches, stamp);
+        let codec = self.core.config().compression;
+        pack_block(&mut buffer, at, &mut header, codec, &mut lock(&self.core.around.packer));
+        let (first, end) = (header.first, header.end());
+        let stored_bytes = (buffer.len() - BLOCK_HEADER_BYTES) as u64;
+        let outcome = self.write_block(&mut buffer, header, now.since_boot);
         let bytes = buffer.len() as u64;
         self.buffer = buffer;
         // One very large block must not keep its memory for ever.
         self.buffer.shrink_to(2 << 20);
         let block_at = outcome?;
 
-        self.index(block_at, bytes);
-        self.publish(gathered.shards.iter().map(|shard| u64::from(shard.1)).sum(), bytes, stamp);
-        self.core.count_commit(bytes, gathered.shards.into_iter());
-        self.core.wake_readers();
-        Ok(gathered.appended)
+        self.index(first, block_at, bytes);
+        (self.next, self.logged) = (end, end);
+        self.advance(bytes, stamp);
+        self.core.count_records(shards.into_iter());
+        self.core.count_written(stored_bytes, bytes - stored_bytes);
+        match self.core.config().durability {
+            Durability::Interval(_) => {
+                _ = self.unsynced.get_or_insert(Unsynced { since: now.since_boot, newest: stamp })
+            }
+            Durability::Sync | Durability::MemoryFirst { .. } => {
+                self.publish(stamp);
+                self.core.wake_readers();
+            }
+        }
+        if let Some(unsynced) = &mut self.unsynced {
+            unsynced.newest = stamp;
+        }
+        Ok(appended)
     }
 
-    /// Writes a gathered block durably, with a control block before it if one is due; says where in `buffer` it begins.
+    /// Writes a gathered block, with a control block before it if one is due; says where in `buffer` it begins.
     fn write_block(
         &mut self,
         buffer: &mut Vec<u8>,
-        header: BlockHeader,
+        mut header: BlockHeader,
         since_boot: Duration,
     ) -> Result<u64, CommitError> {
         let bytes = buffer.len() as u64;
-        let too_large = self.active.len + bytes > self.segment_bytes();
-        if !self.is_active_empty() && (too_large || self.is_active_old()) {
-            self.roll()?;
-        }
-        self.room_under_quota(bytes)?;
-        let (control, stamp) = (self.control_is_due(since_boot) || self.has_news_of_boots(), header.arrival);
-        // Only now is it known which segment it goes to.
-        finish_block(buffer, 0, header, self.active.salt);
-        let (mut block_at, mut boots_told) = (0, self.active.boots_told);
+        let most = bytes + padding_max(bytes);
+        self.roll_if_due(most)?;
+        self.room_under_quota(self.active.growth(most))?;
+        self.close_gap(header.first, header.arrival)?;
+        // Only now is it known which segment it goes to, and where.
+        let control = self.control_is_due(since_boot) || self.has_news_of_boots();
+        let (mut before, mut boots_told) = (Vec::new(), self.active.boots_told);
         if control {
-            let mut before = Vec::new();
-            boots_told = self.write_control(&mut before, stamp);
-            block_at = before.len() as u64;
-            buffer.splice(0..0, before);
+            let mut control = BlockHeader::new(BlockKind::Control, header.first, 0, header.arrival);
+            control.together = self.unsynced.is_some();
+            boots_told = write_control(&self.core, &mut before, control, self.active.salt, boots_told);
         }
-        self.write_durably(buffer)?;
+        let block_at = before.len() as u64;
+        header.padding = padding(self.active.len + block_at, bytes);
+        header.together = self.unsynced.is_some();
+        let padding = usize::from(header.padding);
+        finish_block(buffer, 0, header, self.active.salt);
+        buffer.resize(buffer.len() + padding, 0);
+        buffer.splice(0..0, before);
+        match self.core.config().durability {
+            Durability::Interval(_) => self.write(buffer),
+            Durability::Sync | Durability::MemoryFirst { .. } => self.write_durably(buffer),
+        }?;
         if control {
             self.active.boots_told = boots_told;
             self.control_written = since_boot;
@@ -153,15 +214,30 @@ impl StreamWriter {
         Ok(block_at)
     }
 
-    /// The block of all batches' records, by shard, compressed, all but its header.
-    fn gather(&self, buffer: &mut Vec<u8>, batches: &[&Batch], stamp: Stamp) -> Gathered {
+    pub(super) fn roll_if_due(&mut self, bytes: u64) -> Result<(), CommitError> {
+        let too_large = self.active.len + bytes > self.segment_bytes();
+        if !self.is_active_empty() && (too_large || self.is_active_old()) {
+            self.spare_delivered();
+            self.roll()?;
+        }
+        Ok(())
+    }
+
+    /// Appends the runs of all batches' records to the block that begins at `at` in `buffer`, by shard.
+    pub(super) fn gather(
+        &self,
+        buffer: &mut Vec<u8>,
+        at: usize,
+        batches: &[&Batch],
+        stamp: Stamp,
+    ) -> (BlockHeader, Vec<Appended>, Vec<(ShardIndex, u32, u64)>) {
+        debug_assert_eq!(buffer.len(), at + BLOCK_HEADER_BYTES);
         let mut runs: Vec<(usize, &Run)> =
             batches.iter().enumerate().flat_map(|(i, batch)| batch.runs().iter().map(move |run| (i, run))).collect();
         runs.sort_by_key(|(_, run)| run.shard);
         let mut places: Vec<Vec<AppendedRun>> = vec![Vec::new(); batches.len()];
         let mut shards = Vec::new();
         let mut header = BlockHeader::new(BlockKind::Records, self.next, 0, stamp);
-        let at = start_block(buffer);
         let mut next = self.next;
         for group in runs.chunk_by(|(_, a), (_, b)| a.shard == b.shard) {
             let shard = group[0].1.shard;
@@ -174,17 +250,20 @@ impl StreamWriter {
             }
             shards.push((shard, records, group.iter().map(|(_, run)| run.payload_bytes).sum()));
         }
-        let mut packer = lock(&self.core.around.packer);
-        pack_block(buffer, at, &mut header, self.core.config().compression, &mut packer);
         let in_load_order = |(batch, mut places): (&&Batch, Vec<AppendedRun>)| {
             places.sort_by_key(|place| batch.runs().iter().position(|run| run.shard == place.shard));
             Appended { runs: places }
         };
-        Gathered { header, appended: batches.iter().zip(places).map(in_load_order).collect(), shards }
+        (header, batches.iter().zip(places).map(in_load_order).collect(), shards)
     }
 
-    /// Writes and syncs `bytes` behind the durable part; poisons the stream unless the disk is merely full.
-    fn write_durably(&mut self, bytes: &[u8]) -> Result<(), CommitError> {
+    /// Writes and syncs `bytes` behind what was written; poisons the stream unless the disk is merely full.
+    pub(super) fn write_durably(&mut self, bytes: &[u8]) -> Result<(), CommitError> {
+        self.write(bytes)?;
+        self.sync_file()
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), CommitError> {
         while let Err(error) = self.active.file.write_at(self.active.len, bytes) {
             if !is_full(&error) {
                 return Err(self.poison("write to", &error));
@@ -193,37 +272,85 @@ impl StreamWriter {
             if let Err(error) = self.active.file.truncate(self.active.len) {
                 return Err(self.poison("cut", &error));
             }
+            self.active.file_len = self.active.len;
             let reason = format!("the disk is full: {error}");
             if !self.make_room(bytes.len() as u64)? {
                 return Err(CommitError::Full(reason));
             }
         }
-        // A failed sync is never tried again: the system may have dropped the pages and say "ok" the second time.
+        Ok(())
+    }
+
+    /// A failed sync is never tried again: the system may have dropped the pages and say "ok" the second time.
+    fn sync_file(&mut self) -> Result<(), CommitError> {
         self.active.file.sync().map_err(|error| self.poison("sync", &error))
     }
 
-    /// Makes the block just written visible to readers.
-    fn publish(&mut self, records: u64, bytes: u64, stamp: Stamp) {
-        self.next = self.next.plus(records);
+    /// Syncs what was only written so far, and lets readers see it.
+    pub(super) fn sync_written(&mut self) -> Result<(), CommitError> {
+        let Some(Unsynced { newest, .. }) = self.unsynced else { return Ok(()) };
+        if let Some(reason) = &self.poisoned {
+            return Err(CommitError::Poisoned(reason.clone()));
+        }
+        self.sync_file()?;
+        self.publish(newest);
+        self.core.wake_readers();
+        Ok(())
+    }
+
+    /// Counts bytes that were just written as part of the segment.
+    pub(super) fn advance(&mut self, bytes: u64, stamp: Stamp) {
         self.newest_wall_ms = stamp.wall_ms;
         self.active.len += bytes;
-        let (next, len) = (self.next, self.active.len);
+        self.active.file_len = self.active.file_len.max(self.active.len);
+    }
+
+    /// Makes everything written, and now synced, visible to readers.
+    pub(super) fn publish(&mut self, newest: Stamp) {
+        self.unsynced = None;
+        if let Some((first, offset)) = self.index_due.take() {
+            self.core.around.catalogue.put_index(self.core.name(), first, self.active.first, offset);
+        }
+        let (next, logged, len, reserved) = (self.next, self.logged, self.active.len, self.reserved());
         self.core.change_view(|view| {
+            view.reserved = reserved;
             view.next = next;
             let active = view.segments.back_mut().expect("the segment being written is always in the view");
-            active.end = next;
+            active.end = logged;
             active.bytes = len;
-            active.newest = stamp;
+            active.newest = newest;
         });
     }
 
-    fn index(&mut self, block_at: u64, bytes: u64) {
+    /// Notes where the block that begins with `first` lies, once in a while.
+    pub(super) fn index(&mut self, first: SequenceNumber, block_at: u64, bytes: u64) {
         self.active.since_index += bytes;
         if self.active.since_index >= INDEX_EVERY_BYTES.min(self.segment_bytes() / 8) {
             self.active.since_index = 0;
             let offset = self.active.len + block_at;
-            self.core.around.catalogue.put_index(self.core.name(), self.next, self.active.first, offset);
+            // An opening reads from there on, so what lies before it must be synced by then.
+            self.index_due = Some((first, offset));
         }
+    }
+
+    /// When something is due that cannot wait for the next tick, since the boot.
+    pub(crate) fn due(&self) -> Option<Duration> {
+        let sync = match (&self.unsynced, self.core.config().durability) {
+            (Some(unsynced), Durability::Interval(interval)) => Some(unsynced.since + interval),
+            (Some(unsynced), _) => Some(unsynced.since),
+            (None, _) => None,
+        };
+        [sync, self.spill_due()].into_iter().flatten().min()
+    }
+
+    /// Does what is due: syncs, and writes what has waited in memory.
+    pub(crate) fn do_due(&mut self) {
+        let now = self.core.around.clock.now();
+        // What fails is tried again when it is due the next time; a commit that meets it tells.
+        if self.unsynced.is_some() && self.due().is_some_and(|due| due <= now.since_boot) {
+            let _ = self.sync_written();
+        }
+        let _ = self.spill(now);
     }
 
     /// What is due once in a while. Says whether the catalogue should be flushed.
@@ -242,12 +369,19 @@ impl StreamWriter {
 
     /// Brings everything to the disk that a reopening would otherwise repeat.
     pub(crate) fn close(&mut self) {
+        let _ = self.spill_all();
+        let _ = self.sync_written();
         self.save_checkpoints();
+        // What was reserved and not given is free again.
+        let given = if self.next > self.logged { self.next } else { SequenceNumber::ZERO };
+        let reserves = self.core.reserved() != given;
+        self.core.set_reserved(given);
         let moved = lock(&self.core.checkpoints).moved;
-        if self.poisoned.is_none() && (moved || self.owes_its_boot()) {
+        if self.poisoned.is_none() && (moved || reserves || self.owes_its_boot()) {
             let now = self.core.around.clock.now().since_boot;
             let _ = self.commit_control(now);
         }
+        self.give_back();
     }
 
     fn save_checkpoints(&self) -> bool {
@@ -282,21 +416,21 @@ impl StreamWriter {
         self.has_news_of_boots() && newest.is_some_and(|segment| segment.newest.boot == self.core.around.boot)
     }
 
-    fn write_control(&self, out: &mut Vec<u8>, stamp: Stamp) -> u64 {
-        write_control(&self.core, out, self.next, stamp, self.active.salt, self.active.boots_told)
-    }
-
-    fn commit_control(&mut self, now: Duration) -> Result<(), CommitError> {
+    pub(super) fn commit_control(&mut self, now: Duration) -> Result<(), CommitError> {
         let stamp = self.stamp(self.core.around.clock.now());
         let mut buffer = Vec::new();
-        let boots_told = self.write_control(&mut buffer, stamp);
+        let mut header = BlockHeader::new(BlockKind::Control, self.logged, 0, stamp);
+        header.together = self.unsynced.is_some();
+        let boots_told = write_control(&self.core, &mut buffer, header, self.active.salt, self.active.boots_told);
         self.write_durably(&buffer)?;
         self.active.boots_told = boots_told;
         lock(&self.core.checkpoints).moved = false;
         self.control_written = now;
         let newest = self.core.view(|view| view.segments.back().map(|active| active.newest));
-        self.publish(0, buffer.len() as u64, newest.unwrap_or(stamp));
-        lock(&self.core.counters).stats.written_bytes += buffer.len() as u64;
+        let newest = self.unsynced.as_ref().map(|unsynced| unsynced.newest).or(newest).unwrap_or(stamp);
+        self.advance(buffer.len() as u64, Stamp { wall_ms: self.newest_wall_ms.max(newest.wall_ms), ..newest });
+        self.publish(newest);
+        self.core.count_framing(buffer.len() as u64);
         Ok(())
     }
 
@@ -307,6 +441,7 @@ impl StreamWriter {
 
     /// The same, and what the stream is from now on stands in the header of the new one.
     pub(super) fn roll_as(&mut self, definition: &StreamDefinition) -> Result<(), CommitError> {
+        self.sync_written()?;
         let active = match self.create_segment(definition) {
             Ok(active) => active,
             Err(error) if is_full(&error) && !self.is_active_empty() => {
@@ -332,17 +467,59 @@ impl StreamWriter {
         Ok(())
     }
 
-    fn create_segment(&self, definition: &StreamDefinition) -> io::Result<Active> {
-        Active::create(&self.core, definition, self.next, self.stamp(self.core.around.clock.now()))
+    fn create_segment(&mut self, definition: &StreamDefinition) -> io::Result<Active> {
+        let has_spare = self.spare.take().is_some();
+        let created = self.stamp(self.core.around.clock.now());
+        Active::create(&self.core, definition, self.logged, created, has_spare)
     }
 
     fn install(&mut self, active: Active) {
         let segment = active.empty_segment();
+        self.active.cut_unused();
         self.active = active;
         self.core.change_view(|view| view.segments.push_back(segment));
+        self.note_reserved();
     }
 
-    fn room_under_quota(&mut self, bytes: u64) -> Result<(), CommitError> {
+    fn reserved(&self) -> u64 {
+        self.spare.unwrap_or(0) + self.active.unused()
+    }
+
+    fn note_reserved(&self) {
+        let reserved = self.reserved();
+        self.core.change_view(|view| view.reserved = reserved);
+    }
+
+    /// Gives everything back that is only there for what comes next.
+    fn give_back(&mut self) {
+        self.drop_spare();
+        self.active.cut_unused();
+        self.note_reserved();
+    }
+
+    /// Gives the spare file's room back; says how much that was.
+    fn drop_spare(&mut self) -> u64 {
+        let Some(bytes) = self.spare.take() else { return 0 };
+        let path = self.core.spare_path();
+        if let Err(error) = self.core.around.disk.remove(&path) {
+            self.core.tell(Event::NotRemoved { segment: path, reason: error.to_string() });
+        }
+        self.note_reserved();
+        bytes
+    }
+
+    /// Drops the oldest segment for its file, if the next one would not fit under the quota and nobody needs it.
+    fn spare_delivered(&mut self) {
+        let taken = self.core.view(View::disk_bytes);
+        let is_pressed = taken + self.segment_bytes() > self.core.config().quota;
+        let rules = self.rules();
+        let may_go = |view: &View| view.sealed().next().is_some_and(|oldest| rules.is_delivered(oldest));
+        if is_pressed && self.spare.is_none() && self.core.view(may_go) {
+            self.drop_oldest(1, DropReason::Quota, Files::Spare);
+        }
+    }
+
+    pub(super) fn room_under_quota(&mut self, bytes: u64) -> Result<(), CommitError> {
         let quota = self.core.config().quota;
         if bytes + SEGMENT_START_BYTES > quota {
             return Err(CommitError::NeverFits(format!(
@@ -377,10 +554,14 @@ impl StreamWriter {
 
     /// Drops sealed segments until `bytes` are freed, if the policy allows; says whether it did.
     fn make_room(&mut self, bytes: u64) -> Result<bool, CommitError> {
+        let bytes = bytes.saturating_sub(self.drop_spare());
+        if bytes == 0 {
+            return Ok(true);
+        }
         let rules = self.rules();
         match self.core.view(|view| rules.make_room(view.sealed(), bytes)) {
             Some(count) => {
-                self.drop_oldest(count, DropReason::Quota);
+                self.drop_oldest(count, DropReason::Quota, Files::Remove);
                 Ok(count > 0)
             }
             None => Ok(false),
@@ -395,15 +576,22 @@ impl StreamWriter {
         };
         // The last segment of an idle stream goes too: an empty one takes its place and keeps the numbering.
         let all = self.core.view(|view| expired(&mut view.segments.iter()) == view.segments.len());
+        if all {
+            self.drop_spare();
+        }
         if (all || self.is_active_old()) && !self.is_active_empty() {
             self.roll()?;
         }
         let count = self.core.view(|view| expired(&mut view.sealed()));
-        self.drop_oldest(count, DropReason::Retention);
+        let is_idle = self.is_active_empty() && count + 1 == self.core.view(|view| view.segments.len());
+        self.drop_oldest(count, DropReason::Retention, if is_idle { Files::Remove } else { Files::Spare });
+        if is_idle {
+            self.give_back();
+        }
         Ok(())
     }
 
-    fn drop_oldest(&mut self, count: usize, reason: DropReason) {
+    fn drop_oldest(&mut self, count: usize, reason: DropReason, files: Files) {
         if count == 0 {
             return;
         }
@@ -414,15 +602,25 @@ impl StreamWriter {
         if first < end {
             self.core.dropped(first..=end.previous(), reason);
         }
-        for segment in gone {
-            self.core.remove_segment(&segment);
+        let may_be_spare =
+            |segment: &&Segment| files == Files::Spare && self.spare.is_none() && segment.bytes <= self.segment_bytes();
+        let spare = gone.iter().filter(may_be_spare).max_by_key(|segment| segment.bytes).copied();
+        let spare = spare.filter(|segment| self.core.make_spare(segment));
+        for segment in gone.iter().filter(|segment| Some(**segment) != spare) {
+            self.core.remove_segment(segment);
         }
         self.core.forget_gone_shards();
-        // One more sync for a whole segment; without it, removals that a power cut undoes would be counted again.
-        let _ = self.core.around.disk.sync_dir(&self.core.dir);
+        // One more sync for a whole segment; without it, removals that a power cut undoes would be counted again, and
+        // a spare file's old name might come back when there is another head in it.
+        let synced = self.core.around.disk.sync_dir(&self.core.dir);
+        self.spare = self.spare.or(spare.map(|segment| segment.bytes));
+        if spare.is_some() && synced.is_err() {
+            self.drop_spare();
+        }
+        self.note_reserved();
     }
 
-    fn poison(&mut self, action: &'static str, error: &io::Error) -> CommitError {
+    pub(super) fn poison(&mut self, action: &'static str, error: &io::Error) -> CommitError {
         let path = self.core.path_of(self.active.first);
         let reason = format!("{action} {}: {error}", path.display());
         self.core.set_stopped(Some(&reason));
@@ -437,6 +635,7 @@ impl StreamWriter {
         let reason = self.poisoned.clone()?;
         // Cutting is best effort: what lies behind the durable part has numbers that the next segment takes over,
         // and readers ignore such blocks.
+        self.forget_unsynced();
         let _ = self.active.file.truncate(self.active.len);
         if self.replace_active().is_ok() {
             self.poisoned = None;
@@ -447,8 +646,28 @@ impl StreamWriter {
         Some(reason)
     }
 
+    /// After a failed sync nobody knows what is left of what was only written: it is lost, and told.
+    fn forget_unsynced(&mut self) {
+        if self.unsynced.take().is_none() {
+            return;
+        }
+        let (end, bytes) = self.core.view(|view| {
+            let active = view.segments.back().expect("never empty");
+            (active.end, active.bytes)
+        });
+        (self.active.len, self.index_due) = (bytes, None);
+        if end < self.logged {
+            let lost = end..=self.logged.previous();
+            self.core.damaged(self.active.first, bytes, "the disk failed before these records were synced", Some(lost));
+        }
+        (self.lost_before, self.logged) = (self.logged, end);
+        // Their numbers are not given again: the next segment's head says so.
+        self.core.set_reserved(self.core.reserved().max(self.next));
+    }
+
     fn replace_active(&mut self) -> io::Result<()> {
-        let active = self.create_segment(&self.core.definition())?;
+        let definition = self.core.definition();
+        let active = self.create_segment(&definition)?;
         // A segment without records had the name that its successor has now.
         if self.is_active_empty() {
             self.core.change_view(|view| _ = view.segments.pop_back());
@@ -467,12 +686,12 @@ impl StreamWriter {
         }
     }
 
-    fn stamp(&self, now: crate::clock::Now) -> Stamp {
+    pub(super) fn stamp(&self, now: crate::clock::Now) -> Stamp {
         self.core.around.time.stamp(now, self.newest_wall_ms)
     }
 
     fn is_active_empty(&self) -> bool {
-        self.next == self.active.first
+        self.logged == self.active.first
     }
 
     fn is_active_old(&self) -> bool {
@@ -484,7 +703,7 @@ impl StreamWriter {
         usize::try_from(self.segment_bytes()).unwrap_or(usize::MAX)
     }
 
-    fn segment_bytes(&self) -> u64 {
+    pub(super) fn segment_bytes(&self) -> u64 {
         (self.core.config().quota / SEGMENTS_PER_QUOTA)
             .clamp(SEGMENT_BYTES_MIN, self.limits.bytes.max(SEGMENT_BYTES_MIN))
     }

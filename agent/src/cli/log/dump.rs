@@ -67,6 +67,9 @@ fn as_text(shown: &Dumped) -> anyhow::Result<String> {
         Dumped::Gap { offset, first, last } => {
             format!("  byte {offset}: records {first} to {last} were lost to damage before a repair")
         }
+        Dumped::Unwritten { offset, first, last } => {
+            format!("  byte {offset}: records {first} to {last} were delivered from memory, or never given")
+        }
         Dumped::Finding(finding) => format!("  {finding}"),
         // What later versions may show.
         other => format!("  {other:?}"),
@@ -83,6 +86,9 @@ fn as_json(shown: &Dumped) -> Value {
             "arrival_ms": arrival.0, "boot": boot, "checkpoints": checkpoints,
         }}),
         Dumped::Gap { offset, first, last } => json!({ "gap": { "offset": offset, "records": [first.0, last.0] } }),
+        Dumped::Unwritten { offset, first, last } => {
+            json!({ "unwritten": { "offset": offset, "records": [first.0, last.0] } })
+        }
         Dumped::Record(record) => json!({ "record": ReadRecord::from(record) }),
         Dumped::Finding(found) => json!({ "finding": finding(found) }),
         other => json!({ "other": format!("{other:?}") }),

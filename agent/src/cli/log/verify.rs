@@ -1,7 +1,7 @@
 //! `forebay log verify`: reads every block of every stream and says what is damaged.
 
 use anyhow::Context as _;
-use forebay_log_store::inspect::{self, FINDINGS_MAX, Finding, Report, StreamReport};
+use forebay_log_store::inspect::{self, Depth, FINDINGS_MAX, Finding, Report, StreamReport};
 use serde_json::{Value, json};
 
 use super::{Unsound, count_of, counted, found, pair};
@@ -15,6 +15,9 @@ pub(in crate::cli) struct Args {
     /// Only this stream
     #[arg(value_parser = stream_name)]
     stream: Option<String>,
+    /// Also decompress every block and decode its records
+    #[arg(long)]
+    deep: bool,
     /// Print JSON, for scripts
     #[arg(long)]
     json: bool,
@@ -27,7 +30,8 @@ impl Args {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let dir = self.config.load()?.store.dir;
         let wanted = self.stream.as_deref();
-        let report = inspect::verify(&dir, wanted).with_context(|| format!("verify {}", dir.display()))?;
+        let depth = if self.deep { Depth::Records } else { Depth::Checksums };
+        let report = inspect::verify(&dir, wanted, depth).with_context(|| format!("verify {}", dir.display()))?;
         found(&report.streams, wanted, &dir)?;
         let mut output = Output::new();
         if self.json {

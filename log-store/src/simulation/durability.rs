@@ -1,0 +1,377 @@
+//! What each durability promises, by random histories with a consumer that reads, falls behind and is done with records.
+//!
+//! Acknowledged is an obligation: at the end the consumer has read every acknowledged record, whatever failed, except for
+//! those that a power cut or a failing disk may take with `interval`. No number stands for two records that anybody saw.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    ops::RangeInclusive,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use proptest::{prelude::*, test_runner::Config};
+
+use super::{CONSUMER, CatalogueFound, Simulation, histories::histories};
+use crate::{
+    clock::Clock,
+    config::Durability,
+    cursor::{Cursor, ReadLimit, Start},
+    disk::sim::Fault,
+    error::{Appended, Error, Refused},
+    event::Event,
+    record::{NewRecord, Record},
+    sequence::SequenceNumber,
+    shard::ShardIndex,
+    store::WhenFull,
+};
+
+const INTERVAL: Duration = Duration::from_millis(500);
+const SPILL_AFTER: Duration = Duration::from_secs(5);
+
+const MODES: [Durability; 3] = [
+    Durability::Sync,
+    Durability::Interval(INTERVAL),
+    Durability::MemoryFirst { spill_after: SPILL_AFTER, memory_bytes: 100_000 },
+];
+
+type Told = Arc<Mutex<Option<Result<Appended, Refused>>>>;
+
+/// One append, and what became of it.
+struct Append {
+    /// Numbers of its records in the order they were made.
+    issued: Vec<u64>,
+    pushed: Vec<ShardIndex>,
+    at: Duration,
+    told: Told,
+}
+
+struct World {
+    sim: Simulation,
+    issued: u64,
+    open: Vec<Append>,
+    /// Acknowledged: what is owed, by what was issued; when it came, and its number.
+    owed: BTreeMap<u64, (Duration, SequenceNumber)>,
+    /// What the consumer has read.
+    read: HashSet<u64>,
+    /// What anybody saw under a number.
+    seen: HashMap<SequenceNumber, u64>,
+    /// What the log dropped for room, because it was delivered.
+    dropped: Vec<RangeInclusive<SequenceNumber>>,
+    cursor: Option<Cursor>,
+    /// The last record that the consumer has read since it began, or its checkpoint.
+    position: SequenceNumber,
+    /// Whether the disk failed since the log was opened.
+    failed: bool,
+}
+
+impl World {
+    fn new(seed: u64, durability: Durability) -> Self {
+        let mut sim = Simulation::new(seed);
+        sim.stream_config.durability = durability;
+        sim.stream_config.retention = Duration::from_secs(1_000_000);
+        sim.open().expect("an empty disk");
+        let mut world = Self {
+            sim,
+            issued: 0,
+            open: Vec::new(),
+            owed: BTreeMap::new(),
+            read: HashSet::new(),
+            seen: HashMap::new(),
+            dropped: Vec::new(),
+            cursor: None,
+            position: SequenceNumber::ZERO,
+            failed: false,
+        };
+        world.begin();
+        world
+    }
+
+    /// The consumer begins behind its checkpoint.
+    fn begin(&mut self) {
+        self.position = self.sim.stream().checkpoint(CONSUMER);
+        self.cursor = Some(self.sim.stream().cursor(Start::After(self.position)));
+    }
+
+    fn append(&mut self, count: usize, bytes: usize) {
+        let mut batch = self.sim.stream().batch();
+        let (mut issued, mut pushed) = (Vec::new(), Vec::new());
+        for _ in 0..count {
+            self.issued += 1;
+            let key = format!("key-{}", self.issued % 5);
+            let data = format!("{:bytes$}", self.issued);
+            pushed.push(batch.push(&NewRecord::new(&key, data.as_bytes())).expect("a sound record"));
+            issued.push(self.issued);
+        }
+        let told = Told::default();
+        let tell = Arc::clone(&told);
+        let done = Box::new(move |outcome| *tell.lock().expect("unpoisoned") = Some(outcome));
+        self.sim.stream().append(batch, WhenFull::Refuse, done);
+        self.open.push(Append { issued, pushed, at: self.sim.clock.now().since_boot, told });
+        self.sim.commit_queued();
+        self.collect();
+    }
+
+    /// Takes in what appends were told.
+    fn collect(&mut self) {
+        for append in std::mem::take(&mut self.open) {
+            let told = append.told.lock().expect("unpoisoned").take();
+            match told {
+                None => self.open.push(append),
+                Some(Ok(appended)) => {
+                    let places = appended.places(&append.pushed);
+                    assert_eq!(places.len(), append.issued.len());
+                    for (issued, (_, number)) in append.issued.into_iter().zip(places) {
+                        self.owed.insert(issued, (append.at, number));
+                        self.saw(number, issued);
+                    }
+                }
+                Some(Err(Refused { error: Error::Full { .. } | Error::Closed, .. })) => {}
+                Some(Err(_)) => self.failed = true,
+            }
+        }
+    }
+
+    fn saw(&mut self, number: SequenceNumber, issued: u64) {
+        let before = self.seen.insert(number, issued);
+        assert!(before.is_none_or(|before| before == issued), "{number} is {issued}, and was {before:?}");
+    }
+
+    /// The consumer reads some records, and is done with all but the last ones.
+    fn deliver(&mut self, records: usize, behind: u64) {
+        if self.sim.disk.is_off() {
+            return;
+        }
+        let cursor = self.cursor.as_mut().expect("open");
+        let some = cursor.read(ReadLimit { records, payload_bytes: 1 << 20 }).expect("readable");
+        for record in &some {
+            let issued = issued(record);
+            assert!(record.sequence_number > self.position, "{} read again", record.sequence_number);
+            self.position = record.sequence_number;
+            self.read.insert(issued);
+            self.saw(record.sequence_number, issued);
+        }
+        self.sim.stream().save_checkpoint(CONSUMER, SequenceNumber(self.position.0.saturating_sub(behind)));
+        self.do_due();
+    }
+
+    fn do_due(&mut self) {
+        self.sim.do_due();
+        self.collect();
+    }
+
+    fn power_cut(&mut self, catalogue: CatalogueFound) {
+        self.collect();
+        self.forget_lost();
+        let now = self.sim.clock.now().since_boot;
+        let visible = self.sim.stream().stats().next;
+        let quiet = !self.failed && !self.sim.disk.is_off();
+        self.cursor = None;
+        self.sim.power_cut(catalogue);
+        // Who was not told asks again, under another number.
+        self.open.clear();
+        self.failed = false;
+        if let Durability::Interval(interval) = self.sim.stream_config.durability {
+            // What readers did not see yet may be gone. It is never older than the interval.
+            let lost: Vec<_> = self.owed.iter().filter(|(_, (_, number))| *number >= visible).collect();
+            assert!(
+                !quiet || lost.iter().all(|(_, (at, _))| now.saturating_sub(*at) <= interval),
+                "{lost:?} at {now:?}"
+            );
+            let lost: Vec<u64> = lost.into_iter().map(|(issued, _)| *issued).collect();
+            for issued in lost {
+                let (_, number) = self.owed.remove(&issued).expect("just found");
+                self.seen.remove(&number);
+            }
+        }
+        if self.sim.open().is_err() {
+            self.sim.disk.set_capacity(None);
+            self.sim.power_cut(CatalogueFound::Newest);
+            self.sim.open().expect("it opens once there is room");
+        }
+        self.begin();
+        self.check();
+    }
+
+    fn reopen(&mut self) {
+        self.sim.close();
+        self.collect();
+        if self.sim.disk.is_off() {
+            self.sim.open().expect_err("the power is off");
+        }
+        self.power_cut_closed();
+    }
+
+    /// Opens after a clean stop; if the power went meanwhile, that was a power cut.
+    fn power_cut_closed(&mut self) {
+        self.cursor = None;
+        self.open.clear();
+        let off = self.sim.disk.is_off();
+        self.sim.disk.set_fault(None);
+        self.sim.disk.set_capacity(None);
+        if off {
+            self.sim.power_cut(CatalogueFound::Newest);
+            // Nothing is certain of what was not synced.
+            if let Durability::Interval(_) = self.sim.stream_config.durability {
+                self.owed.clear();
+                self.seen.clear();
+            }
+        }
+        self.failed = false;
+        self.sim.open().expect("it opens");
+        self.begin();
+        self.check();
+    }
+
+    /// Everything in the log was appended, in order; and what the consumer has not read of what is owed is there.
+    fn check(&mut self) {
+        let found = super::read_all(self.sim.stream(), 7);
+        let mut newest: HashMap<&str, u64> = HashMap::new();
+        for record in &found {
+            let issued = issued(record);
+            let before = newest.insert(&record.partition_key, issued);
+            assert!(before.is_none_or(|before| before < issued), "{issued} behind {before:?}");
+            self.saw(record.sequence_number, issued);
+        }
+        let there: HashSet<u64> = found.iter().map(issued).collect();
+        self.forget_lost();
+        for (issued, (_, number)) in &self.owed {
+            // With `interval`, readers see it after the next sync.
+            let hidden = *number >= self.sim.stream().stats().next;
+            assert!(
+                there.contains(issued) || self.read.contains(issued) || hidden,
+                "acknowledged record {issued} ({number}) is nowhere"
+            );
+        }
+    }
+
+    /// What the log said is lost because the disk failed is not owed any more: only with `interval`.
+    fn forget_lost(&mut self) {
+        let mut lost = Vec::new();
+        for event in self.sim.take_events() {
+            match event {
+                Event::Damaged { records: Some(records), .. } => lost.push(records),
+                Event::Dropped { records, .. } => self.dropped.push(records),
+                _ => {}
+            }
+        }
+        // A stale catalogue may have forgotten what was dropped, and a file that could not be removed comes back.
+        lost.retain(|lost| {
+            !self.dropped.iter().any(|dropped| dropped.contains(lost.start()) && dropped.contains(lost.end()))
+        });
+        let may_lose = matches!(self.sim.stream_config.durability, Durability::Interval(_));
+        assert!(may_lose || lost.is_empty(), "{lost:?}");
+        let is_lost = |number: &SequenceNumber| lost.iter().any(|lost| lost.contains(number));
+        self.owed.retain(|_, (_, number)| !is_lost(number));
+        self.seen.retain(|number, _| !is_lost(number));
+    }
+
+    /// Whatever happened, everything works again, and the consumer gets all that is owed.
+    fn end(mut self) {
+        self.sim.disk.set_fault(None);
+        self.sim.disk.set_capacity(None);
+        if self.sim.disk.is_off() {
+            self.power_cut(CatalogueFound::Newest);
+        }
+        self.sim.tick();
+        self.append(3, 10);
+        self.sim.clock.advance(SPILL_AFTER);
+        self.do_due();
+        assert!(self.open.is_empty(), "whoever waits is told");
+        loop {
+            let before = self.position;
+            self.deliver(50, 0);
+            if self.position == before {
+                break;
+            }
+        }
+        self.forget_lost();
+        for (issued, (_, number)) in &self.owed {
+            assert!(self.read.contains(issued), "acknowledged record {issued} ({number}) was never read");
+        }
+    }
+}
+
+/// The data is the number that it was issued with.
+fn issued(record: &Record) -> u64 {
+    str::from_utf8(&record.data).expect("digits").trim().parse().expect("a number")
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Append { count: usize, bytes: usize },
+    Deliver { records: usize, behind: u64 },
+    Advance { ms: u64 },
+    Tick,
+    Check,
+    Reopen,
+    PowerCutSoon { operations: u64 },
+    PowerCut { catalogue: CatalogueFound },
+    FailSoon { operations: u64 },
+    Capacity { room: Option<u64> },
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        10 => (1usize..20, prop_oneof![Just(1usize), Just(300), 0usize..20_000]).prop_map(|(count, bytes)| Op::Append { count, bytes }),
+        6 => (1usize..60, 0u64..20).prop_map(|(records, behind)| Op::Deliver { records, behind }),
+        6 => (1u64..3000).prop_map(|ms| Op::Advance { ms }),
+        2 => Just(Op::Tick),
+        2 => Just(Op::Check),
+        1 => Just(Op::Reopen),
+        2 => (1u64..20).prop_map(|operations| Op::PowerCutSoon { operations }),
+        2 => super::histories::catalogue().prop_map(|catalogue| Op::PowerCut { catalogue }),
+        1 => (1u64..10).prop_map(|operations| Op::FailSoon { operations }),
+        1 => prop::option::of(0u64..100_000).prop_map(|room| Op::Capacity { room }),
+    ]
+}
+
+fn step(world: &mut World, op: &Op) {
+    match *op {
+        Op::Append { count, bytes } => world.append(count, bytes),
+        Op::Deliver { records, behind } => world.deliver(records, behind),
+        Op::Advance { ms } => {
+            world.sim.clock.advance(Duration::from_millis(ms));
+            world.do_due();
+        }
+        Op::Tick => {
+            world.sim.tick();
+            world.collect();
+        }
+        Op::Check if world.sim.disk.is_off() => {}
+        Op::Check => world.check(),
+        Op::Reopen => world.reopen(),
+        Op::PowerCutSoon { operations } => {
+            let at = world.sim.disk.operations() + operations;
+            world.sim.disk.set_fault(Some(Fault::PowerCut { at }));
+        }
+        Op::PowerCut { catalogue } => world.power_cut(catalogue),
+        Op::FailSoon { operations } => {
+            let at = world.sim.disk.operations() + operations;
+            world.sim.disk.set_fault(Some(Fault::Fails { at }));
+            world.failed = true;
+        }
+        Op::Capacity { room } => {
+            let capacity = room.map(|room| world.sim.disk.used() + room);
+            world.sim.disk.set_capacity(capacity);
+            world.failed = true;
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(Config { cases: histories(), failure_persistence: None, ..Config::default() })]
+
+    #[test]
+    fn any_history_keeps_what_its_durability_promises(
+        seed: u64,
+        mode in 0usize..3,
+        ops in prop::collection::vec(op(), 1..60),
+    ) {
+        let mut world = World::new(seed, MODES[mode]);
+        for op in &ops {
+            step(&mut world, op);
+        }
+        world.end();
+    }
+}
