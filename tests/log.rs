@@ -60,7 +60,10 @@ fn a_sound_log_is_said_to_be_sound_beside_a_running_agent() {
     let agent = agent();
     let said = log(agent.home(), &["verify"], 0);
     assert!(said.ends_with("\nsound: 10 records of 1 stream\n"), "{said}");
-    assert_eq!(json(agent.home(), &["verify", "telemetry"], 0)["sound"], true);
+    let found = json(agent.home(), &["verify", "telemetry"], 0);
+    assert_eq!((&found["sound"], &found["streams"][0]["payload_bytes"]), (&true.into(), &Value::Null));
+    let deep = json(agent.home(), &["verify", "telemetry", "--deep"], 0);
+    assert_eq!((&deep["sound"], &deep["streams"][0]["payload_bytes"]), (&true.into(), &(9 * 24 + 25).into()));
     let counts = json(agent.home(), &["stats"], 0);
     let counts = &counts["streams"][0];
     assert_eq!((&counts["records"], &counts["segments"], &counts["findings"]), (&10.into(), &1.into(), &0.into()));

@@ -11,6 +11,7 @@ mod bad_input;
 mod cli;
 mod clock;
 mod dead_letters;
+mod durability;
 mod harness;
 mod lifecycle;
 mod log;

@@ -67,6 +67,55 @@ struct State {
     closed: bool,
     /// Bytes taken since the committer last waited.
     taken: usize,
+    /// When it last had waited.
+    waited: Option<Instant>,
+    rhythm: Rhythm,
+}
+
+impl State {
+    fn bytes(&self) -> usize {
+        self.streams.iter().map(|waiting| waiting.bytes).sum()
+    }
+}
+
+/// How much has to wait before one commit follows another.
+///
+/// Who keeps some batches in flight sends the next ones when the last ones are done. Waiting for all of them makes the fewest syncs,
+/// but the disk is idle meanwhile. Where that is much of the time, because the disk is fast, half of them are committed while the
+/// others are on their way.
+#[derive(Debug, Default)]
+struct Rhythm {
+    /// How long it took after a commit until as much waited again.
+    refill: Option<Duration>,
+    overlaps: bool,
+    commits: u32,
+}
+
+impl Rhythm {
+    /// Overlapping pays if the refill takes this part of a commit.
+    const REFILL_PART: u32 = 4;
+    /// Every so often the refill is measured anew.
+    const MEASURED_EVERY: u32 = 64;
+
+    /// Bytes that have to wait, after a commit of `last` bytes that took `took`, while `waiting` came.
+    fn wanted(&mut self, took: Duration, last: usize, waiting: usize) -> usize {
+        self.commits = self.commits.wrapping_add(1);
+        let is_measured = self.commits.is_multiple_of(Self::MEASURED_EVERY);
+        let before = self.overlaps;
+        self.overlaps = !is_measured && self.refill.is_some_and(|refill| refill * Self::REFILL_PART > took);
+        match (self.overlaps, before) {
+            (true, _) => (last + waiting) / 2,
+            (false, true) => last + waiting,
+            (false, false) => last,
+        }
+    }
+
+    /// As much as was wanted waits, this long after the commit.
+    fn refilled(&mut self, after: Duration) {
+        if !self.overlaps {
+            self.refill = Some(after);
+        }
+    }
 }
 
 #[derive(Default)]
@@ -164,8 +213,7 @@ impl Queue {
     }
 
     /// Waits until there is something to do, or until `deadline`; then for company, unless much is there already: either
-    /// `enough_bytes`, or as much as the last commit had, if one follows the other. Who keeps some batches in flight has
-    /// sent the next ones by then, and more would not come. But a long wait for company is there to save commits, and is
+    /// `enough_bytes`, or as much as its [`Rhythm`] wants, if one commit follows the other. A long wait for company is there to save commits, and is
     /// kept.
     ///
     /// `false` once the queue is closed.
@@ -173,6 +221,8 @@ impl Queue {
         let entered = Instant::now();
         let mut state = self.state();
         let last = std::mem::take(&mut state.taken);
+        let took = state.waited.map_or(Duration::ZERO, |waited| entered.duration_since(waited));
+        let waiting = state.bytes();
         while !state.changed && !state.closed {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else { return true };
             state = self.work.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
@@ -180,14 +230,20 @@ impl Queue {
         let came = Instant::now();
         let until = came + company;
         let follows = company < DELAY_THAT_SAVES_COMMITS && last > 0 && came.duration_since(entered) < company;
+        let wanted = follows.then(|| state.rhythm.wanted(took, last, waiting));
+        let is_wanted = |state: &State| wanted.is_some_and(|wanted| state.bytes() >= wanted);
         let is_enough = |state: &State| {
-            let bytes = || state.streams.iter().map(|waiting| waiting.bytes);
-            bytes().max().unwrap_or(0) >= enough_bytes || follows && bytes().sum::<usize>() >= last
+            state.streams.iter().map(|waiting| waiting.bytes).max().unwrap_or(0) >= enough_bytes || is_wanted(state)
         };
         while !state.closed && !is_enough(&state) {
             let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) else { break };
             state = self.work.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+        let returns = Instant::now();
+        if is_wanted(&state) {
+            state.rhythm.refilled(returns.duration_since(entered));
+        }
+        state.waited = Some(returns);
         state.changed = false;
         !state.closed
     }
@@ -216,6 +272,38 @@ mod tests {
             assert!(begun.elapsed() >= DELAY_THAT_SAVES_COMMITS);
             assert_eq!(queue.take(slot, usize::MAX).len(), 1);
         }
+    }
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_slow_disk_waits_for_all_and_a_fast_one_for_half() {
+        let mut rhythm = Rhythm::default();
+        // A commit of 800 bytes takes 10 ms, the next 800 bytes come within 1 ms.
+        for _ in 0..200 {
+            assert_eq!(rhythm.wanted(10 * MS, 800, 0), 800);
+            rhythm.refilled(MS);
+        }
+        // A commit takes 2 ms: half is committed while the other half comes.
+        let mut rhythm = Rhythm::default();
+        assert_eq!(rhythm.wanted(2 * MS, 800, 0), 800);
+        rhythm.refilled(MS);
+        assert_eq!(rhythm.wanted(2 * MS, 800, 0), 400);
+        rhythm.refilled(MS / 2);
+        assert_eq!(rhythm.wanted(2 * MS, 400, 400), 400);
+        // The disk becomes slow.
+        assert_eq!(rhythm.wanted(20 * MS, 400, 400), 800);
+        rhythm.refilled(MS);
+        assert_eq!(rhythm.wanted(20 * MS, 800, 0), 800);
+    }
+
+    #[test]
+    fn the_refill_is_measured_again_and_again() {
+        let mut rhythm = Rhythm::default();
+        rhythm.refilled(MS);
+        let wanted: Vec<_> = (0..640).map(|_| rhythm.wanted(MS, 400, 400)).collect();
+        assert_eq!(wanted.iter().filter(|wanted| **wanted == 800).count(), 10);
+        assert_eq!(wanted.iter().filter(|wanted| **wanted == 400).count(), 630);
     }
 
     #[test]

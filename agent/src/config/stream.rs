@@ -253,6 +253,39 @@ mod tests {
     }
 
     #[test]
+    fn a_durability_has_its_own_keys() {
+        let durability = |text: &str| {
+            let (stream, problems) = stream_of(text);
+            assert_eq!(problems, [""; 0], "{text}");
+            stream.durability
+        };
+        assert_eq!(durability(""), Durability::Sync);
+        assert_eq!(durability("durability = \"interval\""), Durability::Interval(Duration::from_secs(1)));
+        assert_eq!(
+            durability("durability = \"memory-first\"\nspill-after = \"2s\"\nspill-size = \"1MiB\""),
+            Durability::MemoryFirst { spill_after: Duration::from_secs(2), memory_bytes: 1 << 20 }
+        );
+        for (text, problem) in [
+            ("spill-after = \"2s\"", "streams.telemetry.spill-after: counts only with durability = \"memory-first\""),
+            (
+                "commit-interval = \"2s\"",
+                "streams.telemetry.commit-interval: counts only with durability = \"interval\"",
+            ),
+            (
+                "durability = \"interval\"\ncommit-interval = \"1h\"",
+                "streams.telemetry.commit-interval: must be 1ms to 1m, not 1h",
+            ),
+            (
+                "durability = \"memory-first\"\nspill-size = \"1KiB\"",
+                "streams.telemetry.spill-size: must be 64KiB to 1GiB, not 1.0 KiB",
+            ),
+        ] {
+            assert_eq!(stream_of(text).1, [problem], "{text}");
+        }
+        assert!(stream_of("durability = \"never\"").1[0].starts_with("streams.telemetry.durability: must be "));
+    }
+
+    #[test]
     fn rate_limits_are_words_or_a_table() {
         assert_eq!(stream_of(r#"rate-limit = "kinesis""#).0.rate_limit, Some(RateLimit::KINESIS));
         assert_eq!(stream_of(r#"rate-limit = "off""#).0.rate_limit, None);

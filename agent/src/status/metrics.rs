@@ -76,6 +76,12 @@ fn streams(status: &Status, out: &mut Page) {
         s.untrusted_records as f64
     });
     out.each("forebay_stream_segments", "gauge", "Files.", "stream", streams, |s| s.segments as f64);
+    out.each("forebay_stream_held_bytes", "gauge", "Bytes that wait in memory.", "stream", streams, |s| {
+        s.held_bytes as f64
+    });
+    out.each("forebay_stream_unwritten_total", "counter", "Records delivered from memory.", "stream", streams, |s| {
+        s.unwritten as f64
+    });
     let name = "forebay_stream_written_bytes_total";
     out.family(name, "counter", "Bytes written to files, and given to the catalogue.");
     for (stream, status) in streams {

@@ -110,6 +110,10 @@ pub struct StreamStatus {
     pub untrusted_records: u64,
     /// Number of files.
     pub segments: u64,
+    /// Records that were delivered from memory and never written (`durability = "memory-first"`).
+    pub unwritten: u64,
+    /// Bytes of records that wait in memory for their delivery, and are not acknowledged yet.
+    pub held_bytes: u64,
     /// Written to its files and given to the catalogue: records as they are stored, framing, and the catalogue's entries.
     pub written_bytes: u64,
     /// Of those, headers of files and blocks, and saved checkpoints.

@@ -203,6 +203,8 @@ impl Observer {
             quota_bytes: stream.config().quota,
             untrusted_records: stats.untrusted_records,
             segments: stats.segments as u64,
+            unwritten: stats.unwritten,
+            held_bytes: stats.held_bytes as u64,
             written_bytes,
             framing_bytes: stats.framing_bytes,
             catalogue_bytes: stats.catalogue_bytes,

@@ -53,6 +53,8 @@ pub(super) fn busy() -> Status {
                     quota_bytes: 1 << 30,
                     untrusted_records: 3,
                     segments: 2,
+                    unwritten: 0,
+                    held_bytes: 0,
                     written_bytes: 1_351_680,
                     framing_bytes: 3_200,
                     catalogue_bytes: 700,

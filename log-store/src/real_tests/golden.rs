@@ -123,9 +123,6 @@ fn opened_copy(golden: &Path, catalogue: bool) -> (String, Vec<Event>) {
 
 /// The golden directory of today's version; until it is kept, one that is made now.
 fn newest() -> (PathBuf, Option<tempfile::TempDir>) {
-    if let Ok(to) = std::env::var("FOREBAY_MAKE_GOLDEN") {
-        make_golden(Path::new(&to));
-    }
     let kept = golden(FORMAT_VERSION);
     if kept.exists() {
         return (kept, None);
@@ -156,6 +153,9 @@ fn check_golden(golden: &Path, version: u16, streams: usize) {
 
 #[test]
 fn every_golden_directory_reads_as_it_was_written() {
+    if let Ok(to) = std::env::var("FOREBAY_MAKE_GOLDEN") {
+        make_golden(Path::new(&to));
+    }
     check_golden(&golden(1), 1, 2);
     check_golden(&newest().0, FORMAT_VERSION, 3);
 }

@@ -375,3 +375,45 @@ proptest! {
         world.end();
     }
 }
+
+/// Spills, syncs, rolls, delivers late and in time, and stops in good order.
+fn workload(world: &mut World) {
+    for round in 0..6 {
+        for (count, bytes) in [(5, 10), (3, 9000), (8, 300), (2, 12_000)] {
+            world.append(count, bytes);
+            world.sim.clock.advance(Duration::from_millis(200));
+            world.do_due();
+        }
+        if round % 2 == 0 {
+            world.deliver(20, 3);
+        }
+        world.sim.clock.advance(SPILL_AFTER);
+        world.do_due();
+        world.deliver(100, 0);
+        world.sim.tick();
+        world.collect();
+    }
+}
+
+#[test]
+fn a_power_cut_at_any_operation_keeps_what_each_durability_promises() {
+    for durability in MODES {
+        let operations = {
+            let mut world = World::new(0, durability);
+            workload(&mut world);
+            let operations = world.sim.disk.operations();
+            world.end();
+            operations
+        };
+        assert!(operations > 40, "{durability:?}: {operations}");
+        for at in 1..=operations {
+            for catalogue in [CatalogueFound::Newest, CatalogueFound::Stale(at as usize), CatalogueFound::Lost] {
+                let mut world = World::new(at, durability);
+                world.sim.disk.set_fault(Some(Fault::PowerCut { at }));
+                workload(&mut world);
+                world.power_cut(catalogue);
+                world.end();
+            }
+        }
+    }
+}
