@@ -51,7 +51,10 @@ fn a_stopped_agent_has_stored_everything_and_starts_again() {
         agent.restart();
     }
     assert!(agent.log().contains("stopping") && agent.log().contains("stopped"), "{}", agent.log());
-    assert_eq!(agent.status()["log_events"], serde_json::json!({}), "nothing had to be mended: {}", agent.log());
+    let mut events = agent.status()["log_events"].clone();
+    // The machine's clock may be a good one.
+    events.as_object_mut().expect("an object").remove("clock-trusted");
+    assert_eq!(events, serde_json::json!({}), "nothing had to be mended: {}", agent.log());
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod api;
 mod backlog;
 mod bad_input;
 mod cli;
+mod clock;
 mod dead_letters;
 mod durability;
 mod harness;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use forebay_log_store::{Store, SystemClock};
+use forebay_log_store::Store;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -46,16 +46,19 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
 }
 
 async fn open_log(config: &Config, log_events: Arc<LogEvents>) -> anyhow::Result<(Arc<Store>, Arc<Streams>)> {
-    let (settings, wanted) = (config.store.clone(), config.streams.clone());
+    let (settings, wanted, clock) = (config.store.clone(), config.streams.clone(), config.clock.open());
     let open = move || {
         let queue_bytes = settings.queue_bytes;
-        let store = Arc::new(Store::open(settings, SystemClock::new(), move |event| log_events.on_event(&event))?);
+        let store = Arc::new(Store::open(settings, clock, move |event| log_events.on_event(&event))?);
         let streams = Streams::open(Arc::clone(&store), queue_bytes, wanted)?;
         Ok::<_, forebay_log_store::Error>((store, Arc::new(streams)))
     };
     let begun = Instant::now();
     let opened = tokio::task::spawn_blocking(open).await.context("open the log")?.context("open the log")?;
     info!(data_dir = %config.store.dir.display(), took = ?begun.elapsed(), "log is open");
+    if opened.0.clock().trusted_since.is_none() {
+        info!("the machine's clock cannot be trusted yet; arrival times are uncertain until it can");
+    }
     Ok(opened)
 }
 

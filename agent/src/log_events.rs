@@ -6,9 +6,10 @@
 use std::{
     collections::BTreeMap,
     sync::{Mutex, PoisonError},
+    time::{Duration, UNIX_EPOCH},
 };
 
-use forebay_log_store::Event;
+use forebay_log_store::{Event, Timestamp};
 use tracing::{error, info, warn};
 
 /// Counts what the log told.
@@ -88,6 +89,19 @@ fn tell(event: &Event) -> &'static str {
             warn!(stream, has, asked, "stream keeps its number of shards");
             "shard-count-kept"
         }
+        Event::ClockTrusted { wall } => {
+            info!(now = shown(*wall), "the machine's clock can be trusted; arrival times since its start are known");
+            "clock-trusted"
+        }
+        Event::ClockStepped { from, to } => {
+            warn!(from = shown(*from), to = shown(*to), "the machine's clock was set; arrival times follow it");
+            "clock-stepped"
+        }
+        Event::ClockDoubted { wall, at_least } => {
+            let (shows, at_least) = (shown(*wall), shown(*at_least));
+            warn!(shows, at_least, "the machine's clock claims to be right, but cannot be; it is not believed");
+            "clock-doubted"
+        }
         other => {
             warn!(event = %other, "the log has something to tell");
             "other"
@@ -95,9 +109,23 @@ fn tell(event: &Event) -> &'static str {
     }
 }
 
+/// A time as it is written in logs and status; the year 10,000 and what is behind it is shown as the end of time.
+#[must_use]
+pub fn shown(time: Timestamp) -> String {
+    const LAST_SECOND: u64 = 253_402_300_799;
+    let time = UNIX_EPOCH + Duration::from_secs((time.0 / 1000).min(LAST_SECOND));
+    humantime::format_rfc3339_seconds(time).to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_time_can_be_shown() {
+        assert_eq!(shown(Timestamp(1_790_000_000_123)), "2026-09-21T14:13:20Z");
+        assert_eq!(shown(Timestamp(u64::MAX)), "9999-12-31T23:59:59Z");
+    }
 
     #[test]
     fn events_are_counted_by_kind() {

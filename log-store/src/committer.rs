@@ -7,18 +7,17 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use crate::{
     batch::Batch,
-    catalogue::Catalogue,
     error::Error,
     event::Event,
     queue::{Entry, Queue, StreamSlot},
     room::Room,
-    stream::{CommitError, Events, Shortage, StreamWriter, block_bytes},
+    stream::{CommitError, Shortage, StreamWriter, Surroundings, block_bytes},
 };
 
 /// A block is written when this much waits, company or not; it bounds the memory of a commit and of a read.
@@ -31,8 +30,7 @@ const ROOM_LOOKED_FOR_EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct Writers {
     /// `None` where one was deleted: slots are never given again.
     pub(crate) streams: Vec<Option<StreamWriter>>,
-    pub(crate) catalogue: Arc<Catalogue>,
-    pub(crate) events: Events,
+    pub(crate) around: Surroundings,
     pub(crate) told_catalogue: bool,
     pub(crate) room: Room,
 }
@@ -143,8 +141,9 @@ impl Writers {
         streams.find_map(|(slot, writer)| Some((slot, writer.as_mut().filter(|writer| writer.core().name() == name)?)))
     }
 
-    /// What is due once in a while: checkpoints, retention, recovery of poisoned streams.
+    /// What is due once in a while: a look at the clock, checkpoints, retention, recovery of poisoned streams.
     pub(crate) fn tick(&mut self, queue: &Queue) {
+        self.around.look_at_clock();
         self.room.forget(false);
         self.do_due();
         let mut flush = false;
@@ -157,7 +156,7 @@ impl Writers {
             flush |= writer.tick();
         }
         if flush {
-            self.catalogue.flush();
+            self.around.catalogue.flush();
         }
         self.tell_catalogue_failure();
     }
@@ -173,16 +172,17 @@ impl Writers {
                 writer.close();
             }
         }
-        self.catalogue.flush();
+        self.around.time.close();
+        self.around.save_boots();
         self.tell_catalogue_failure();
         self.streams.clear();
-        self.catalogue.close();
+        self.around.catalogue.close();
     }
 
     fn tell_catalogue_failure(&mut self) {
-        if let Some(reason) = self.catalogue.failure().filter(|_| !self.told_catalogue) {
+        if let Some(reason) = self.around.catalogue.failure().filter(|_| !self.told_catalogue) {
             self.told_catalogue = true;
-            (self.events)(Event::CatalogueBehind { reason });
+            (self.around.events)(Event::CatalogueBehind { reason });
         }
     }
 }
@@ -229,6 +229,6 @@ pub(crate) fn run(writers: &Mutex<Writers>, queue: &Queue, pace: Pace) {
             }
         }
         writers.streams.clear();
-        writers.catalogue.close();
+        writers.around.catalogue.close();
     }
 }

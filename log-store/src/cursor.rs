@@ -5,7 +5,7 @@ use std::{collections::VecDeque, io, ops::Range, sync::Arc};
 use bytes::Bytes;
 
 use crate::{
-    clock::Timestamp,
+    clock::{Arrival, Pass, Timestamp},
     error::Error,
     record::{Encoded, Record},
     segment::{BlockHeader, BlockKind, Found, SegmentReader, decode_runs, salt},
@@ -25,7 +25,7 @@ pub enum Start {
     At(SequenceNumber),
     /// Behind this number.
     After(SequenceNumber),
-    /// At the first record that arrived at this time or later.
+    /// At the first record that arrived at this time or later, by what is known of the clocks now.
     AtTime(Timestamp),
 }
 
@@ -54,6 +54,7 @@ pub struct Cursor {
     pending: VecDeque<Record>,
     open: Option<Open>,
     failures: u32,
+    pass: Pass,
 }
 
 /// The segment that the cursor is in.
@@ -76,16 +77,16 @@ impl Cursor {
             Start::AtTime(time) => {
                 not_before = time;
                 // Arrival times never run backwards, so whole segments before the time can be passed over.
-                let first = |view: &crate::stream::View| {
-                    view.segments.iter().find(|segment| segment.newest.wall_ms >= time.0).map(|segment| segment.first)
-                };
+                let is_late = |segment: &&Segment| core.around.time.arrival(segment.newest).at >= time;
+                let first =
+                    |view: &crate::stream::View| view.segments.iter().find(is_late).map(|segment| segment.first);
                 core.view(first).unwrap_or(next)
             }
         };
         // Nothing of a shard lies before it was opened.
         let opened = shard.and_then(|shard| core.shards().get(shard).map(|shard| shard.starts));
         let next = next.max(opened.unwrap_or_default());
-        Self { core, shard, not_before, next, pending: VecDeque::new(), open: None, failures: 0 }
+        Self { core, shard, not_before, next, pending: VecDeque::new(), open: None, failures: 0, pass: Pass::default() }
     }
 
     /// Number of the next record to be read, if it exists already.
@@ -183,7 +184,9 @@ impl Cursor {
     /// Goes on with what waits in memory. Whatever lies before that was delivered and is gone, unless it was written just now.
     fn load_held(&mut self) -> io::Result<bool> {
         let mut found = VecDeque::new();
-        let end = self.core.read_held(self.next, self.shard, &mut found)?;
+        let (core, pass) = (&self.core, &mut self.pass);
+        let arrived = |stamp| pass.next(core.around.time.arrival(stamp), core.around.time.changes());
+        let end = core.read_held(self.next, self.shard, arrived, &mut found)?;
         // It is visible in the log before it leaves the memory.
         if self.core.view(|view| view.segment_for(self.next)).is_some() {
             return Ok(true);
@@ -210,8 +213,9 @@ impl Cursor {
             self.next = header.end();
             return Ok(());
         }
-        let wanted =
-            self.shard.is_none_or(|shard| header.may_hold(shard)) && header.arrival.wall_ms >= self.not_before.0;
+        let time = &self.core.around.time;
+        let arrival = self.pass.next(time.arrival(header.arrival), time.changes());
+        let wanted = self.shard.is_none_or(|shard| header.may_hold(shard)) && arrival.at >= self.not_before;
         if !wanted || self.core.is_out_of_reach(header.arrival, header.end()) {
             self.next = header.end();
             return Ok(());
@@ -219,7 +223,7 @@ impl Cursor {
         let open = self.open.as_mut().expect("a block was found in it");
         let decoded = match open.reader.payload(offset, header) {
             Ok(payload) => {
-                payload.and_then(|payload| decode(payload, header, self.next, self.shard, &mut self.pending))
+                payload.and_then(|payload| decode(payload, header, arrival, self.next, self.shard, &mut self.pending))
             }
             Err(error) => {
                 open.reader.go_to(offset);
@@ -310,11 +314,11 @@ impl Cursor {
 pub(crate) fn decode(
     payload: &[u8],
     header: &BlockHeader,
+    arrival: Arrival,
     from: SequenceNumber,
     shard: Option<ShardIndex>,
     out: &mut VecDeque<Record>,
 ) -> Result<(), &'static str> {
-    let arrival = Timestamp(header.arrival.wall_ms);
     for_each_record(payload, header, from, shard, |number, shard, encoded| {
         out.push_back(record(encoded, number, shard, arrival));
     })
@@ -350,7 +354,7 @@ pub(crate) fn for_each_record<'a>(
 }
 
 /// Copies, so that one record that is kept does not keep its whole block.
-fn record(encoded: Encoded<'_>, sequence_number: SequenceNumber, shard: ShardIndex, arrival: Timestamp) -> Record {
+fn record(encoded: Encoded<'_>, sequence_number: SequenceNumber, shard: ShardIndex, arrival: Arrival) -> Record {
     let (partition_key, explicit_hash_key, tags, data) = match encoded {
         Encoded::Plain { partition_key, data } => (partition_key, None, Vec::new(), data),
         Encoded::Full { partition_key, explicit_hash_key, tags, data } => {
@@ -360,7 +364,8 @@ fn record(encoded: Encoded<'_>, sequence_number: SequenceNumber, shard: ShardInd
     Record {
         sequence_number,
         shard,
-        arrival,
+        arrival: arrival.at,
+        arrival_trusted: arrival.trusted,
         partition_key: partition_key.into(),
         explicit_hash_key,
         tags,

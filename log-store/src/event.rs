@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::RangeInclusive, path::PathBuf};
 
-use crate::sequence::SequenceNumber;
+use crate::{clock::Timestamp, sequence::SequenceNumber};
 
 /// Why records left the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -120,6 +120,26 @@ pub enum Event {
         /// What was asked for.
         asked: u32,
     },
+    /// The wall clock can be trusted from now on: arrival times of this boot's records are known, also of those before.
+    ClockTrusted {
+        /// What it shows.
+        wall: Timestamp,
+    },
+    /// The wall clock was trusted before and can be trusted, but it was set in between. Arrival times follow it; ages are
+    /// reckoned so that nothing expires by it.
+    ClockStepped {
+        /// What it would show had it not been set.
+        from: Timestamp,
+        /// What it shows.
+        to: Timestamp,
+    },
+    /// The wall clock claims to be right, but cannot be. It is not believed.
+    ClockDoubted {
+        /// What it shows.
+        wall: Timestamp,
+        /// By what was trusted before it is at least this late.
+        at_least: Timestamp,
+    },
 }
 
 impl fmt::Display for Event {
@@ -173,6 +193,13 @@ impl fmt::Display for Event {
             Self::Recovered { stream } => write!(f, "stream `{stream}` takes records again"),
             Self::ShardCountKept { stream, has, asked } => {
                 write!(f, "stream `{stream}` has {has} shards and keeps them, though {asked} are configured")
+            }
+            Self::ClockTrusted { wall } => write!(f, "the clock can be trusted: it shows {wall} ms since 1970"),
+            Self::ClockStepped { from, to } => {
+                write!(f, "the clock was set: it shows {to} ms since 1970 and would have shown {from}")
+            }
+            Self::ClockDoubted { wall, at_least } => {
+                write!(f, "the clock shows {wall} ms since 1970, but it is {at_least} at the least: it is not believed")
             }
         }
     }

@@ -113,6 +113,20 @@ fn walk(bytes: Vec<u8>, salt: u32) {
     assert!(at >= len);
 }
 
+/// Whatever boots are told of, times are reckoned with them.
+fn timeline(boots: Vec<crate::clock::Boot>) {
+    use crate::clock::{Now, Stamp, Timeline, Timestamp};
+    let mut timeline = Timeline::new(7, boots);
+    for (boot, ms) in [(7, 0), (7, u64::MAX), (1, 1 << 40)] {
+        let stamp = Stamp { boot, since_boot_ms: ms, wall_ms: ms };
+        let now = Now { wall: Timestamp(ms), since_boot: std::time::Duration::from_millis(ms) };
+        timeline.saw(stamp);
+        timeline.learn(now, true);
+        let _ = (timeline.arrival(stamp), timeline.age_at_least(stamp, now), timeline.wall(now));
+        timeline.merge(timeline.boots().to_vec());
+    }
+}
+
 fn payload_of(header: &BlockHeader, payload: &[u8]) {
     match header.kind {
         BlockKind::Records => _ = for_each_record(payload, header, header.first, None, |_, _, record| read(&record)),
@@ -177,6 +191,9 @@ pub fn catalogue(bytes: &[u8]) {
     let _ = postcard::from_bytes::<(SequenceNumber, u64)>(bytes);
     let _ = postcard::from_bytes::<SequenceNumber>(bytes);
     let _ = postcard::from_bytes::<DropTotals>(bytes);
+    if let Ok(boots) = postcard::from_bytes::<Vec<crate::clock::Boot>>(bytes) {
+        timeline(boots);
+    }
     if let Ok(gaps) = postcard::from_bytes::<Gaps>(bytes) {
         let mut again = Gaps::default();
         again.add_all(&gaps);
@@ -316,7 +333,12 @@ mod tests {
         save("catalogue", "totals", &postcard::to_allocvec(&totals).expect("encodes"));
         save("catalogue", "sealed", &postcard::to_allocvec(&sealed).expect("encodes"));
         let checkpoints = [("cloud".to_owned(), SequenceNumber(300)), ("archive".to_owned(), SequenceNumber(2))];
-        let control = Control { checkpoints: checkpoints.into(), totals, gaps, reserved: SequenceNumber(1 << 20) };
+        let mut timeline = crate::clock::Timeline::new(7, Vec::new());
+        timeline.saw(crate::clock::Stamp { boot: 7, ..stamp });
+        let boots = timeline.boots().to_vec();
+        save("catalogue", "boots", &postcard::to_allocvec(&boots).expect("encodes"));
+        let reserved = SequenceNumber(1 << 20);
+        let control = Control { checkpoints: checkpoints.into(), totals, gaps, reserved, boots };
         let control = postcard::to_allocvec(&control).expect("encodes");
         save("control", "v2", &control);
         save("control", "empty", &postcard::to_allocvec(&Control::default()).expect("encodes"));

@@ -23,9 +23,10 @@
 //! 4. Nothing is dropped silently: what retention, quota or damage took is counted by reason and told with its range.
 //! 5. Damage costs the blocks it hits and nothing around them. A lost or broken catalogue costs no record.
 //! 6. After a failed write or sync a stream takes no records until it has recovered; a full disk is no such failure.
-//! 7. Memory and the time to open do not grow with the backlog.
+//! 7. No record expires by a wrong wall clock. Arrival times of a boot are known once its clock was trusted for a moment.
+//! 8. Memory and the time to open do not grow with the backlog.
 //!
-//! `docs/format.md` has the bytes and what is assumed of the disk.
+//! `docs/format.md` has the bytes and what is assumed of the disk, `docs/time.md` the rules of time.
 //!
 //! # Durability
 //! An append is answered once its block was written and synced with `fdatasync`, together with all others that came
@@ -116,7 +117,7 @@ mod store;
 mod stream;
 
 pub use batch::{Batch, Load};
-pub use clock::{Clock, Now, SystemClock, Timestamp};
+pub use clock::{Clock, ClockStatus, Now, SystemClock, Timestamp, Trust, TrustRule};
 pub use config::{Durability, MinFree, OnFull, RateLimit, StoreConfig, StreamConfig};
 pub use cursor::{Cursor, ReadLimit, Start};
 pub use error::{Appended, AppendedRun, Error, Refused};

@@ -62,8 +62,11 @@ pub struct Record {
     pub sequence_number: SequenceNumber,
     /// The shard it belongs to.
     pub shard: ShardIndex,
-    /// When the gateway took it; never runs backwards within a stream.
+    /// When the gateway took it, as well as that is known at the reading. Never runs backwards in what a cursor reads, unless
+    /// the log has learnt more of the clocks in between.
     pub arrival: Timestamp,
+    /// Whether a trusted clock told that time. Else it is what an untrusted one showed, and may be wrong by decades.
+    pub arrival_trusted: bool,
     /// As appended.
     pub partition_key: Box<str>,
     /// As appended.

@@ -13,6 +13,8 @@ pub struct StreamStats {
     pub next: SequenceNumber,
     /// Bytes that the stream takes on disk.
     pub disk_bytes: u64,
+    /// Records of boots in which no clock was trusted, so that their arrival times are not certain; counted by segments.
+    pub untrusted_records: u64,
     /// Number of segment files.
     pub segments: usize,
     /// Records committed.

@@ -11,7 +11,7 @@ use std::{
 use crate::{
     batch::Batch,
     catalogue::{Catalogue, Kv, KvError, open_sled},
-    clock::Clock,
+    clock::{Clock, ClockStatus, Now, TimeKeeper},
     committer::{self, Pace, Writers},
     config::{StoreConfig, StreamConfig},
     cursor::{Cursor, Start},
@@ -24,8 +24,8 @@ use crate::{
     shard::{ShardChange, ShardIndex, ShardMap},
     stats::StreamStats,
     stream::{
-        Events, SegmentLimits, StreamCore, StreamWriter, Surroundings, delete, finish_deletions, is_stream_name, note,
-        stream_dir,
+        Events, SegmentLimits, StreamCore, StreamWriter, Surroundings, boots, delete, finish_deletions, is_stream_name,
+        note, stream_dir,
     },
 };
 
@@ -128,6 +128,21 @@ impl Store {
         self.parts.delete_stream(&self.config, stream)
     }
 
+    /// What is known of the time.
+    #[must_use]
+    pub fn clock(&self) -> ClockStatus {
+        self.parts.around.time.status()
+    }
+
+    /// Says what the time is, or was a moment ago: `at.wall` when the monotonic clock showed `at.since_boot`. For whoever
+    /// knows it better than the machine's clock, such as a GPS receiver; the machine's clock need not be set for it.
+    ///
+    /// Believed as a [`Trust::Synchronised`](crate::Trust::Synchronised) clock is. Blocks for a write to the disk if it is
+    /// news.
+    pub fn learn_time(&self, at: Now) {
+        self.parts.around.learn_time(at);
+    }
+
     /// Whether the committer runs. It ends only by [`Store::close`], or by a bug.
     #[must_use]
     pub fn is_alive(&self) -> bool {
@@ -175,18 +190,18 @@ impl Parts {
         disk.create_dir(&streams).map_err(io("create data directory", &streams))?;
         let lock = lock_data_dir(disk.as_ref(), &config.dir)?;
         let catalogue = Arc::new(open_catalogue(&config.dir, disk.as_ref(), open_kv, clock.as_ref(), &events)?);
-        let boot = clock.boot();
+        let recorded = catalogue.boots().unwrap_or_else(|error| {
+            events(Event::CatalogueBehind { reason: error.reason });
+            None
+        });
+        let recorded = recorded.unwrap_or_else(|| boots::in_log(disk.as_ref(), &config.dir));
+        let (time, boot) = (Arc::new(TimeKeeper::new(Arc::clone(&clock), recorded)), clock.boot());
         let room = Room::new(config, Arc::clone(&disk), Arc::clone(&clock));
-        let around = Surroundings {
-            disk,
-            catalogue: Arc::clone(&catalogue),
-            clock,
-            events: Arc::clone(&events),
-            boot,
-            packer: Arc::default(),
-            max_bytes: config.max_bytes.unwrap_or(u64::MAX),
-        };
-        let writers = Writers { streams: Vec::new(), catalogue, events, told_catalogue: false, room };
+        let (packer, max_bytes) = (Arc::default(), config.max_bytes.unwrap_or(u64::MAX));
+        let around = Surroundings { disk, catalogue, clock, events, time, boot, packer, max_bytes };
+        around.save_boots();
+        around.look_at_clock();
+        let writers = Writers { streams: Vec::new(), around: around.clone(), told_catalogue: false, room };
         let parts = Self {
             around,
             writers: Arc::new(Mutex::new(writers)),
@@ -339,6 +354,12 @@ impl Stream {
     #[must_use]
     pub fn config(&self) -> Arc<StreamConfig> {
         self.core.config()
+    }
+
+    /// What is known of the time; as [`Store::clock`].
+    #[must_use]
+    pub fn clock(&self) -> ClockStatus {
+        self.core.around.time.status()
     }
 
     /// An empty batch for this stream.

@@ -123,6 +123,7 @@ fn acknowledged_is_delivered_whatever_is_killed_and_whatever_fails() {
     assert!(agent.terminate().success());
 }
 
+#[expect(clippy::disallowed_methods, reason = "any number will do")]
 fn fresh_seed() -> u64 {
     // Another one each time: there are more histories than one run can try.
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos() as u64)

@@ -76,6 +76,9 @@ pub struct ReadRecord {
     pub shard: String,
     /// When the gateway took it, in milliseconds since 1970 (UTC).
     pub arrival_ms: u64,
+    /// That time is what a clock showed that nobody vouched for. Left out unless it is so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub arrival_untrusted: bool,
     /// As it was put.
     pub partition_key: String,
     /// Such as the reason of a dead letter.
@@ -215,6 +218,7 @@ impl From<&Record> for ReadRecord {
             sequence_number,
             shard: record.shard.to_string(),
             arrival_ms: record.arrival.0,
+            arrival_untrusted: !record.arrival_trusted,
             partition_key: record.partition_key.to_string(),
             tags: record.tags.iter().map(|tag| (tag.name.clone(), tag.value.clone())).collect(),
             data: STANDARD.encode(&record.data),

@@ -3,7 +3,7 @@
 use std::{os::unix::fs::MetadataExt as _, sync::Arc};
 
 use anyhow::{Context as _, anyhow, bail};
-use forebay_log_store::{Error, Store, Stream, StreamConfig, SystemClock};
+use forebay_log_store::{Error, Store, Stream, StreamConfig};
 
 use super::client::Client;
 use crate::{
@@ -42,7 +42,7 @@ impl Reach {
         }
         logging::init(LogLevel::Warn);
         let events = Arc::new(LogEvents::default());
-        match Store::open(config.store.clone(), SystemClock::new(), move |event| events.on_event(&event)) {
+        match Store::open(config.store.clone(), config.clock.open(), move |event| events.on_event(&event)) {
             Ok(store) => Ok(Self::Log(Box::new(ClosedLog { store, config }))),
             Err(Error::InUse { path }) => {
                 let hint = format!("but another process has {} open", path.display());

@@ -51,6 +51,7 @@ impl Args {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "to show how old an error is, which has the machine's time too")]
 fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -164,6 +164,8 @@ pub(super) fn for_people(record: &ReadRecord) -> anyhow::Result<String> {
 /// As [`for_people`], with at most about `bytes_max` bytes of the data, and then its length.
 pub(super) fn shortened(record: &ReadRecord, bytes_max: usize) -> anyhow::Result<String> {
     let time = UNIX_EPOCH.checked_add(Duration::from_millis(record.arrival_ms)).unwrap_or(UNIX_EPOCH);
+    // As in `date -u`, but that the clock's word is not certain.
+    let doubt = if record.arrival_untrusted { "?" } else { "" };
     let time = humantime::format_rfc3339_millis(time);
     let key = printable(&record.partition_key);
     let bytes = record.bytes()?;
@@ -177,7 +179,7 @@ pub(super) fn shortened(record: &ReadRecord, bytes_max: usize) -> anyhow::Result
         // Every four characters stand for three bytes.
         Err(_) => format!("base64:{}… ({} bytes in all)", &record.data[..bytes_max.div_ceil(3) * 4], bytes.len()),
     };
-    let mut line = format!("{}  {time}  {key}  {data}", record.sequence_number);
+    let mut line = format!("{}  {time}{doubt}  {key}  {data}", record.sequence_number);
     for (name, value) in &record.tags {
         line.push_str(&format!("  {}={}", printable(name), printable(value)));
     }
@@ -203,6 +205,7 @@ mod tests {
             sequence_number: 17,
             shard: "shardId-000000000000".into(),
             arrival_ms: 1_790_000_000_123,
+            arrival_untrusted: false,
             partition_key: "plant/1".into(),
             tags: Vec::new(),
             data,
@@ -215,6 +218,8 @@ mod tests {
             for_people(&record(b"{\"t\":20}")).expect("a line"),
             "17  2026-09-21T14:13:20.123Z  plant/1  {\"t\":20}"
         );
+        let line = for_people(&ReadRecord { arrival_untrusted: true, ..record(b"x") }).expect("a line");
+        assert!(line.contains("T14:13:20.123Z?  plant/1"), "{line}");
         let tags = vec![("reason".to_owned(), "too\nlarge".to_owned())];
         let line = for_people(&ReadRecord { tags, ..record(b"x") }).expect("a line");
         assert!(line.ends_with("  x  reason=too\\nlarge"), "{line}");

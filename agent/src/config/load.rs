@@ -10,7 +10,7 @@ use forebay_log_store::{StoreConfig, StreamConfig};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::{Problem, Problems, agent, key_path, log, reader, references::References, stream, there_are};
+use super::{Problem, Problems, agent, clock, key_path, log, reader, references::References, stream, there_are};
 use crate::{api, delivery, destination, ingest::PartitionKeyTemplate, source};
 
 /// A configuration that was read and checked.
@@ -18,6 +18,8 @@ use crate::{api, delivery, destination, ingest::PartitionKeyTemplate, source};
 pub struct Config {
     /// The process itself.
     pub agent: agent::Config,
+    /// When the machine's clock is trusted.
+    pub clock: clock::Config,
     /// Status and control.
     pub api: api::Settings,
     /// The data directory and how it is written. A relative directory is relative to the working directory.
@@ -69,7 +71,7 @@ pub enum Error {
 }
 
 /// The sections; each is read by its own module.
-const SECTIONS: [&str; 6] = ["agent", "api", "log", "streams", "sources", "destinations"];
+const SECTIONS: [&str; 7] = ["agent", "api", "clock", "log", "streams", "sources", "destinations"];
 
 /// What stands above the sections.
 #[derive(Debug, Default, Deserialize)]
@@ -97,7 +99,7 @@ impl Config {
     pub fn parse(text: &str) -> Result<Self, Error> {
         let mut table: Table = toml::from_str(text).map_err(|error| Error::Syntax(error.to_string()))?;
         let mut problems = Problems::default();
-        let [agent, api, log, streams, sources, destinations] =
+        let [agent, api, clock, log, streams, sources, destinations] =
             SECTIONS.map(|name| subtable(&mut table, name, "", &mut problems));
 
         let top: TopLevel = reader::read(table, "", &SECTIONS, &mut problems).unwrap_or_default();
@@ -106,6 +108,7 @@ impl Config {
         agent.validate("agent", &mut problems);
         let api: api::Config = reader::read(api, "api", &[], &mut problems).unwrap_or_default();
         let api = api.resolve("api", &mut problems);
+        let clock: clock::Config = reader::read(clock, "clock", &[], &mut problems).unwrap_or_default();
         let log: log::Config = reader::read(log, "log", &[], &mut problems).unwrap_or_default();
         let store = log.resolve(&data_dir, "log", &mut problems);
 
@@ -127,7 +130,7 @@ impl Config {
             return Err(Error::Problems(problems));
         }
         let streams = with_deliveries(streams, &destinations);
-        Ok(Self { agent, api, store, streams, sources, destinations })
+        Ok(Self { agent, api, clock, store, streams, sources, destinations })
     }
 }
 

@@ -4,6 +4,7 @@
 //! nothing but the configuration itself and the files that hold secrets.
 
 pub mod agent;
+pub mod clock;
 pub mod duration;
 mod load;
 pub mod log;

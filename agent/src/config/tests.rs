@@ -104,7 +104,7 @@ fn unknown_keys_and_sections_are_refused_with_the_nearest_known_one() {
         found,
         [
             "data_dir: unknown key, did you mean `data-dir`?",
-            "quota: unknown key; there are `agent`, `api`, `data-dir`, `destinations`, `log`, `sources` and `streams`",
+            "quota: unknown key; there are `agent`, `api`, `clock`, `data-dir`, `destinations`, `log`, `sources` and `streams`",
             "stream: unknown key, did you mean `streams`?",
             "api.listen-on: unknown key; there are `listen` and `token-file`",
         ]

@@ -1,22 +1,28 @@
 //! Dead letters: records that a destination will never take, kept in a stream of their own with the reason, so that a
 //! person can look at them and nothing else waits for them.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use forebay_log_store::{Batch, Error, NewRecord, Stream, Tag};
+use forebay_log_store::{Batch, Error, NewRecord, Stream, Tag, Timestamp};
 
 use super::window::DeadLetter;
 
 /// The times of a delivery: those of its window are counted since `at`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Began {
-    pub(super) at: SystemTime,
+    at: Timestamp,
 }
 
 impl Began {
+    /// By what is known of the time now, which may be more than when it began.
+    pub(super) fn of(stream: &Stream, started: Instant) -> Self {
+        let ago = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Self { at: Timestamp(stream.clock().now.0.saturating_sub(ago)) }
+    }
+
     /// Milliseconds since 1970.
     fn millis(self, since: Duration) -> u128 {
-        (self.at + since).duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()
+        u128::from(self.at.0) + since.as_millis()
     }
 }
 

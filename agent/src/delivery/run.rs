@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use forebay_log_store::{Cursor, Error, ReadLimit, Record, Start, Stream, WhenFull};
@@ -55,7 +55,6 @@ struct Loop {
     stats: Arc<DeliveryStats>,
     window: Window,
     started: Instant,
-    began: Began,
     /// Not here while it is being read with.
     cursor: Option<Cursor>,
     reads: JoinSet<Reading>,
@@ -91,7 +90,6 @@ impl Delivery {
             destination: Arc::new(self.destination),
             stats: self.stats,
             started: Instant::now(),
-            began: Began { at: SystemTime::now() },
             reads: JoinSet::new(),
             sends: JoinSet::new(),
             requests: HashMap::new(),
@@ -232,7 +230,8 @@ impl Loop {
 
     fn bury(&mut self, letters: Vec<DeadLetter>) {
         // A door of its own each time: a batch that is refused is offered again, in the same order.
-        let (door, from, began) = (self.dead_letters.for_connection(), self.stream.clone(), self.began);
+        let (door, from, began) =
+            (self.dead_letters.for_connection(), self.stream.clone(), Began::of(&self.stream, self.started));
         let [first, ..] = &letters[..] else { return };
         let (number, reason) = (first.record.sequence_number, first.reason.clone());
         warn!(

@@ -74,7 +74,7 @@ pub struct Failure {
 pub enum FailureKind {
     /// No answer: no route, no name, refused, TLS, timeout.
     Unreachable,
-    /// The endpoint does not take our credentials (or there are none, or the clock is wrong).
+    /// The endpoint does not take our credentials, or there are none.
     Unauthorised,
     /// Too much at once.
     Throttled,
@@ -84,17 +84,20 @@ pub enum FailureKind {
     Misconfigured,
     /// The endpoint finds fault with the request itself: with at least one of its records.
     Invalid,
+    /// Our clock is wrong, by what the endpoint says of the request's date or by its certificate.
+    Clock,
 }
 
 impl FailureKind {
     /// All of them, in the order of [`FailureKind::index`].
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Unreachable,
         Self::Unauthorised,
         Self::Throttled,
         Self::EndpointFailed,
         Self::Misconfigured,
         Self::Invalid,
+        Self::Clock,
     ];
 
     /// Its place in [`FailureKind::ALL`], for counters.
@@ -113,6 +116,7 @@ impl FailureKind {
             Self::EndpointFailed => "endpoint-failed",
             Self::Misconfigured => "misconfigured",
             Self::Invalid => "invalid",
+            Self::Clock => "clock",
         }
     }
 }

@@ -63,6 +63,7 @@ impl SourceStats {
     }
 
     /// Remembers an error for status. Logging it is the caller's business.
+    #[expect(clippy::disallowed_methods, reason = "for a person, who compares it with the machine's clock")]
     pub fn failed(&self, message: impl Into<String>) {
         let error = LastError { at: SystemTime::now(), message: message.into() };
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);

@@ -16,6 +16,8 @@ pub fn render(status: &Status) -> String {
     out.sample("forebay_healthy", &[], f64::from(u8::from(status.healthy)));
     out.family("forebay_uptime_seconds", "gauge", "Time since the agent's start.");
     out.sample("forebay_uptime_seconds", &[], status.uptime_seconds as f64);
+    out.family("forebay_clock_trusted", "gauge", "1 when the time is known; else arrival times are uncertain.");
+    out.sample("forebay_clock_trusted", &[], f64::from(u8::from(status.clock.trusted_since_ms.is_some())));
     out.family("forebay_log_events_total", "counter", "What the log told that a person should hear.");
     for (event, count) in &status.log_events {
         out.sample("forebay_log_events_total", &[("event", event)], *count as f64);
@@ -70,6 +72,9 @@ fn streams(status: &Status, out: &mut Page) {
     out.each("forebay_stream_next_sequence_number", "gauge", "The next record.", "stream", streams, |s| s.next as f64);
     out.each("forebay_stream_disk_bytes", "gauge", "Bytes on disk.", "stream", streams, |s| s.disk_bytes as f64);
     out.each("forebay_stream_quota_bytes", "gauge", "The most of them.", "stream", streams, |s| s.quota_bytes as f64);
+    out.each("forebay_stream_untrusted_records", "gauge", "Records of uncertain time.", "stream", streams, |s| {
+        s.untrusted_records as f64
+    });
     out.each("forebay_stream_segments", "gauge", "Files.", "stream", streams, |s| s.segments as f64);
     out.each("forebay_stream_held_bytes", "gauge", "Bytes that wait in memory.", "stream", streams, |s| {
         s.held_bytes as f64

@@ -35,6 +35,9 @@ pub struct Status {
     pub reasons: Vec<String>,
     /// Where the log is.
     pub data_dir: PathBuf,
+    /// What is known of the time.
+    #[serde(default)]
+    pub clock: ClockStatus,
     /// What the log told that a person should hear, by kind.
     pub log_events: BTreeMap<String, u64>,
     /// By name.
@@ -43,6 +46,18 @@ pub struct Status {
     pub streams: BTreeMap<String, StreamStatus>,
     /// By name.
     pub destinations: BTreeMap<String, DestinationStatus>,
+}
+
+/// What is known of the time.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClockStatus {
+    /// The time now.
+    pub now_ms: u64,
+    /// Since when it can be trusted; `null` if not since the machine's start.
+    pub trusted_since_ms: Option<u64>,
+    /// What is wrong with the machine's clock, and what that means.
+    pub warning: Option<String>,
 }
 
 /// How much, and how fast at the moment.
@@ -90,6 +105,9 @@ pub struct StreamStatus {
     pub disk_bytes: u64,
     /// The most that it may take of the disk.
     pub quota_bytes: u64,
+    /// Records whose arrival times are not certain, because no clock was trusted while the machine ran; by segments.
+    #[serde(default)]
+    pub untrusted_records: u64,
     /// Number of files.
     pub segments: u64,
     /// Records that were delivered from memory and never written (`durability = "memory-first"`).

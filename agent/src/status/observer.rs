@@ -15,9 +15,15 @@ use forebay_log_store::{
 };
 
 use super::{
-    DestinationStatus, Down, Dropped, ErrorStatus, Flow, Meter, ShardStatus, SourceStatus, Status, StreamStatus, Totals,
+    ClockStatus, DestinationStatus, Down, Dropped, ErrorStatus, Flow, Meter, ShardStatus, SourceStatus, Status,
+    StreamStatus, Totals,
 };
-use crate::{delivery::DeliveryStats, log_events::LogEvents, source::SourceStats, streams::Streams};
+use crate::{
+    delivery::DeliveryStats,
+    log_events::{LogEvents, shown},
+    source::SourceStats,
+    streams::Streams,
+};
 
 /// Looks at everything that the agent runs.
 pub struct Observer {
@@ -67,6 +73,8 @@ struct OldestUndelivered {
     checkpoint: SequenceNumber,
     /// Records may also leave by a limit.
     oldest: SequenceNumber,
+    /// What is known of the clocks decides when it arrived.
+    trusted_since: Option<Timestamp>,
     arrival: Timestamp,
 }
 
@@ -155,6 +163,7 @@ impl Observer {
             healthy: reasons.is_empty(),
             reasons,
             data_dir: self.data_dir.clone(),
+            clock: clock_status(self.store.clock()),
             log_events: self.log_events.counts(),
             sources: self.sources.iter().map(|(name, source)| (name.clone(), self.source(name, source))).collect(),
             streams: streams
@@ -192,6 +201,7 @@ impl Observer {
             next: stats.next.0,
             disk_bytes: stats.disk_bytes,
             quota_bytes: stream.config().quota,
+            untrusted_records: stats.untrusted_records,
             segments: stats.segments as u64,
             unwritten: stats.unwritten,
             held_bytes: stats.held_bytes as u64,
@@ -258,22 +268,25 @@ impl Observer {
         checkpoint: SequenceNumber,
         stats: &StreamStats,
     ) -> f64 {
+        let clock = self.store.clock();
+        let asked = (checkpoint, stats.oldest, clock.trusted_since);
         let known = lock(&self.oldest_undelivered).get(name).copied();
         let arrival = match known {
-            Some(known) if known.checkpoint == checkpoint && known.oldest == stats.oldest => known.arrival,
+            Some(known) if (known.checkpoint, known.oldest, known.trusted_since) == asked => known.arrival,
             _ => {
                 let Ok(open) = self.streams.get(&destination.from) else { return 0.0 };
                 let mut cursor = open.stream().cursor(Start::After(checkpoint));
                 // An unreadable place has been told by the delivery that met it.
                 let read = cursor.read(ReadLimit { records: 1, payload_bytes: 1 }).unwrap_or_default();
                 let Some(record) = read.first() else { return 0.0 };
-                let found = OldestUndelivered { checkpoint, oldest: stats.oldest, arrival: record.arrival };
+                let (oldest, arrival) = (stats.oldest, record.arrival);
+                let found = OldestUndelivered { checkpoint, oldest, trusted_since: clock.trusted_since, arrival };
                 lock(&self.oldest_undelivered).insert(name.to_owned(), found);
-                record.arrival
+                arrival
             }
         };
-        // The clock may have been set back since; then nothing is known, and 0 is said.
-        milliseconds(SystemTime::now()).saturating_sub(arrival.0) as f64 / 1000.0
+        // An untrusted clock may have been set back since; then nothing is known, and 0 is said.
+        clock.now.0.saturating_sub(arrival.0) as f64 / 1000.0
     }
 
     fn flow(&self, metered: &Metered, totals: Totals) -> Flow {
@@ -305,6 +318,22 @@ fn source_totals(stats: &SourceStats) -> Totals {
     Totals { records: stats.records.load(Relaxed), bytes: stats.bytes.load(Relaxed) }
 }
 
+fn clock_status(clock: forebay_log_store::ClockStatus) -> ClockStatus {
+    let warning = match (clock.doubted, clock.trusted_since) {
+        (Some(at_least), _) => Some(format!(
+            "the machine's clock claims to be right, but by what was trusted before it is at least {}: it is not believed",
+            shown(at_least)
+        )),
+        (None, None) => Some(
+            "the machine's clock was not trusted since its start: arrival times are uncertain, and what was stored \
+             before that may stay longer than its retention"
+                .to_owned(),
+        ),
+        (None, Some(_)) => None,
+    };
+    ClockStatus { now_ms: clock.now.0, trusted_since_ms: clock.trusted_since.map(|since| since.0), warning }
+}
+
 fn error_status(at: SystemTime, message: String) -> ErrorStatus {
     ErrorStatus { at_ms: milliseconds(at), message }
 }
@@ -321,6 +350,17 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_is_not_trusted_is_a_warning() {
+        let (now, since) = (Timestamp(1_790_000_000_000), Some(Timestamp(1_789_999_000_000)));
+        let warning = |trusted_since, doubted| {
+            clock_status(forebay_log_store::ClockStatus { now, trusted_since, doubted }).warning.unwrap_or_default()
+        };
+        assert_eq!(warning(since, None), "");
+        assert!(warning(None, None).contains("was not trusted since its start"));
+        assert!(warning(since, Some(now)).contains("at least 2026-09-21T14:13:20Z: it is not believed"));
+    }
 
     #[test]
     fn a_day_is_told_after_a_minute() {

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{DestinationStatus, Down, Dropped, ErrorStatus, Flow, ShardStatus, SourceStatus, Status, StreamStatus};
+use super::{
+    ClockStatus, DestinationStatus, Down, Dropped, ErrorStatus, Flow, ShardStatus, SourceStatus, Status, StreamStatus,
+};
 
 pub(super) fn busy() -> Status {
     let flow = |records: u64| Flow {
@@ -19,6 +21,11 @@ pub(super) fn busy() -> Status {
         healthy: false,
         reasons: vec!["stream `telemetry` takes no records: quota of 1.0 GiB is used up".into()],
         data_dir: "/var/lib/forebay".into(),
+        clock: ClockStatus {
+            now_ms: 1_790_000_000_000,
+            trusted_since_ms: None,
+            warning: Some("the machine's clock was not trusted since its start".into()),
+        },
         log_events: BTreeMap::from([("full".into(), 1)]),
         sources: BTreeMap::from([(
             "devices".into(),
@@ -44,6 +51,7 @@ pub(super) fn busy() -> Status {
                     next: 1201,
                     disk_bytes: 1_300_000,
                     quota_bytes: 1 << 30,
+                    untrusted_records: 3,
                     segments: 2,
                     unwritten: 0,
                     held_bytes: 0,

@@ -15,6 +15,9 @@ pub fn render(status: &Status, now_ms: u64) -> String {
     for reason in &status.reasons {
         let _ = writeln!(out, "  ! {reason}");
     }
+    if let Some(warning) = &status.clock.warning {
+        let _ = writeln!(out, "  ! {warning}");
+    }
 
     let mut table = Table::new(["SOURCE", "TYPE", "STREAM", "CONNECTIONS", "RECORDS", "BYTES", "RATE"]);
     for (name, source) in &status.sources {
@@ -66,6 +69,9 @@ fn stream_rows(table: &mut Table<7>, name: &str, stream: &StreamStatus) {
     }
     for (shard, status) in stream.shards.iter().filter(|(_, status)| status.throttled > 0) {
         table.note(format!("{shard}: writers waited {} times for the rate limit", grouped(status.throttled)));
+    }
+    if stream.untrusted_records > 0 {
+        table.note(format!("stored while no clock was trusted: {}", grouped(stream.untrusted_records)));
     }
     if let Some(reason) = &stream.stopped {
         table.note(format!("takes no records: {reason}"));
@@ -212,6 +218,7 @@ mod tests {
         let expected = "\
 forebay 0.1.0, NOT HEALTHY, up 1d 1h, data in /var/lib/forebay
   ! stream `telemetry` takes no records: quota of 1.0 GiB is used up
+  ! the machine's clock was not trusted since its start
 
 SOURCE   TYPE         STREAM     CONNECTIONS  RECORDS  BYTES    RATE
 devices  mqtt-broker  telemetry  3            1,200    1.2 MiB  12/s, 12.3 KiB/s
@@ -224,6 +231,7 @@ telemetry          all    1,200    1.2 MiB    12/s, 12.3 KiB/s  1.2 MiB of 1.0 G
                    0      700      700.0 KiB  12/s, 12.3 KiB/s
                    1      500      500.0 KiB  12/s, 12.3 KiB/s
   ! shardId-000000000001: writers waited 4 times for the rate limit
+  ! stored while no clock was trusted: 3
   ! takes no records: quota of 1.0 GiB is used up
   ! dropped by quota: 5
   ! LOST before delivery by quota: 5

@@ -19,7 +19,13 @@ pub(crate) use self::{
     kv::{Kv, KvError},
     sled::open_sled,
 };
-use crate::{clock::Stamp, gaps::Gaps, segment::StreamDefinition, sequence::SequenceNumber, stats::DropTotals};
+use crate::{
+    clock::{Boot, Stamp},
+    gaps::Gaps,
+    segment::StreamDefinition,
+    sequence::SequenceNumber,
+    stats::DropTotals,
+};
 
 /// What is known of a segment that takes no more records. Persisted: never change, only add a new kind of key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -165,6 +171,15 @@ impl Catalogue {
 
     pub(crate) fn put_drops(&self, stream: &str, drops: &DropTotals) {
         self.put(key(b'd', stream, None), drops);
+    }
+
+    /// The boots of the machine; `None` if nothing was ever noted.
+    pub(crate) fn boots(&self) -> Result<Option<Vec<Boot>>, KvError> {
+        self.read(|kv| kv.get(b"boots"))?.map(|value| decode("boots", &value)).transpose()
+    }
+
+    pub(crate) fn put_boots(&self, boots: &[Boot]) {
+        self.put(b"boots".to_vec(), &boots);
     }
 
     /// Numbers before this one may have been given to records that were never written; zero if that was never noted.

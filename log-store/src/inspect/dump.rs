@@ -12,14 +12,14 @@ use super::{
     walk::{Visit, Walk},
 };
 use crate::{
-    clock::Timestamp,
+    clock::{Pass, Timeline, Timestamp},
     cursor::decode,
     disk::{Disk, RealDisk},
     error::Error,
     record::Record,
     segment::BlockHeader,
     sequence::SequenceNumber,
-    stream::stream_dir,
+    stream::{boots, stream_dir},
 };
 
 /// One thing that [`dump`] shows.
@@ -109,12 +109,14 @@ pub(crate) fn dump_on(
     if left == 0 {
         return Ok(());
     }
-    let block = |offset, header: &BlockHeader, checkpoints| Dumped::Block {
+    let timeline = Timeline::recorded(boots::in_stream(disk, &stream_dir(data_dir, stream)));
+    let mut pass = Pass::default();
+    let block = |offset, header: &BlockHeader, arrival, checkpoints| Dumped::Block {
         offset,
         bytes: header.total_bytes(),
         first: header.first,
         records: header.records,
-        arrival: Timestamp(header.arrival.wall_ms),
+        arrival,
         boot: header.arrival.boot,
         checkpoints,
     };
@@ -123,7 +125,10 @@ pub(crate) fn dump_on(
         Visit::Segment { path, bytes, first, created } => {
             show(Dumped::Segment { path: path.into(), bytes, first, created })
         }
-        Visit::Control { offset, header, control } => show(block(offset, header, Some(control.checkpoints))),
+        Visit::Control { offset, header, control } => {
+            let arrival = timeline.arrival(header.arrival).at;
+            show(block(offset, header, arrival, Some(control.checkpoints)))
+        }
         Visit::Gap { offset, header } => {
             show(Dumped::Gap { offset, first: header.first, last: header.end().previous() })
         }
@@ -132,10 +137,11 @@ pub(crate) fn dump_on(
         }
         Visit::Records { header, .. } if header.end() <= from => ControlFlow::Continue(()),
         Visit::Records { offset, header, payload, .. } => {
-            show(block(offset, header, None))?;
+            let arrival = pass.next(timeline.arrival(header.arrival), 0);
+            show(block(offset, header, arrival.at, None))?;
             let mut records = VecDeque::new();
             // The walk has decoded it once already.
-            if decode(payload, header, header.first.max(from), None, &mut records).is_err() {
+            if decode(payload, header, arrival, header.first.max(from), None, &mut records).is_err() {
                 return ControlFlow::Continue(());
             }
             for record in records {

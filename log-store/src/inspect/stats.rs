@@ -11,12 +11,13 @@ use super::{
     walk::{Visit, Walk},
 };
 use crate::{
-    clock::Timestamp,
+    clock::{Pass, Timeline, Timestamp},
     disk::{Disk, RealDisk},
     error::Error,
     segment::{BlockHeader, decode_runs},
     sequence::SequenceNumber,
     shard::ShardIndex,
+    stream::{boots, stream_dir},
 };
 
 /// What one stream's segments hold. Damaged blocks are left out, and counted as [`StreamCounts::findings`].
@@ -90,6 +91,8 @@ pub(crate) fn stats_on(disk: &dyn Disk, data_dir: &Path, stream: Option<&str>) -
 
 fn count(disk: &dyn Disk, data_dir: &Path, name: String) -> Result<StreamCounts, Error> {
     let walk = Walk::new(disk, data_dir, &name)?;
+    let timeline = Timeline::recorded(boots::in_stream(disk, &stream_dir(data_dir, &name)));
+    let mut pass = Pass::default();
     let mut counts = StreamCounts { name, ..StreamCounts::default() };
     // The callback never breaks off.
     let _ = walk.run(SequenceNumber::ZERO, &mut |visit| {
@@ -104,7 +107,7 @@ fn count(disk: &dyn Disk, data_dir: &Path, name: String) -> Result<StreamCounts,
             Visit::Finding(_) => counts.findings += 1,
             Visit::Records { header, payload, payload_bytes, .. } => {
                 counts.payload_bytes += payload_bytes;
-                counts.count_block(header, payload);
+                counts.count_block(header, pass.next(timeline.arrival(header.arrival), 0).at, payload);
             }
         }
         ControlFlow::Continue(())
@@ -113,10 +116,10 @@ fn count(disk: &dyn Disk, data_dir: &Path, name: String) -> Result<StreamCounts,
 }
 
 impl StreamCounts {
-    fn count_block(&mut self, header: &BlockHeader, payload: &[u8]) {
+    fn count_block(&mut self, header: &BlockHeader, arrival: Timestamp, payload: &[u8]) {
         self.blocks += 1;
         self.records += u64::from(header.records);
-        let (first, arrival) = (header.first, Timestamp(header.arrival.wall_ms));
+        let first = header.first;
         let oldest = self.range.as_ref().map_or(first, |range| *range.start());
         self.range = Some(oldest..=header.end().previous());
         let earliest = self.arrivals.as_ref().map_or(arrival, |range| *range.start());

@@ -58,6 +58,7 @@ fn a_newer_segment_is_refused_and_left_alone() {
     let dir = small();
     let path = dir.path().join("streams/telemetry/00000000000000000001.seg");
     let mut bytes = fs::read(&path).expect("read");
+    // As a newer program would write it, with its own checksum.
     bytes[4] = FORMAT_VERSION as u8 + 1;
     let definition_end = 56 + u32::from_le_bytes(bytes[8..12].try_into().expect("four bytes")) as usize;
     let mut crc = crc32fast::Hasher::new();

@@ -8,7 +8,13 @@ use super::{
     codec::{Codec, Packer},
     header::{u32_at, u64_at},
 };
-use crate::{clock::Stamp, gaps::Gaps, sequence::SequenceNumber, shard::ShardIndex, stats::DropTotals};
+use crate::{
+    clock::{Boot, Stamp},
+    gaps::Gaps,
+    sequence::SequenceNumber,
+    shard::ShardIndex,
+    stats::DropTotals,
+};
 
 /// `FBLK`, the first four bytes of a block.
 pub(super) const MAGIC: [u8; 4] = *b"FBLK";
@@ -154,14 +160,16 @@ pub(crate) struct Control {
     pub(crate) gaps: Gaps,
     /// Numbers before this one may have been given to records that were never written. Since format version 2.
     pub(crate) reserved: SequenceNumber,
+    /// The boots of the machine, if they have changed since the last control block. Since format version 2.
+    pub(crate) boots: Vec<Boot>,
 }
 
 impl Control {
     /// Decodes a payload; what an older version did not write is empty.
     pub(crate) fn decode(payload: &[u8]) -> Result<Self, postcard::Error> {
         let ((checkpoints, totals), added) = postcard::take_from_bytes(payload)?;
-        let (gaps, reserved) = if added.is_empty() { Default::default() } else { postcard::from_bytes(added)? };
-        Ok(Self { checkpoints, totals, gaps, reserved })
+        let (gaps, reserved, boots) = if added.is_empty() { Default::default() } else { postcard::from_bytes(added)? };
+        Ok(Self { checkpoints, totals, gaps, reserved, boots })
     }
 }
 

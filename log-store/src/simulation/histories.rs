@@ -7,7 +7,7 @@ use std::{num::NonZeroU32, time::Duration};
 
 use proptest::{prelude::*, test_runner::Config};
 
-use super::{CatalogueFound, Simulation};
+use super::{CatalogueFound, Simulation, YEAR_MS};
 use crate::{
     config::{MinFree, OnFull},
     disk::sim::Fault,
@@ -44,7 +44,18 @@ enum Op {
     },
     PowerCut {
         catalogue: CatalogueFound,
-        reboot: bool,
+        /// For so many seconds the machine is off; then the wall clock is this many years old.
+        reboot: Option<(u64, u64)>,
+    },
+    /// NTP answers.
+    Synchronise,
+    /// A clock that was right once is set by so much, and something vouches for it.
+    Lie {
+        hours: i64,
+    },
+    /// Something vouches for a clock that shows a time before forebay was made.
+    Nonsense {
+        years: u64,
     },
     /// One operation of the disk fails soon.
     FailSoon {
@@ -94,7 +105,10 @@ fn op() -> impl Strategy<Value = Op> {
         3 => Just(Op::Check),
         1 => Just(Op::Reopen),
         2 => (1u64..30).prop_map(|operations| Op::PowerCutSoon { operations }),
-        2 => (catalogue(), any::<bool>()).prop_map(|(catalogue, reboot)| Op::PowerCut { catalogue, reboot }),
+        3 => (catalogue(), prop::option::of((0u64..2000, 0u64..100))).prop_map(|(catalogue, reboot)| Op::PowerCut { catalogue, reboot }),
+        3 => Just(Op::Synchronise),
+        1 => prop_oneof![-23i64..0, 1..50 * 8766i64].prop_map(|hours| Op::Lie { hours }),
+        1 => (0u64..50).prop_map(|years| Op::Nonsense { years }),
         1 => (1u64..10).prop_map(|operations| Op::FailSoon { operations }),
         1 => prop::option::of(0u64..100_000).prop_map(|room| Op::Capacity { room }),
         1 => (0u64..100_000).prop_map(|bytes| Op::Others { bytes }),
@@ -154,7 +168,10 @@ fn step(sim: &mut Simulation, op: &Op) {
         },
         Op::Checkpoint { percent } => sim.save_checkpoint(SequenceNumber(sim.newest().0 * percent / 100)),
         Op::Advance { seconds } => sim.clock.advance(Duration::from_secs(seconds)),
-        Op::SetWall { years } => sim.clock.set_wall(crate::clock::Timestamp(years * 31_557_600_000)),
+        Op::SetWall { years } => sim.clock.set_wall(crate::clock::Timestamp(years * YEAR_MS)),
+        Op::Synchronise => sim.clock.synchronise(),
+        Op::Lie { hours } => sim.lie(hours),
+        Op::Nonsense { years } => sim.claim(crate::clock::Timestamp(years * YEAR_MS)),
         Op::Tick => sim.tick(),
         // What the disk does not give cannot be read either.
         Op::Check if sim.disk.is_off() => {}
@@ -173,8 +190,8 @@ fn step(sim: &mut Simulation, op: &Op) {
         }
         Op::PowerCut { catalogue, reboot } => {
             sim.power_cut(catalogue);
-            if reboot {
-                sim.reboot();
+            if let Some((off, years)) = reboot {
+                sim.clock.reboot(Duration::from_secs(off), crate::clock::Timestamp(years * YEAR_MS));
             }
             // The disk may be full while it opens.
             if sim.open().is_err() {

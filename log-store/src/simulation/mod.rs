@@ -3,6 +3,7 @@
 //! The model knows what was acknowledged. After any crash the log must hold exactly that, in order and once, minus what
 //! it was allowed to drop, plus at most the one commit that was under way.
 
+mod clocks;
 mod compression;
 mod crashes;
 mod damage;
@@ -17,7 +18,8 @@ mod resharding;
 mod scenarios;
 
 use std::{
-    collections::BTreeMap,
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     num::NonZeroU32,
     path::{Path, PathBuf},
@@ -27,12 +29,12 @@ use std::{
 
 use crate::{
     catalogue::memory::MemoryKv,
-    clock::{Clock, manual::ManualClock},
+    clock::{Clock, Now, Timestamp, Trust, manual::ManualClock},
     config::{MinFree, OnFull, StoreConfig, StreamConfig},
     cursor::{ReadLimit, Start},
     disk::{Disk as _, sim::SimDisk},
     error::{Appended, Error, Refused},
-    event::Event,
+    event::{DropReason, Event},
     hash_key::HashKey,
     record::{NewRecord, Record},
     segment::{Codec, SegmentHeader},
@@ -42,6 +44,7 @@ use crate::{
 };
 
 pub(super) const DIR: &str = "/data";
+pub(super) const YEAR_MS: u64 = 31_557_600_000;
 pub(super) const CONSUMER: &str = "cloud";
 
 /// A record as the model knows it.
@@ -49,8 +52,11 @@ pub(super) const CONSUMER: &str = "cloud";
 pub(super) struct Known {
     key: String,
     data: Vec<u8>,
-    /// When it was appended, since the boot.
-    at: Duration,
+    /// When it was appended, by the true time, and in which boot.
+    at: Timestamp,
+    boot: u32,
+    /// Behind the last record of its commit, if that is known.
+    block_end: Option<SequenceNumber>,
 }
 
 impl Known {
@@ -82,6 +88,15 @@ pub(super) struct Simulation {
     pub(super) kv: MemoryKv,
     pub(super) clock: Arc<ManualClock>,
     pub(super) events: Arc<Mutex<Vec<Event>>>,
+    /// The shortest retention that ever was: what it took never comes back.
+    retention_min: Cell<Duration>,
+    /// How many of the events were judged.
+    judged: Cell<usize>,
+    /// Boots in which a trusted clock was wrong once, and those of them in which it was behind.
+    lied: BTreeSet<u32>,
+    lied_back: BTreeSet<u32>,
+    /// Boots whose time the catalogue has taken.
+    certain: BTreeSet<u32>,
     pub(super) stream_config: StreamConfig,
     pub(super) store_config: StoreConfig,
     running: Option<(Parts, Option<Stream>)>,
@@ -123,6 +138,11 @@ impl Simulation {
             kv: MemoryKv::default(),
             clock: ManualClock::new(),
             events: Arc::default(),
+            retention_min: Cell::new(Duration::MAX),
+            judged: Cell::new(0),
+            lied: BTreeSet::new(),
+            lied_back: BTreeSet::new(),
+            certain: BTreeSet::new(),
             stream_config,
             store_config,
             running: None,
@@ -143,6 +163,8 @@ impl Simulation {
         let parts = self.open_parts()?;
         let stream = parts.stream(&self.store_config, self.stream_config.clone())?;
         self.running = Some((parts, Some(stream)));
+        self.judge_drops();
+        self.note_certainty();
         Ok(())
     }
 
@@ -196,7 +218,7 @@ impl Simulation {
         bytes: usize,
         meanwhile: impl FnOnce(&mut Self),
     ) -> Result<Appended, Refused> {
-        let at = self.clock.now().since_boot;
+        let (at, boot) = (self.clock.truth(), self.clock.boot());
         let mut batch = self.stream().batch();
         let (mut known, mut pushed) = (Vec::new(), Vec::new());
         for _ in 0..count {
@@ -211,7 +233,7 @@ impl Simulation {
             };
             data.resize_with(data.len().max(bytes), || random.u8(filling.clone()));
             pushed.push(batch.push(&NewRecord::new(&key, &data)).expect("a sound record"));
-            known.push(Known { key, data, at });
+            known.push(Known { key, data, at, boot, block_end: None });
         }
         meanwhile(self);
         let stream = self.stream();
@@ -225,7 +247,9 @@ impl Simulation {
             Ok(appended) => {
                 let places = appended.places(&pushed);
                 assert_eq!(places.len(), known.len());
+                let end = places.iter().map(|(_, number)| number.next()).max();
                 for ((_, number), record) in places.into_iter().zip(known) {
+                    let record = Known { block_end: end, ..record };
                     assert!(self.acknowledged.insert(number, record).is_none(), "number {number} was given twice");
                 }
             }
@@ -233,6 +257,7 @@ impl Simulation {
             Err(Refused { error: Error::Full { .. }, .. }) => {}
             Err(_) => self.in_doubt = known,
         }
+        self.judge_drops();
         outcome
     }
 
@@ -277,6 +302,9 @@ impl Simulation {
     pub(super) fn tick(&mut self) {
         let (parts, _) = self.running.as_ref().expect("open");
         parts.writers.lock().expect("unpoisoned").tick(&parts.queue);
+        self.judge_drops();
+        self.note_certainty();
+        let (parts, _) = self.running.as_ref().expect("open");
         if parts.around.catalogue.failure().is_none() {
             self.durable_checkpoint = self.checkpoint;
         }
@@ -286,6 +314,7 @@ impl Simulation {
     pub(super) fn close(&mut self) {
         let (parts, stream) = self.running.take().expect("open");
         parts.writers.lock().expect("unpoisoned").close(&parts.queue);
+        self.judge_drops();
         self.dropped_before = self.dropped_before.max(stream.expect("open").stats().oldest);
         if parts.around.catalogue.failure().is_none() {
             self.durable_checkpoint = self.checkpoint;
@@ -304,16 +333,84 @@ impl Simulation {
             // Checkpoints then come from the control blocks, as far as those were written.
             CatalogueFound::Lost => {
                 self.kv = MemoryKv::default();
+                self.certain.clear();
                 self.durable_checkpoint = SequenceNumber::ZERO;
             }
         }
     }
 
-    /// The machine starts again: the monotonic clock begins anew, and so do the ages that the model knows.
-    pub(super) fn reboot(&mut self) {
-        self.clock.reboot();
-        for known in self.acknowledged.values_mut() {
-            known.at = Duration::ZERO;
+    /// What the catalogue has once taken of a boot's time is known for ever.
+    fn note_certainty(&mut self) {
+        let taken = self.running.as_ref().is_some_and(|(parts, _)| parts.around.catalogue.failure().is_none());
+        if taken && self.is_clock_trusted() {
+            self.certain.insert(self.clock.boot());
+        }
+    }
+
+    /// Whether the time of this boot is known.
+    pub(super) fn is_clock_trusted(&self) -> bool {
+        self.running.as_ref().expect("open").0.around.time.status().trusted_since.is_some()
+    }
+
+    pub(super) fn learn_time(&self, at: Now) {
+        self.running.as_ref().expect("open").0.around.learn_time(at);
+    }
+
+    /// The clock is set, and something vouches for it for a moment. Only where it was right before: of two trusted times
+    /// one must be right, or nobody could tell.
+    pub(super) fn lie(&mut self, hours: i64) {
+        if self.is_clock_trusted() {
+            self.lied.insert(self.clock.boot());
+            if hours < 0 {
+                self.lied_back.insert(self.clock.boot());
+            }
+            self.claim(Timestamp(self.clock.truth().0.saturating_add_signed(hours * 3_600_000)));
+        }
+    }
+
+    /// Something vouches for a wall time for a moment.
+    pub(super) fn claim(&mut self, wall: Timestamp) {
+        self.clock.set_wall(wall);
+        self.clock.set_trust(Trust::Synchronised);
+        self.tick();
+        self.clock.set_wall(self.clock.truth());
+    }
+
+    /// What goes by retention must be past it by the true time, or be delivered and not to be kept.
+    fn judge_drops(&self) {
+        self.retention_min.set(self.retention_min.get().min(self.stream_config.retention));
+        let events = self.events.lock().expect("unpoisoned");
+        for event in &events[self.judged.get()..] {
+            if let Event::Dropped { reason: DropReason::Retention, records, .. } = event {
+                for (number, known) in self.acknowledged.range(records.clone()) {
+                    let goes_delivered = !self.stream_config.keep_delivered && *number <= self.delivered;
+                    let is_past = self.is_past(known, self.retention_min.get());
+                    assert!(is_past || goes_delivered, "record {number} is not past retention: {known:?}");
+                }
+            }
+        }
+        self.judged.set(events.len());
+    }
+
+    fn is_past(&self, known: &Known, retention: Duration) -> bool {
+        Duration::from_millis(self.clock.truth().0 - known.at.0) > retention
+    }
+
+    /// Where a trusted clock told a record's time, it is right; where two did, it is not served past its retention.
+    fn judge_time(&self, record: &Record, known: &Known) {
+        assert!(record.arrival_trusted || !self.certain.contains(&known.boot), "{record:?} has lost its time");
+        if !record.arrival_trusted || self.lied.contains(&known.boot) {
+            return;
+        }
+        // Where a later boot seems to have begun too early, one of the two is wrong, and the log cannot tell which.
+        if self.lied_back.range(known.boot..).next().is_none() {
+            assert_eq!(record.arrival, known.at, "the arrival of record {}", record.sequence_number);
+        }
+        let done = stream_checkpoint(self.stream()).next();
+        let is_known = self.is_clock_trusted() && !self.lied_back.contains(&self.clock.boot());
+        if is_known && known.block_end.is_some_and(|end| end <= done) {
+            let is_past = self.is_past(known, self.stream_config.retention);
+            assert!(!is_past, "record {} is past retention and still served", record.sequence_number);
         }
     }
 
@@ -342,17 +439,19 @@ impl Simulation {
         let mut found: BTreeMap<_, Known> = found
             .into_iter()
             .map(|record| {
-                let known = Known { key: record.partition_key.into(), data: record.data.to_vec(), at: Duration::ZERO };
-                (record.sequence_number, known)
+                let judged = self.acknowledged.get(&record.sequence_number).or(self.in_doubt.first());
+                let Some(judged) = judged else { panic!("a record that nobody appended: {record:?}") };
+                self.judge_time(&record, judged);
+                let (key, data) = (record.partition_key.into(), record.data.to_vec());
+                (record.sequence_number, Known { key, data, ..judged.clone() })
             })
             .collect();
-        let now = self.clock.now().since_boot;
         for (number, known) in self.acknowledged.range(stats.oldest..) {
             match found.remove(number) {
                 Some(found) => assert_eq!((&found.key, &found.data), (&known.key, &known.data), "record {number}"),
                 None => assert!(
                     *number < self.dropped_before
-                        || *number <= self.delivered && now.saturating_sub(known.at) > self.stream_config.retention,
+                        || *number <= self.delivered && self.is_past(known, self.retention_min.get()),
                     "acknowledged record {number} is not there: {known:?}"
                 ),
             }
@@ -386,6 +485,7 @@ impl Simulation {
     }
 
     pub(super) fn take_events(&self) -> Vec<Event> {
+        self.judged.set(0);
         std::mem::take(&mut self.events.lock().expect("unpoisoned"))
     }
 

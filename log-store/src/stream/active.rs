@@ -28,6 +28,8 @@ pub(super) struct Active {
     pub(super) file_len: u64,
     /// Bytes of blocks since the last index entry.
     pub(super) since_index: u64,
+    /// Which change of the boots its control blocks tell of; 0 if that is not known.
+    pub(super) boots_told: u64,
 }
 
 /// What a new segment begins with.
@@ -62,37 +64,30 @@ impl Active {
                 Err(_) => _ = disk.remove(&core.spare_path()),
             }
         }
-        let clear = |path: &Path| match disk.remove(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io::Error::other(error)),
-            _ => disk.sync_dir(&core.dir).map_err(io::Error::other),
-        };
-        let active = Self::write_new(core, &path, head());
-        match active {
+        match Self::write_new(core, &path, head()) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 // At no moment is there none: it may be the only one that knows the numbering.
                 let fresh = path.with_extension(NEW_EXTENSION);
-                clear(&fresh)?;
-                let active = Self::write_new(core, &fresh, head());
-                if active.is_err() {
-                    clear(&fresh)?;
-                }
-                let active = active?;
+                clear(core, &fresh)?;
+                let active = Self::write_new(core, &fresh, head())?;
                 disk.rename(&fresh, &path).and_then(|()| disk.sync_dir(&core.dir)).map_err(io::Error::other)?;
                 Ok(active)
             }
-            Err(error) => {
-                clear(&path)?;
-                Err(error)
-            }
-            active => active,
+            written => written,
         }
     }
 
+    /// A file that could not be made was not made here, so it is not cleared either.
     fn write_new(core: &StreamCore, path: &Path, head: Head<'_>) -> io::Result<Self> {
         let file = core.around.disk.create(path)?;
-        let active = Self::write_head(core, file, 0, head)?;
-        core.around.disk.sync_dir(&core.dir)?;
-        Ok(active)
+        let written = Self::write_head(core, file, 0, head).and_then(|active| {
+            core.around.disk.sync_dir(&core.dir)?;
+            Ok(active)
+        });
+        if written.is_err() {
+            clear(core, path)?;
+        }
+        written
     }
 
     /// Makes the spare file the segment. Its name changes when its head is durable, so that no name ever stands for
@@ -118,12 +113,14 @@ impl Active {
         let header = SegmentHeader { version: FORMAT_VERSION, first, recycled_bytes, created, definition };
         let mut bytes = header.encode();
         // The checkpoints ride at the head of every segment, so that the newest one always has them.
-        write_control(core, &mut bytes, BlockHeader::new(BlockKind::Control, first, 0, created), salt);
+        let header = BlockHeader::new(BlockKind::Control, first, 0, created);
+        let boots_told = write_control(core, &mut bytes, header, salt, 0);
         file.write_at(0, &bytes)?;
         file.sync()?;
         let len = bytes.len() as u64;
         core.count_framing(len);
-        Ok(Self { file, first, salt, created, len, file_len: len.max(recycled_bytes.into()), since_index: 0 })
+        let file_len = len.max(recycled_bytes.into());
+        Ok(Self { file, first, salt, created, len, file_len, since_index: 0, boots_told })
     }
 
     /// How many bytes the file has beyond its durable part.
@@ -149,15 +146,35 @@ impl Active {
     }
 }
 
-/// Appends a control block: what would be lost with the catalogue.
-pub(super) fn write_control(core: &StreamCore, out: &mut Vec<u8>, header: BlockHeader, salt: u32) {
+/// Removes a file, if it is there. A failure is no want of room, whatever the disk calls it.
+fn clear(core: &StreamCore, path: &Path) -> io::Result<()> {
+    match core.around.disk.remove(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io::Error::other(error)),
+        _ => core.around.disk.sync_dir(&core.dir).map_err(io::Error::other),
+    }
+}
+
+/// Appends a control block: what would be lost with the catalogue. The boots stand in it unless this change of them was
+/// told before; says which one is told then.
+pub(super) fn write_control(
+    core: &StreamCore,
+    out: &mut Vec<u8>,
+    header: BlockHeader,
+    salt: u32,
+    boots_told: u64,
+) -> u64 {
+    let (changes, mut boots) = core.around.time.boots();
+    if changes == boots_told {
+        boots.clear();
+    }
     let checkpoints = lock(&core.checkpoints).done.clone();
     let reserved = core.reserved();
     let control = {
         let counters = lock(&core.counters);
-        Control { checkpoints, totals: counters.totals, gaps: counters.gaps.persisted(), reserved }
+        Control { checkpoints, totals: counters.totals, gaps: counters.gaps.persisted(), reserved, boots }
     };
     let at = start_block(out);
     *out = postcard::to_extend(&control, std::mem::take(out)).expect("a Vec takes any number of bytes");
     finish_block(out, at, header, salt);
+    changes
 }

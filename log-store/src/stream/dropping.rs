@@ -1,5 +1,7 @@
 //! What a stream gives up: segments past retention, segments that have to make room, and the spare file.
 
+use std::sync::Arc;
+
 use super::{
     CommitError, Segment, StreamWriter, View,
     retention::{MayGo, Rules},
@@ -100,17 +102,19 @@ impl StreamWriter {
 
     /// Drops what nothing needs any more.
     pub(super) fn expire(&mut self) -> Result<(), CommitError> {
-        let (rules, boot, now) = (self.rules(), self.core.around.boot, self.core.around.clock.now());
-        let expired = |segments: &mut dyn Iterator<Item = &Segment>| rules.expired(segments, boot, now);
+        let (rules, core) = (self.rules(), Arc::clone(&self.core));
+        let time = &core.around.time;
         // The last segment of an idle stream goes too: an empty one takes its place and keeps the numbering.
-        let all = self.core.view(|view| view.segments.iter().all(|segment| rules.is_past(segment, boot, now)));
+        let all = core.view(|view| {
+            time.ages(|timeline, now| view.segments.iter().all(|segment| rules.is_past(segment, timeline, now)))
+        });
         if all {
             self.drop_spare();
         }
         if (all || self.is_active_old()) && !self.is_active_empty() {
             self.roll()?;
         }
-        let count = self.core.view(|view| expired(&mut view.sealed()));
+        let count = core.view(|view| time.ages(|timeline, now| rules.expired(view.sealed(), timeline, now)));
         let is_idle = self.is_active_empty() && count + 1 == self.core.view(|view| view.segments.len());
         let files = if is_idle { Files::Remove } else { Files::Spare };
         self.drop_oldest(count, DropReason::Retention, None, files);

@@ -9,7 +9,7 @@ use std::{collections::VecDeque, io, time::Duration};
 use super::{CommitError, StreamCore, StreamWriter, lock};
 use crate::{
     batch::Batch,
-    clock::{Now, Stamp},
+    clock::{Arrival, Now, Stamp},
     config::Durability,
     cursor::decode,
     error::{Appended, Error},
@@ -61,10 +61,12 @@ impl Held {
         &self,
         from: SequenceNumber,
         shard: Option<ShardIndex>,
+        arrived: impl FnOnce(Stamp) -> Arrival,
         out: &mut VecDeque<Record>,
     ) -> io::Result<Option<SequenceNumber>> {
         let Some(block) = self.blocks.iter().find(|block| block.header.end() > from) else { return Ok(None) };
-        decode(&block.image[BLOCK_HEADER_BYTES..], &block.header, from, shard, out).map_err(io::Error::other)?;
+        let (header, payload) = (&block.header, &block.image[BLOCK_HEADER_BYTES..]);
+        decode(payload, header, arrived(header.arrival), from, shard, out).map_err(io::Error::other)?;
         Ok(Some(block.header.end()))
     }
 }

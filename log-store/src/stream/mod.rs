@@ -1,6 +1,7 @@
 //! One stream: what its writer, its readers and its statistics share.
 
 mod active;
+pub(crate) mod boots;
 mod deletion;
 mod dropping;
 mod failure;
@@ -33,7 +34,7 @@ pub(crate) use writer::{CommitError, SegmentLimits, Shortage, StreamWriter, bloc
 use self::held::Held;
 use crate::{
     catalogue::Catalogue,
-    clock::{Clock, Stamp},
+    clock::{Arrival, Clock, Now, Stamp, TimeKeeper},
     config::StreamConfig,
     disk::Disk,
     event::{DropReason, Event},
@@ -56,12 +57,37 @@ pub(crate) struct Surroundings {
     pub(crate) catalogue: Arc<Catalogue>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) events: Events,
+    pub(crate) time: Arc<TimeKeeper>,
     /// This boot of the machine.
     pub(crate) boot: u32,
     /// One for all streams, since one thread writes them all.
     pub(crate) packer: Arc<Mutex<Packer>>,
     /// What the whole data directory may take; no stream may take more.
     pub(crate) max_bytes: u64,
+}
+
+impl Surroundings {
+    /// Asks the clock whether it can be trusted, and notes and tells what is new.
+    pub(crate) fn look_at_clock(&self) {
+        self.note_time(self.time.look());
+    }
+
+    /// Takes over a time that somebody knows to be right, and notes and tells what is new.
+    pub(crate) fn learn_time(&self, at: Now) {
+        self.note_time(self.time.learn(at, false));
+    }
+
+    fn note_time(&self, news: Option<Event>) {
+        let Some(news) = news else { return };
+        self.save_boots();
+        (self.events)(news);
+    }
+
+    /// At once, and durably: what is known of this boot can never be learnt again once it has ended.
+    pub(crate) fn save_boots(&self) {
+        self.catalogue.put_boots(&self.time.boots().1);
+        self.catalogue.flush();
+    }
 }
 
 /// How many damaged places that cost no record are remembered as told; beyond that some are told again.
@@ -158,9 +184,10 @@ impl StreamCore {
         &self,
         from: SequenceNumber,
         shard: Option<ShardIndex>,
+        arrived: impl FnOnce(Stamp) -> Arrival,
         out: &mut VecDeque<Record>,
     ) -> io::Result<Option<SequenceNumber>> {
-        lock(&self.held).read(from, shard, out)
+        lock(&self.held).read(from, shard, arrived, out)
     }
 
     fn set_definition(&self, definition: StreamDefinition) {
@@ -261,8 +288,7 @@ impl StreamCore {
 
     /// Whether records of this age up to this number are past `retention`, and held by nobody.
     fn is_past(&self, retention: Duration, newest: Stamp, end: SequenceNumber) -> bool {
-        let age = newest.age_at_least(self.around.boot, self.around.clock.now());
-        age > retention && !self.is_held(&self.config(), end)
+        self.around.time.age_at_least(newest) > retention && !self.is_held(&self.config(), end)
     }
 
     /// Whether they are no longer to be read.
@@ -385,12 +411,16 @@ impl StreamCore {
     pub(crate) fn stats(&self) -> StreamStats {
         let (oldest, next, segments, disk_bytes) =
             self.view(|view| (view.oldest(), view.next, view.segments.len(), view.disk_bytes()));
+        let untrusted = |segment: &&Segment| !self.around.time.is_trusted(segment.newest.boot);
+        let untrusted_records = self
+            .view(|view| view.segments.iter().filter(untrusted).map(|segment| segment.end.0 - segment.first.0).sum());
         let counters = lock(&self.counters);
         StreamStats {
             oldest,
             next,
             segments,
             disk_bytes,
+            untrusted_records,
             dropped: counters.totals.dropped,
             lost: counters.totals.lost,
             catalogue_bytes: self.around.catalogue.written_bytes(self.name()),

@@ -71,6 +71,7 @@ impl Opening {
         let (mut files, ruined) = self.own_files(&definition, &files)?;
         let tail = self.read_tail(&definition, &mut files)?;
         let mut segments = self.list_segments(&definition, &files, tail.as_ref())?;
+        self.merge_boots(tail.as_ref(), &segments);
         let remembered = self.remembered(&definition, tail.as_ref(), &segments);
         self.remove_dropped(&mut segments, remembered.totals.oldest);
         // The next segment that is dropped will be another one.
@@ -118,8 +119,7 @@ impl Opening {
             behind => {
                 // One without records has the name that its successor has now.
                 segments.extend(behind.map(|tail| tail.segment).filter(|segment| segment.first != logged));
-                let now = Stamp::new(self.around.boot, self.around.clock.now());
-                let created = Stamp { wall_ms: now.wall_ms.max(newest_wall_ms), ..now };
+                let created = self.around.time.stamp(self.around.clock.now(), newest_wall_ms);
                 let active = Active::create(&core, &core.definition(), logged, created, false)
                     .map_err(|source| self.io("create segment", &core.path_of(logged), source))?;
                 segments.push(active.empty_segment());
@@ -266,6 +266,15 @@ impl Opening {
         self.around.catalogue.put_segment(&self.name, segment.first, &entry);
     }
 
+    /// What the log tells of the machine's boots is news when the catalogue was lost or did not take it.
+    fn merge_boots(&self, tail: Option<&Tail>, segments: &[Segment]) {
+        let recorded = tail.map(|tail| tail.boots.clone()).unwrap_or_default();
+        let stamps = segments.iter().chain(tail.map(|tail| &tail.segment)).map(|segment| segment.newest);
+        if self.around.time.merge(recorded, stamps) {
+            self.around.catalogue.put_boots(&self.around.time.boots().1);
+        }
+    }
+
     /// Checkpoints and counts: the newer of what the catalogue and the newest control block say.
     fn remembered(&self, definition: &StreamDefinition, tail: Option<&Tail>, segments: &[Segment]) -> Remembered {
         let catalogue = &self.around.catalogue;
@@ -374,6 +383,7 @@ impl Tail {
             len: self.segment.bytes,
             file_len: self.segment.bytes,
             since_index: self.since_index,
+            boots_told: 0,
         }
     }
 }

@@ -5,7 +5,11 @@
 use std::time::Duration;
 
 use super::Segment;
-use crate::{clock::Now, config::OnFull, sequence::SequenceNumber};
+use crate::{
+    clock::{Now, Timeline},
+    config::OnFull,
+    sequence::SequenceNumber,
+};
 
 /// What decides about a segment.
 #[derive(Debug, Clone, Copy)]
@@ -29,15 +33,15 @@ pub(crate) enum MayGo {
 
 impl Rules {
     /// How many of the oldest segments nothing needs any more.
-    pub(crate) fn expired<'a>(&self, segments: impl Iterator<Item = &'a Segment>, boot: u32, now: Now) -> usize {
+    pub(crate) fn expired<'a>(&self, segments: impl Iterator<Item = &'a Segment>, time: &Timeline, now: Now) -> usize {
         let gone =
-            |segment: &&Segment| self.is_past(segment, boot, now) || !self.keep_delivered && self.is_delivered(segment);
+            |segment: &&Segment| self.is_past(segment, time, now) || !self.keep_delivered && self.is_delivered(segment);
         segments.take_while(gone).count()
     }
 
     /// Whether a segment is past retention and held by nobody.
-    pub(crate) fn is_past(&self, segment: &Segment, boot: u32, now: Now) -> bool {
-        segment.newest.age_at_least(boot, now) > self.retention
+    pub(crate) fn is_past(&self, segment: &Segment, time: &Timeline, now: Now) -> bool {
+        time.age_at_least(segment.newest, now) > self.retention
             && (!self.hold_undelivered || self.delivered.is_none() || self.is_delivered(segment))
     }
 
@@ -103,30 +107,40 @@ mod tests {
     #[test]
     fn past_retention_goes_unless_undelivered() {
         let segments = segments(9);
-        let expired = |delivered| rules(OnFull::Reject, delivered).expired(segments.iter(), 1, NOW);
+        let expired =
+            |delivered| rules(OnFull::Reject, delivered).expired(segments.iter(), &Timeline::new(1, Vec::new()), NOW);
         assert_eq!(expired(None), 3);
         assert_eq!(expired(Some(90)), 3);
         assert_eq!(expired(Some(19)), 1, "the second segment's last record is not delivered");
         assert_eq!(expired(Some(20)), 2);
         assert_eq!(expired(Some(0)), 0);
         let careless = Rules { hold_undelivered: false, ..rules(OnFull::Reject, Some(0)) };
-        assert_eq!(careless.expired(segments.iter(), 1, NOW), 3);
+        assert_eq!(careless.expired(segments.iter(), &Timeline::new(1, Vec::new()), NOW), 3);
     }
 
     #[test]
-    fn an_earlier_boot_is_only_as_old_as_this_one() {
-        assert_eq!(rules(OnFull::Reject, None).expired(segments(3).iter(), 2, NOW), 3);
+    fn an_unknown_boot_is_only_as_old_as_this_one() {
+        let expired = |now| rules(OnFull::Reject, None).expired(segments(3).iter(), &Timeline::new(2, Vec::new()), now);
+        assert_eq!(expired(NOW), 3);
         let just_booted = Now { since_boot: Duration::from_secs(600), ..NOW };
-        assert_eq!(rules(OnFull::Reject, None).expired(segments(3).iter(), 2, just_booted), 0);
+        assert_eq!(expired(just_booted), 0);
     }
 
     #[test]
     fn what_is_delivered_goes_early_if_it_is_not_to_be_kept() {
         let segments = segments(9);
         let rules = |delivered| Rules { keep_delivered: false, ..rules(OnFull::Reject, delivered) };
-        assert_eq!(rules(Some(55)).expired(segments.iter(), 1, NOW), 5);
-        assert_eq!(rules(Some(19)).expired(segments.iter(), 1, NOW), 1, "held past its retention");
-        assert_eq!(rules(None).expired(segments.iter(), 1, NOW), 3, "without a consumer retention alone counts");
+        assert_eq!(rules(Some(55)).expired(segments.iter(), &Timeline::new(1, Vec::new()), NOW), 5);
+        assert_eq!(
+            rules(Some(19)).expired(segments.iter(), &Timeline::new(1, Vec::new()), NOW),
+            1,
+            "held past its retention"
+        );
+        assert_eq!(
+            rules(None).expired(segments.iter(), &Timeline::new(1, Vec::new()), NOW),
+            3,
+            "without a consumer retention alone counts"
+        );
     }
 
     #[test]

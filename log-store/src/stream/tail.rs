@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Segment, Surroundings, files::OwnFile, recovery::Opening};
 use crate::{
-    clock::Stamp,
+    clock::{Boot, Stamp},
     disk::{Disk, DiskFile},
     error::Error,
     event::Event,
@@ -26,6 +26,8 @@ pub(super) struct Tail {
     pub(super) is_of_today: bool,
     /// The newest control block among what was read.
     pub(super) control: Option<Control>,
+    /// The newest list of the machine's boots among what was read.
+    pub(super) boots: Vec<Boot>,
     pub(super) since_index: u64,
 }
 
@@ -42,6 +44,7 @@ pub(super) struct Walked {
     pub(super) end: SequenceNumber,
     newest: Option<Stamp>,
     pub(super) control: Option<Control>,
+    boots: Vec<Boot>,
 }
 
 impl Opening {
@@ -111,7 +114,8 @@ impl Opening {
             header.map_or_else(|| Stamp::new(self.around.boot, self.around.clock.now()), |header| header.created);
         let newest = walked.newest.unwrap_or(created);
         let segment = Segment { first, end: walked.end.max(first), bytes: cut, newest };
-        Ok(Some(Tail { file, segment, created, is_of_today, control: walked.control, since_index: cut - from }))
+        let (control, boots, since_index) = (walked.control, walked.boots, cut - from);
+        Ok(Some(Tail { file, segment, created, is_of_today, control, boots, since_index }))
     }
 
     fn tell_torn(&self, segment: &Path, offset: u64, bytes: u64, kept: Option<PathBuf>) {
@@ -178,7 +182,12 @@ pub(super) fn walk(
                 walked.found_at_start |= offset == from;
                 if header.kind == BlockKind::Control {
                     let payload = reader.payload(offset, &header).map_err(io)?.ok();
-                    walked.control = payload.and_then(|payload| Control::decode(payload).ok()).or(walked.control);
+                    if let Some(control) = payload.and_then(|payload| Control::decode(payload).ok()) {
+                        if !control.boots.is_empty() {
+                            walked.boots.clone_from(&control.boots);
+                        }
+                        walked.control = Some(control);
+                    }
                 }
                 walked.newest = Some(header.arrival);
                 walked.blocks += 1;

@@ -103,7 +103,7 @@ pub(crate) struct StreamWriter {
     pub(super) index_due: Option<(SequenceNumber, u64)>,
     /// What was written but not synced yet.
     pub(super) unsynced: Option<Unsynced>,
-    /// Arrival times never run backwards, whatever the wall clock does.
+    /// An untrusted wall clock never goes behind this.
     pub(super) newest_wall_ms: u64,
     /// Length of the spare file, if there is one.
     pub(super) spare: Option<u64>,
@@ -207,12 +207,12 @@ impl StreamWriter {
         self.room_under_quota(self.active.growth(most))?;
         self.close_gap(header.first, header.arrival)?;
         // Only now is it known which segment it goes to, and where.
-        let control = self.control_is_due(since_boot);
-        let mut before = Vec::new();
+        let control = self.control_is_due(since_boot) || self.has_news_of_boots();
+        let (mut before, mut boots_told) = (Vec::new(), self.active.boots_told);
         if control {
             let mut control = BlockHeader::new(BlockKind::Control, header.first, 0, header.arrival);
             control.together = self.unsynced.is_some();
-            write_control(&self.core, &mut before, control, self.active.salt);
+            boots_told = write_control(&self.core, &mut before, control, self.active.salt, boots_told);
         }
         let block_at = before.len() as u64;
         header.padding = padding(self.active.len + block_at, bytes);
@@ -226,6 +226,7 @@ impl StreamWriter {
             Durability::Sync | Durability::MemoryFirst { .. } => self.write_durably(buffer),
         }?;
         if control {
+            self.active.boots_told = boots_told;
             self.control_written = since_boot;
             lock(&self.core.checkpoints).moved = false;
         }
@@ -376,7 +377,7 @@ impl StreamWriter {
             // What cannot be done now (a full disk) is tried again at the next tick, and told when a commit meets it.
             let _ = self.expire();
             let now = self.core.around.clock.now().since_boot;
-            if self.control_is_due(now) {
+            if self.control_is_due(now) || self.owes_its_boot() {
                 let _ = self.commit_control(now);
             }
         }
@@ -395,7 +396,7 @@ impl StreamWriter {
         let reserves = self.core.reserved() != given;
         self.core.set_reserved(given);
         let moved = lock(&self.core.checkpoints).moved;
-        if self.poisoned.is_none() && (moved || reserves) {
+        if self.poisoned.is_none() && (moved || reserves || self.owes_its_boot()) {
             let now = self.core.around.clock.now().since_boot;
             let _ = self.commit_control(now);
         }
@@ -423,13 +424,25 @@ impl StreamWriter {
         lock(&self.core.checkpoints).moved && now.saturating_sub(self.control_written) >= CONTROL_EVERY
     }
 
+    /// Whether the log does not have yet all that is known of the machine's boots.
+    fn has_news_of_boots(&self) -> bool {
+        self.active.boots_told != self.core.around.time.changes()
+    }
+
+    /// Whether there are records whose time would be lost with the catalogue. Of a boot without records nothing is owed.
+    fn owes_its_boot(&self) -> bool {
+        let newest = self.core.view(|view| view.segments.iter().rev().find(|segment| !segment.is_empty()).copied());
+        self.has_news_of_boots() && newest.is_some_and(|segment| segment.newest.boot == self.core.around.boot)
+    }
+
     pub(super) fn commit_control(&mut self, now: Duration) -> Result<(), CommitError> {
         let stamp = self.stamp(self.core.around.clock.now());
         let mut buffer = Vec::new();
         let mut header = BlockHeader::new(BlockKind::Control, self.logged, 0, stamp);
         header.together = self.unsynced.is_some();
-        write_control(&self.core, &mut buffer, header, self.active.salt);
+        let boots_told = write_control(&self.core, &mut buffer, header, self.active.salt, self.active.boots_told);
         self.write_durably(&buffer)?;
+        self.active.boots_told = boots_told;
         lock(&self.core.checkpoints).moved = false;
         self.control_written = now;
         let newest = self.core.view(|view| view.segments.back().map(|active| active.newest));
@@ -480,8 +493,7 @@ impl StreamWriter {
     }
 
     pub(super) fn stamp(&self, now: crate::clock::Now) -> Stamp {
-        let stamp = Stamp::new(self.core.around.boot, now);
-        Stamp { wall_ms: stamp.wall_ms.max(self.newest_wall_ms), ..stamp }
+        self.core.around.time.stamp(now, self.newest_wall_ms)
     }
 
     pub(super) fn is_active_empty(&self) -> bool {
@@ -489,7 +501,7 @@ impl StreamWriter {
     }
 
     pub(super) fn is_active_old(&self) -> bool {
-        self.active.created.age_at_least(self.core.around.boot, self.core.around.clock.now()) > self.limits.age
+        self.core.around.time.age_at_least(self.active.created) > self.limits.age
     }
 
     /// How much one commit may take, so that no commit needs more than a segment's share of the quota.

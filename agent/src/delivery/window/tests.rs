@@ -59,6 +59,7 @@ impl Bench {
                 sequence_number: SequenceNumber(self.next),
                 shard: ShardIndex(0),
                 arrival: Timestamp(0),
+                arrival_trusted: true,
                 partition_key: (*key).into(),
                 explicit_hash_key: None,
                 tags: Vec::new(),

@@ -45,7 +45,7 @@ pub(super) fn failed(error: &SdkError<PutRecordsError, HttpResponse>) -> Failure
         SdkError::ServiceError(answer) => match answer.err().code() {
             Some(code) => {
                 let said = answer.err().message().unwrap_or("no reason given");
-                (of_code(code, status), format!("{code}: {said}"))
+                (of_code(code, said, status), format!("{code}: {said}"))
             }
             None => (of_status(status), no_answer(status, response)),
         },
@@ -54,6 +54,10 @@ pub(super) fn failed(error: &SdkError<PutRecordsError, HttpResponse>) -> Failure
         other if is_about_credentials(other) => {
             (FailureKind::Unauthorised, format!("no credentials: {}", innermost(other)))
         }
+        SdkError::DispatchFailure(_) if is_from_the_future(error) => (
+            FailureKind::Clock,
+            format!("the endpoint's certificate is not valid yet by our clock: {}", innermost(error)),
+        ),
         SdkError::DispatchFailure(_) => (FailureKind::Unreachable, innermost(error)),
         // A request that cannot even be made: an endpoint or a region that is no name, say.
         other => (FailureKind::Misconfigured, format!("{}", DisplayErrorContext(other))),
@@ -61,17 +65,17 @@ pub(super) fn failed(error: &SdkError<PutRecordsError, HttpResponse>) -> Failure
     Failure { kind, message: shorten(message), retry_after }
 }
 
-fn of_code(code: &str, status: Option<u16>) -> FailureKind {
+fn of_code(code: &str, said: &str, status: Option<u16>) -> FailureKind {
     // The codes that the service model and the common errors of AWS have, with or without "Exception" at the end.
     match code.strip_suffix("Exception").unwrap_or(code) {
         _ if is_throttling(code) => FailureKind::Throttled,
+        "RequestTimeTooSkewed" | "RequestExpired" | "RequestInTheFuture" => FailureKind::Clock,
+        "InvalidSignature" | "SignatureDoesNotMatch" if is_about_time(said) => FailureKind::Clock,
         "AccessDenied"
         | "UnrecognizedClient"
         | "InvalidSignature"
         | "SignatureDoesNotMatch"
         | "ExpiredToken"
-        | "RequestExpired"
-        | "RequestTimeTooSkewed"
         | "IncompleteSignature"
         | "MissingAuthenticationToken"
         | "InvalidClientTokenId"
@@ -104,6 +108,12 @@ fn of_status(status: Option<u16>) -> FailureKind {
     }
 }
 
+/// Whether a refused signature is one of another time: "Signature expired: 20200101T000000Z is now earlier than ..." and
+/// "Signature not yet current: ...". The SDK measures the difference by such an answer, and signs the next request right.
+fn is_about_time(said: &str) -> bool {
+    said.contains("Signature expired") || said.contains("Signature not yet current")
+}
+
 fn is_throttling(code: &str) -> bool {
     matches!(
         code.strip_suffix("Exception").unwrap_or(code),
@@ -132,6 +142,23 @@ fn no_answer(status: Option<u16>, response: Option<&HttpResponse>) -> String {
 
 fn is_about_credentials(error: &(dyn Error + 'static)) -> bool {
     chain(error).any(|cause| cause.is::<aws_credential_types::provider::error::CredentialsError>())
+}
+
+/// Whether the endpoint's certificate was refused because it is not valid yet. One that has expired may as well be the
+/// endpoint's fault.
+fn is_from_the_future(error: &(dyn Error + 'static)) -> bool {
+    use rustls::CertificateError::{NotValidYet, NotValidYetContext};
+    chain(error)
+        .filter_map(of_tls)
+        .any(|refused| matches!(refused, rustls::Error::InvalidCertificate(NotValidYet | NotValidYetContext { .. })))
+}
+
+/// An error of TLS, also inside I/O errors: what they hold is not their source.
+fn of_tls<'a>(mut cause: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    while let Some(io) = cause.downcast_ref::<std::io::Error>() {
+        cause = io.get_ref()?;
+    }
+    cause.downcast_ref()
 }
 
 /// The root of the trouble says most: `Connection refused`, not `dispatch failure`.

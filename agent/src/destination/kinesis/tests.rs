@@ -4,10 +4,17 @@ use std::{
     future::Future,
     net::SocketAddr,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
-use axum::{Router, body::Bytes, http::StatusCode, response::IntoResponse, routing::post};
+use aws_smithy_types::date_time::{DateTime, Format};
+use axum::{
+    Router,
+    body::Bytes,
+    http::{HeaderMap, StatusCode},
+    response::IntoResponse,
+    routing::post,
+};
 use forebay_log_store::{HashKey, Record, SequenceNumber, ShardIndex, Timestamp};
 use serde_json::{Value, json};
 use tokio::{
@@ -24,6 +31,7 @@ fn record(key: &str, data: &'static [u8]) -> Arc<Record> {
         sequence_number: SequenceNumber(1),
         shard: ShardIndex(0),
         arrival: Timestamp(0),
+        arrival_trusted: true,
         partition_key: key.into(),
         explicit_hash_key: None,
         tags: Vec::new(),
@@ -157,6 +165,99 @@ async fn errors_of_the_service_are_told_apart() {
         assert_eq!(failure.kind, kind, "{status} {code}: {failure}");
         assert!(failure.message.contains("said by the test"), "{failure}");
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the endpoint's clock differs from the machine's, which the SDK reads")]
+/// awslabs/amazon-kinesis-producer#222 and awslabs/aws-sdk-rust#1033: signatures of another day, and no correction.
+#[tokio::test]
+async fn a_wrong_clock_is_told_and_the_next_request_is_signed_with_the_endpoints_time() {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    for (ahead, behind) in [(10 * DAY, Duration::ZERO), (Duration::ZERO, 3650 * DAY), (Duration::ZERO, 10 * DAY)] {
+        let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = socket.local_addr().expect("bound");
+        // The endpoint's clock is right, and ours is behind or ahead.
+        let handler = move |headers: HeaderMap| async move {
+            let now = SystemTime::now() + ahead - behind;
+            let signed = headers["x-amz-date"].to_str().expect("text");
+            let date = format!("{}-{}-{}", &signed[..4], &signed[4..6], &signed[6..8]);
+            let time = format!("{}:{}:{}", &signed[9..11], &signed[11..13], &signed[13..15]);
+            let signed_at = humantime::parse_rfc3339(&format!("{date}T{time}Z")).expect("a time");
+            let apart = signed_at.duration_since(now).unwrap_or_else(|error| error.duration());
+            let said_date = [("date", DateTime::from(now).fmt(Format::HttpDate).expect("a date"))];
+            if apart > Duration::from_secs(300) {
+                let message = format!("Signature expired: {signed} is now earlier than something ({now:?} - 5 min.)");
+                let body = json!({ "__type": "InvalidSignatureException", "message": message }).to_string();
+                return (StatusCode::BAD_REQUEST, said_date, body);
+            }
+            let body = json!({ "FailedRecordCount": 0, "Records": [{ "SequenceNumber": "1", "ShardId": "s" }] });
+            (StatusCode::OK, said_date, body.to_string())
+        };
+        let mut server = JoinSet::new();
+        server.spawn(async move { axum::serve(socket, Router::new().route("/", post(handler))).await });
+        let destination = destination(address).await;
+        let refused = failure(destination.send(&[record("a", b"one")]).await);
+        assert_eq!(refused.kind, FailureKind::Clock, "{refused}");
+        assert!(refused.message.contains("Signature expired"), "{refused}");
+        for _ in 0..2 {
+            let outcome = destination.send(&[record("a", b"one")]).await;
+            assert_eq!(outcome, Outcome::Answered(vec![RecordOutcome::Accepted]));
+        }
+    }
+}
+
+#[tokio::test]
+async fn only_a_signature_of_another_time_is_about_the_clock() {
+    for (code, said, kind) in [
+        ("InvalidSignatureException", "Signature not yet current: it is", FailureKind::Clock),
+        ("SignatureDoesNotMatch", "Signature expired: it is", FailureKind::Clock),
+        ("RequestTimeTooSkewed", "The difference is too large", FailureKind::Clock),
+        ("InvalidSignatureException", "The request signature we calculated does not match", FailureKind::Unauthorised),
+        ("ExpiredTokenException", "The security token included in the request is expired", FailureKind::Unauthorised),
+    ] {
+        let answer = move || async move {
+            let body = json!({ "__type": code, "message": said }).to_string();
+            (StatusCode::BAD_REQUEST, [("content-type", "application/x-amz-json-1.1")], body)
+        };
+        let failure = failure(ask(move |_| answer()).await);
+        assert_eq!(failure.kind, kind, "{code}: {failure}");
+    }
+}
+
+/// Waziup/WaziGate#20: seven days late, and the endpoint's certificate was not valid yet.
+#[tokio::test]
+async fn a_certificate_from_the_future_is_told_as_a_wrong_clock() {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).expect("sound parameters");
+    params.not_before = rcgen::date_time_ymd(2090, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2091, 1, 1);
+    let certificate = params.self_signed(&key).expect("signed");
+    let ca = tempfile::NamedTempFile::new().expect("a temporary file");
+    fs::write(ca.path(), certificate.pem()).expect("written");
+    let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+    let tls = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(vec![certificate.der().clone()], key));
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls.expect("sound")));
+    let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = socket.local_addr().expect("bound").port();
+    let mut server = JoinSet::new();
+    server.spawn(async move {
+        while let Ok((stream, _)) = socket.accept().await {
+            let _ = acceptor.accept(stream).await;
+        }
+    });
+    let config = Config {
+        stream: Some("plant".into()),
+        region: Some("eu-west-1".into()),
+        endpoint: Some(format!("https://localhost:{port}")),
+        ca_file: Some(ca.path().into()),
+        request_timeout: Duration::from_secs(10),
+        ..Config::default()
+    };
+    let destination = Kinesis::open(&config).await.expect("sound settings");
+    let failure = failure(destination.send(&[record("a", b"one")]).await);
+    assert_eq!(failure.kind, FailureKind::Clock, "{failure}");
+    assert!(failure.message.contains("not valid yet by our clock"), "{failure}");
 }
 
 #[tokio::test]
