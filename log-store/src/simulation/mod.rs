@@ -290,6 +290,12 @@ impl Simulation {
         parts.writers.lock().expect("unpoisoned").do_due();
     }
 
+    /// Lets the stream take over a changed configuration.
+    pub(super) fn reconfigure(&mut self) {
+        let (parts, _) = self.running.as_ref().expect("open");
+        parts.stream(&self.store_config, self.stream_config.clone()).expect("it is there");
+    }
+
     pub(super) fn commit_queued(&self) {
         let (parts, _) = self.running.as_ref().expect("open");
         parts.writers.lock().expect("unpoisoned").commit_queued(&parts.queue);

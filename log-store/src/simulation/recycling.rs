@@ -12,6 +12,7 @@ use super::{
     scenarios::{blocks_of, numbers, verified},
 };
 use crate::{
+    config::Durability,
     cursor::{ReadLimit, Start},
     disk::Disk as _,
     event::Event,
@@ -89,6 +90,27 @@ fn a_torn_commit_in_a_recycled_file_is_told() {
     let torn = blocks_of(&sim, &path, len).pop().expect("two blocks");
     sim.disk.damage(&path, |bytes| bytes[(torn.offset + torn.bytes) as usize - 1] ^= 1);
     sim.acknowledged.retain(|number, _| !torn.numbers().contains(number));
+    sim.power_cut(CatalogueFound::Newest);
+    sim.open().expect("it opens");
+    let told = sim.take_events();
+    assert!(
+        matches!(told.as_slice(), [Event::TailTorn { offset, kept: Some(_), .. }] if *offset == torn.offset),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn what_was_never_synced_in_a_recycled_file_is_told() {
+    let mut sim = recycled();
+    let (path, len) = sim.segments().pop().expect("one is being written");
+    sim.stream_config.durability = Durability::Interval(Duration::from_secs(10));
+    sim.reconfigure();
+    sim.append(5, 4000).expect("room");
+    sim.append(5, 4000).expect("room");
+    let blocks = blocks_of(&sim, &path, len);
+    let [_, torn, behind] = &blocks[..] else { panic!("{blocks:?}") };
+    // The first of the two never reached the disk, header and all; the other one did.
+    sim.disk.damage(&path, |bytes| bytes[torn.offset as usize..behind.offset as usize].fill(7));
     sim.power_cut(CatalogueFound::Newest);
     sim.open().expect("it opens");
     let told = sim.take_events();

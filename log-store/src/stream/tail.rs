@@ -167,7 +167,10 @@ pub(super) fn walk(
     let mut unfinished: Option<Walked> = None;
     loop {
         match reader.next(len).map_err(io)? {
-            Found::End => return Ok(unfinished.unwrap_or(walked)),
+            // Its own blocks lie behind that place, so that it is no leftover of a recycled file.
+            Found::End => {
+                return Ok(unfinished.map_or(walked, |unfinished| Walked { has_torn_block: true, ..unfinished }));
+            }
             Found::Damaged { .. } => {}
             Found::Block { offset, header } => {
                 walked.has_torn_block = !reader.is_sound(offset, &header).map_err(io)?;
