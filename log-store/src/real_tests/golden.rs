@@ -19,7 +19,7 @@ use crate::{
     cursor::Start,
     event::Event,
     hash_key::HashKey,
-    inspect::{Depth, verify},
+    inspect::{Depth, repair, verify},
     record::{NewRecord, Record, Tag},
     segment::{Codec, FORMAT_VERSION},
     sequence::SequenceNumber,
@@ -177,6 +177,34 @@ fn a_log_of_version_1_goes_on_in_segments_of_today() {
     // No older program takes the compressed block for damage: it refuses the segment, and the catalogue, by name.
     let kv = open_sled(&dir.path().join("catalogue")).expect("opens");
     assert_eq!(kv.get(b"format").expect("readable"), Some(vec![2]));
+}
+
+#[test]
+fn a_damaged_log_of_version_1_is_mended_and_opens_with_its_old_catalogue() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    copy_dir(&golden(1).join("data"), dir.path());
+    let path = dir.path().join("streams/telemetry/00000000000000000046.seg");
+    let mut bytes = fs::read(&path).expect("read");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&path, &bytes).expect("written");
+    let found = verify(dir.path(), Some("telemetry"), Depth::Records).expect("readable");
+    let lost = found.streams[0].findings[0].records.clone().expect("its block is known");
+    assert_eq!(repair(dir.path(), None, false).expect("closed").mended[0].lost, [lost.clone()]);
+    let found = verify(dir.path(), None, Depth::Records).expect("readable");
+    assert!(found.streams.iter().all(|stream| stream.findings.is_empty()), "{found:?}");
+    let opened = open_in_time(store_config(dir.path()), stream_config("telemetry")).expect("opens");
+    let whole = fs::read_to_string(golden(1).join("expected.txt")).expect("read");
+    let is_lost = |line: &&str| {
+        let number = line.split(' ').next().and_then(|number| number.parse().ok().map(SequenceNumber));
+        number.is_some_and(|number| lost.contains(&number))
+    };
+    let of_stream = whole.split("stream telemetry.dead-letters").next().expect("a first part");
+    let expected: Vec<_> = of_stream.lines().filter(|line| !is_lost(line)).collect();
+    assert_eq!(described(&opened.stream).lines().collect::<Vec<_>>(), expected);
+    assert!(expected.len() < of_stream.lines().count());
+    drop(opened.stream);
+    close_in_time(opened.store);
 }
 
 #[test]
