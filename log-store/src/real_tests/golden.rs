@@ -190,7 +190,7 @@ fn a_damaged_log_of_version_1_is_mended_and_opens_with_its_old_catalogue() {
     fs::write(&path, &bytes).expect("written");
     let found = verify(dir.path(), Some("telemetry"), Depth::Records).expect("readable");
     let lost = found.streams[0].findings[0].records.clone().expect("its block is known");
-    assert_eq!(repair(dir.path(), None, false).expect("closed").mended[0].lost, [lost.clone()]);
+    assert_eq!(repair(dir.path(), None, false).expect("closed").mended[0].lost, std::slice::from_ref(&lost));
     let found = verify(dir.path(), None, Depth::Records).expect("readable");
     assert!(found.streams.iter().all(|stream| stream.findings.is_empty()), "{found:?}");
     let opened = open_in_time(store_config(dir.path()), stream_config("telemetry")).expect("opens");
