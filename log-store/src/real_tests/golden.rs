@@ -19,10 +19,11 @@ use crate::{
     cursor::Start,
     event::Event,
     hash_key::HashKey,
-    inspect::{Depth, verify},
+    inspect::{Depth, repair, verify},
     record::{NewRecord, Record, Tag},
     segment::{Codec, FORMAT_VERSION},
     sequence::SequenceNumber,
+    shard::{ShardChange, ShardIndex},
     store::Stream,
 };
 
@@ -39,6 +40,7 @@ fn make_golden(dir: &Path) {
     let mut letters = stream_config("telemetry.dead-letters");
     letters.shards = std::num::NonZeroU32::MIN;
     letters.consumers.clear();
+    letters.note = "of telemetry".into();
     let letters = store.stream(letters);
     let packed = |compression| store.stream(StreamConfig { compression, ..stream_config("packed") });
     let key = |i: u64| format!("plant/{}/temperature", i % 5);
@@ -59,6 +61,10 @@ fn make_golden(dir: &Path) {
         store.append(&letters, &[letter]);
         let compression = [Codec::None, Codec::Lz4, Codec::Zstd][round as usize % 3];
         store.append(&packed(compression), &records);
+        if round == 6 {
+            let split = ShardChange::Split { shard: ShardIndex(0), at: HashKey(1 << 120) };
+            telemetry.change_shards(split).expect("within the first shard");
+        }
         telemetry.save_checkpoint(CONSUMER, SequenceNumber(round * 9));
         telemetry.save_checkpoint("archive", SequenceNumber(round * 3));
         clock.advance(Duration::from_millis(7001));
@@ -111,6 +117,7 @@ fn opened_copy(golden: &Path, catalogue: bool) -> (String, Vec<Event>) {
     }
     let mut letters = stream_config("telemetry.dead-letters");
     letters.shards = std::num::NonZeroU32::MIN;
+    letters.note = "of telemetry".into();
     let opened = open_in_time(store_config(dir.path()), stream_config("telemetry")).expect("opens");
     let Opened { store, stream, events } = opened;
     let has_packed = store.stream_names().expect("listed").iter().any(|name| name == "packed");
@@ -180,7 +187,34 @@ fn a_log_of_version_1_goes_on_in_segments_of_today() {
 }
 
 #[test]
-#[ignore = "its directory is made once, when format version 2 is whole"]
+fn a_damaged_log_of_version_1_is_mended_and_opens_with_its_old_catalogue() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    copy_dir(&golden(1).join("data"), dir.path());
+    let path = dir.path().join("streams/telemetry/00000000000000000046.seg");
+    let mut bytes = fs::read(&path).expect("read");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&path, &bytes).expect("written");
+    let found = verify(dir.path(), Some("telemetry"), Depth::Records).expect("readable");
+    let lost = found.streams[0].findings[0].records.clone().expect("its block is known");
+    assert_eq!(repair(dir.path(), None, false).expect("closed").mended[0].lost, std::slice::from_ref(&lost));
+    let found = verify(dir.path(), None, Depth::Records).expect("readable");
+    assert!(found.streams.iter().all(|stream| stream.findings.is_empty()), "{found:?}");
+    let opened = open_in_time(store_config(dir.path()), stream_config("telemetry")).expect("opens");
+    let whole = fs::read_to_string(golden(1).join("expected.txt")).expect("read");
+    let is_lost = |line: &&str| {
+        let number = line.split(' ').next().and_then(|number| number.parse().ok().map(SequenceNumber));
+        number.is_some_and(|number| lost.contains(&number))
+    };
+    let of_stream = whole.split("stream telemetry.dead-letters").next().expect("a first part");
+    let expected: Vec<_> = of_stream.lines().filter(|line| !is_lost(line)).collect();
+    assert_eq!(described(&opened.stream).lines().collect::<Vec<_>>(), expected);
+    assert!(expected.len() < of_stream.lines().count());
+    drop(opened.stream);
+    close_in_time(opened.store);
+}
+
+#[test]
 fn what_is_written_today_is_the_golden_format() {
     let made = tempfile::tempdir().expect("a temporary directory");
     make_golden(made.path());

@@ -18,8 +18,11 @@ use super::{
     scenarios::{BlockPlace, blocks, bytes_of},
 };
 use crate::{
+    disk::Disk as _,
     event::Event,
     inspect::{RepairReport, repair_on, verify_on},
+    segment::SegmentHeader,
+    sequence::SequenceNumber,
 };
 
 const SECTOR: usize = 512;
@@ -66,18 +69,36 @@ impl Hit {
     }
 }
 
-/// A closed log of one size of records or another.
-fn closed(seed: u64, commits: usize) -> (Simulation, Vec<BlockPlace>) {
+/// A closed log of one size of records or another. Some of its segments lie in the files of dropped ones, if it goes in
+/// circles under a small quota.
+fn closed(seed: u64, commits: usize, circles: bool) -> (Simulation, Vec<BlockPlace>) {
     let mut sim = Simulation::new(seed);
+    if circles {
+        sim.stream_config.quota = 600_000;
+    }
     sim.open().expect("an empty disk");
+    for _ in 0..if circles { 60 } else { 0 } {
+        sim.append(5, 4000).expect("what is delivered makes room");
+        sim.save_checkpoint(sim.newest());
+    }
     for commit in 0..commits {
         sim.append(1 + commit % 7, [20, 3000, 9000][commit % 3]).expect("room");
     }
-    sim.save_checkpoint(crate::SequenceNumber(5));
+    sim.save_checkpoint(SequenceNumber(5));
     sim.tick();
     let blocks = blocks(&sim);
     sim.close();
     (sim, blocks)
+}
+
+#[test]
+fn a_log_that_goes_in_circles_lies_in_recycled_files() {
+    let (sim, _) = closed(1, 5, true);
+    let is_recycled = |path: &Path| {
+        let file = sim.disk.open_read(path).expect("there");
+        SegmentHeader::read(file.as_ref(), path).expect("sound").recycled_bytes > 0
+    };
+    assert!(sim.segments().iter().filter(|(path, _)| is_recycled(path)).count() > 2);
 }
 
 /// The records of blocks of which no byte was changed.
@@ -131,8 +152,8 @@ fn judge(sim: &mut Simulation, sound: &BTreeSet<u64>, catalogue: CatalogueFound)
     sim.close();
 }
 
-fn try_case(seed: u64, commits: usize, hits: &[Hit], catalogue: CatalogueFound, repair: bool) {
-    let (mut sim, blocks) = closed(seed, commits);
+fn try_case(seed: u64, (commits, circles): (usize, bool), hits: &[Hit], catalogue: CatalogueFound, repair: bool) {
+    let (mut sim, blocks) = closed(seed, commits, circles);
     let before = all_files(&sim);
     for hit in hits {
         hit.strike(&sim);
@@ -169,7 +190,7 @@ proptest! {
     #[test]
     fn any_bits_sectors_and_ends_may_be_gone_and_the_rest_is_served(
         seed in 0u64..1000,
-        commits in 1usize..30,
+        commits in (1usize..30, any::<bool>()),
         hits in prop::collection::vec(hit(), 1..7),
         catalogue in histories::catalogue(),
         repair in any::<bool>(),

@@ -223,7 +223,9 @@ impl Opening {
 
     fn checked(&self, definition: StreamDefinition, config: &StreamConfig) -> StreamDefinition {
         let has = definition.shards.open().len();
-        if has != config.shards.get() as usize {
+        // Whoever has changed them knows.
+        let is_first = definition.shards.shards().iter().all(|shard| shard.parents.is_empty());
+        if is_first && has != config.shards.get() as usize {
             self.tell(Event::ShardCountKept { stream: self.name.clone(), has, asked: config.shards.get() });
         }
         definition
