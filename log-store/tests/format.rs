@@ -102,7 +102,9 @@ impl Found {
     fn segment(&mut self, bytes: &[u8]) -> u16 {
         assert_eq!(&bytes[..4], b"FBSG");
         let version = u16::from_le_bytes([bytes[4], bytes[5]]);
-        assert!((1..=2).contains(&version) && bytes[6..8] == [0, 0] && bytes[48..52] == [0; 4]);
+        assert!((1..=2).contains(&version) && bytes[6..8] == [0, 0]);
+        // A recycled file of a closed log was cut to what it holds.
+        assert!(version == 2 || bytes[48..52] == [0; 4]);
         let behind_header = 56 + u32_at(bytes, 8) as usize;
         assert_eq!(crc(crc(0, &bytes[..52]), &bytes[56..behind_header]), u32_at(bytes, 52));
         let (first, id) = (u64_at(bytes, 16), u64_at(bytes, 40));
@@ -139,6 +141,8 @@ impl Found {
             let (header, behind) = rest.split_at(64);
             assert_eq!(&header[..4], b"FBLK");
             let (stored, behind) = behind.split_at(u32_at(header, 8) as usize);
+            let (padding, behind) = behind.split_at(u16::from_le_bytes([header[6], header[7]]).into());
+            assert!(version > 1 || padding.is_empty());
             assert_eq!(crc(salt, stored), u32_at(header, 56));
             assert_eq!(crc(salt, &header[..60]), u32_at(header, 60));
             assert!(!is_first || header[4] == 2, "the first block is a control block");
@@ -150,9 +154,10 @@ impl Found {
             };
             assert_eq!(payload.len(), u32_at(header, 12) as usize);
             assert_eq!(u64_at(header, 16), self.next);
-            match header[4] {
+            match header[4] & 0x7f {
                 1 => self.records(header, &payload),
                 2 => self.control(header, &payload),
+                3 | 4 if version > 1 => self.next += u64::from(u32_at(header, 24)),
                 kind => panic!("kind {kind}"),
             }
             rest = behind;
@@ -168,9 +173,18 @@ impl Found {
         for _ in 0..7 {
             payload.number();
         }
-        if !payload.0.is_empty() {
-            payload.list(|gap| (gap.number(), gap.number()));
+        if payload.0.is_empty() {
+            return;
         }
+        payload.list(|gap| (gap.number(), gap.number()));
+        payload.number();
+        payload.list(|boot| {
+            for _ in 0..3 {
+                boot.number();
+            }
+            boot.option(|began| [(); 4].map(|()| began.number()));
+        });
+        assert_eq!(payload.0.len(), 0);
     }
 
     fn records(&mut self, header: &[u8], payload: &[u8]) {
