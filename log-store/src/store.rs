@@ -306,10 +306,9 @@ fn open_catalogue(
             return Ok(catalogue);
         }
         Ok(Err(version)) => return Err(newer(version)),
-        // A full disk says nothing against it: setting it aside would cost its checkpoints, and free nothing.
-        Err(error) if error.is_full => {
-            return Err(failed("open", io::Error::new(io::ErrorKind::StorageFull, error.reason)));
-        }
+        // A full disk says nothing against it: setting it aside would cost its checkpoints, and free nothing. But what
+        // the log holds must be delivered, or there would never be room again.
+        Err(error) if error.is_full => return Ok(Catalogue::absent(format!("it cannot be opened: {}", error.reason))),
         Err(error) => error.reason,
     };
     if !existed {

@@ -38,7 +38,9 @@ fn gateway(stream: &str, on_disk: impl FnOnce(&SmallDisk)) -> SmallGateway {
     upstream.link_down();
     let data_dir = disk.mount_point().join("data").display().to_string();
     let log = format!("segment-size = \"1MiB\"\nmin-free = {MIN_FREE}");
-    let gateway = Gateway { data_dir, log, stream: stream.to_owned(), ..Gateway::to(&upstream.endpoint()) };
+    // A message takes the disk that its length says.
+    let stream = format!("compression = \"none\"\n{stream}");
+    let gateway = Gateway { data_dir, log, stream, ..Gateway::to(&upstream.endpoint()) };
     let agent = Forebay::start_in(Home::new(&gateway.configuration()).through(&disk.enter()), &[]);
     on_disk(&disk);
     let how = Publishing {

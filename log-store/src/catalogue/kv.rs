@@ -31,3 +31,36 @@ pub(crate) trait Kv: Send + Sync {
     fn last_in(&self, from: &[u8], to: &[u8]) -> Result<Option<Pair>, KvError>;
     fn flush(&self) -> Result<(), KvError>;
 }
+
+/// Holds nothing and keeps nothing.
+pub(crate) struct NoKv;
+
+impl Kv for NoKv {
+    fn get(&self, _key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
+        Ok(None)
+    }
+
+    fn put(&self, _key: &[u8], _value: &[u8]) -> Result<(), KvError> {
+        Ok(())
+    }
+
+    fn remove(&self, _key: &[u8]) -> Result<(), KvError> {
+        Ok(())
+    }
+
+    fn remove_range(&self, _from: &[u8], _end: &[u8]) -> Result<(), KvError> {
+        Ok(())
+    }
+
+    fn scan(&self, _prefix: &[u8]) -> Result<Vec<Pair>, KvError> {
+        Ok(Vec::new())
+    }
+
+    fn last_in(&self, _from: &[u8], _to: &[u8]) -> Result<Option<Pair>, KvError> {
+        Ok(None)
+    }
+
+    fn flush(&self) -> Result<(), KvError> {
+        Ok(())
+    }
+}

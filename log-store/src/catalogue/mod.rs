@@ -16,7 +16,7 @@ use std::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub(crate) use self::{
-    kv::{Kv, KvError},
+    kv::{Kv, KvError, NoKv},
     sled::open_sled,
 };
 use crate::{
@@ -81,6 +81,12 @@ impl Catalogue {
             None => return Err(KvError::new("it has entries but no format version")),
         };
         Ok(Ok(Self { kv: RwLock::new(Some(kv)), is_new, failed: Mutex::new(None), written: Mutex::default() }))
+    }
+
+    /// One that knows nothing and takes nothing, in place of one that cannot be opened for now.
+    pub(crate) fn absent(reason: String) -> Self {
+        let (kv, failed) = (RwLock::new(Some(Box::new(NoKv) as Box<dyn Kv>)), Mutex::new(Some(reason)));
+        Self { kv, is_new: true, failed, written: Mutex::default() }
     }
 
     /// The definition of a stream, unless it is damaged.

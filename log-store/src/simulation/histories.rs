@@ -70,6 +70,10 @@ enum Op {
         bytes: u64,
     },
     CatalogueFails,
+    /// Whether the catalogue finds room from the next opening on.
+    CatalogueRoom {
+        is_there: bool,
+    },
     /// Some shard is split at a key, merged with its neighbour, or all are recounted, while a batch waits.
     ChangeShards {
         kind: u8,
@@ -113,6 +117,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => prop::option::of(0u64..100_000).prop_map(|room| Op::Capacity { room }),
         1 => (0u64..100_000).prop_map(|bytes| Op::Others { bytes }),
         1 => Just(Op::CatalogueFails),
+        1 => any::<bool>().prop_map(|is_there| Op::CatalogueRoom { is_there }),
         1 => (0u8..3, any::<u128>()).prop_map(|(kind, key)| Op::ChangeShards { kind, key }),
     ]
 }
@@ -206,7 +211,8 @@ fn step(sim: &mut Simulation, op: &Op) {
         }
         Op::Others { bytes } => sim.disk.set_others(bytes),
         Op::Capacity { room } => sim.disk.set_capacity(room.map(|room| sim.disk.used() + room)),
-        Op::CatalogueFails => sim.kv.fail(),
+        Op::CatalogueFails => sim.fail_catalogue(),
+        Op::CatalogueRoom { is_there } => sim.has_room_for_catalogue = is_there,
         Op::ChangeShards { kind, key } => {
             let choose = |shards: &ShardMap| {
                 let open = shards.open();

@@ -28,7 +28,7 @@ use std::{
 };
 
 use crate::{
-    catalogue::memory::MemoryKv,
+    catalogue::{KvError, memory::MemoryKv},
     clock::{Clock, Now, Timestamp, Trust, manual::ManualClock},
     config::{MinFree, OnFull, StoreConfig, StreamConfig},
     cursor::{ReadLimit, Start},
@@ -86,6 +86,8 @@ pub(super) enum CatalogueFound {
 pub(super) struct Simulation {
     pub(super) disk: SimDisk,
     pub(super) kv: MemoryKv,
+    /// Whether the catalogue can be opened.
+    pub(super) has_room_for_catalogue: bool,
     pub(super) clock: Arc<ManualClock>,
     pub(super) events: Arc<Mutex<Vec<Event>>>,
     /// The shortest retention that ever was: what it took never comes back.
@@ -136,6 +138,7 @@ impl Simulation {
         Self {
             disk: SimDisk::new(seed),
             kv: MemoryKv::default(),
+            has_room_for_catalogue: true,
             clock: ManualClock::new(),
             events: Arc::default(),
             retention_min: Cell::new(Duration::MAX),
@@ -160,6 +163,9 @@ impl Simulation {
     }
 
     pub(super) fn open(&mut self) -> Result<(), Error> {
+        if !self.has_room_for_catalogue {
+            self.catalogue_is_not_there();
+        }
         let parts = self.open_parts()?;
         let stream = parts.stream(&self.store_config, self.stream_config.clone())?;
         self.running = Some((parts, Some(stream)));
@@ -175,11 +181,14 @@ impl Simulation {
     }
 
     fn open_parts(&self) -> Result<Parts, Error> {
-        let (kv, events) = (self.kv.clone(), Arc::clone(&self.events));
+        let events = Arc::clone(&self.events);
         Parts::open(
             &self.store_config,
             Arc::new(self.disk.clone()),
-            &move |_| Ok(Box::new(kv.clone())),
+            &|_| match self.has_room_for_catalogue {
+                true => Ok(Box::new(self.kv.clone())),
+                false => Err(KvError { reason: "no space left".into(), is_full: true }),
+            },
             self.clock.clone(),
             Arc::new(move |event| events.lock().expect("unpoisoned").push(event)),
         )
@@ -336,13 +345,25 @@ impl Simulation {
         match catalogue {
             CatalogueFound::Newest => self.kv.go_back_to(self.kv.states() - 1),
             CatalogueFound::Stale(choice) => self.kv.go_back_to(choice % self.kv.states()),
-            // Checkpoints then come from the control blocks, as far as those were written.
             CatalogueFound::Lost => {
                 self.kv = MemoryKv::default();
-                self.certain.clear();
-                self.durable_checkpoint = SequenceNumber::ZERO;
+                self.catalogue_is_not_there();
             }
         }
+    }
+
+    /// From now on the catalogue takes no change, if it could be opened.
+    pub(super) fn fail_catalogue(&self) {
+        let (parts, _) = self.running.as_ref().expect("open");
+        if parts.around.catalogue.failure().is_none() {
+            self.kv.fail();
+        }
+    }
+
+    /// Checkpoints then come from the control blocks, as far as those were written.
+    fn catalogue_is_not_there(&mut self) {
+        self.certain.clear();
+        self.durable_checkpoint = SequenceNumber::ZERO;
     }
 
     /// What the catalogue has once taken of a boot's time is known for ever.

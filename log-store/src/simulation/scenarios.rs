@@ -3,16 +3,13 @@
 //! Damage is looked at from both sides: what the running log serves and tells, and what `inspect` finds in the files.
 
 use std::{
-    io::ErrorKind,
     ops::RangeInclusive,
     path::{Path, PathBuf},
-    sync::Arc,
     time::Duration,
 };
 
 use super::{CONSUMER, CatalogueFound, DIR, Simulation, read_all};
 use crate::{
-    catalogue::KvError,
     clock::{Clock, Timestamp},
     config::OnFull,
     disk::{Disk, sim::Fault},
@@ -24,7 +21,6 @@ use crate::{
         BLOCK_HEADER_BYTES, FORMAT_VERSION, Found, SegmentHeader, SegmentReader, file_name, parse_file_name, salt,
     },
     sequence::SequenceNumber,
-    store::Parts,
 };
 
 /// A block of a segment, as the file has it.
@@ -664,18 +660,30 @@ fn a_catalogue_of_another_life_of_the_stream_is_not_followed() {
 }
 
 #[test]
-fn a_full_disk_at_opening_does_not_cost_the_catalogue() {
+fn a_full_disk_at_opening_costs_neither_the_catalogue_nor_the_opening() {
     let (mut sim, _) = ten_blocks(18);
+    sim.save_checkpoint(SequenceNumber(30));
     sim.close();
     sim.disk.create_dir(&Path::new(DIR).join("catalogue")).expect("room");
-    let no_room = |_: &Path| Err(KvError { reason: "no space left".into(), is_full: true });
-    let events = Arc::new(|event| panic!("{event}"));
-    let opened = Parts::open(&sim.store_config, Arc::new(sim.disk.clone()), &no_room, sim.clock.clone(), events);
-    let Err(Error::Io { path, source, .. }) = opened else { panic!("it opened") };
-    assert_eq!((path, source.kind()), (Path::new(DIR).join("catalogue"), ErrorKind::StorageFull));
+    sim.has_room_for_catalogue = false;
+    sim.open().expect("it opens");
+    assert_eq!(numbers(&sim).len(), 50);
+    assert_eq!(sim.stream().checkpoint(CONSUMER), SequenceNumber(30), "the control block has it too");
+    sim.append(4, 5000).expect("room");
+    sim.save_checkpoint(SequenceNumber(35));
+    sim.tick();
+    let events = sim.take_events();
+    let [Event::CatalogueBehind { reason }] = events.as_slice() else { panic!("told once: {events:?}") };
+    assert!(reason.contains("no space left"), "{reason}");
+    sim.close();
     assert!(!sim.disk.list(Path::new(DIR)).expect("there").iter().any(|name| name.contains("broken")));
-    sim.open().expect("room again");
+
+    sim.has_room_for_catalogue = true;
+    sim.open().expect("it opens");
     sim.check();
+    assert_eq!(sim.take_events(), []);
+    assert_eq!(numbers(&sim).len(), 54);
+    assert_eq!(sim.stream().checkpoint(CONSUMER), SequenceNumber(35));
 }
 
 /// It once waited for room that could never come, and everything behind it waited too.
