@@ -250,15 +250,20 @@ impl World {
         let mut lost = Vec::new();
         for event in self.sim.take_events() {
             match event {
-                Event::Damaged { records: Some(records), .. } => lost.push(records),
+                Event::Damaged { records: Some(records), .. } => {
+                    // A stale catalogue may have forgotten what was dropped before, and a file that could not be removed
+                    // comes back.
+                    let is_within = |dropped: &RangeInclusive<SequenceNumber>| {
+                        dropped.contains(records.start()) && dropped.contains(records.end())
+                    };
+                    if !self.dropped.iter().any(is_within) {
+                        lost.push(records);
+                    }
+                }
                 Event::Dropped { records, .. } => self.dropped.push(records),
                 _ => {}
             }
         }
-        // A stale catalogue may have forgotten what was dropped, and a file that could not be removed comes back.
-        lost.retain(|lost| {
-            !self.dropped.iter().any(|dropped| dropped.contains(lost.start()) && dropped.contains(lost.end()))
-        });
         let may_lose = matches!(self.sim.stream_config.durability, Durability::Interval(_));
         assert!(may_lose || lost.is_empty(), "{lost:?}");
         let is_lost = |number: &SequenceNumber| lost.iter().any(|lost| lost.contains(number));
