@@ -147,10 +147,17 @@ impl Cursor {
         if self.is_behind_its_shard() {
             return Ok(false);
         }
-        let (horizon, segment) = self.core.view(|view| (view.horizon, view.segment_for(self.next.max(view.horizon))));
+        let (horizon, segment, newest) = self.core.view(|view| {
+            let newest = view.segments.back().map_or(SequenceNumber::ZERO, |segment| segment.first);
+            (view.horizon, view.segment_for(self.next.max(view.horizon)), newest)
+        });
         // What was dropped is passed over, although a segment may still have it.
         self.next = self.next.max(horizon);
-        let Some(segment) = segment else { return self.load_held() };
+        let Some(segment) = segment else {
+            // So is what was dropped right before the newest segment, which holds nothing yet.
+            self.next = self.next.max(newest);
+            return self.load_held();
+        };
         if self.open.as_ref().is_none_or(|open| open.first != segment.first) && !self.enter(segment)? {
             return Ok(true);
         }
