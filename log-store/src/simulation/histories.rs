@@ -249,3 +249,21 @@ proptest! {
         run(seed, limits, compression, &ops);
     }
 }
+
+/// Found by a random history: its reader waited for records that had been dropped.
+#[test]
+fn a_closed_shard_ends_though_only_a_file_that_could_not_be_removed_is_left_of_it() {
+    let limits =
+        Limits { on_full: OnFull::DropOldest, max_bytes: None, min_free: MinFree::NONE, keep_delivered: false };
+    let ops = [
+        Op::Checkpoint { percent: 0 },
+        Op::Append { count: 4, bytes: 14_242 },
+        Op::Append { count: 8, bytes: 500 },
+        Op::Capacity { room: Some(849) },
+        Op::ChangeShards { kind: 0, key: 1 },
+        Op::FailSoon { operations: 7 },
+        Op::CatalogueFails,
+        Op::Append { count: 6, bytes: 10_147 },
+    ];
+    run(9_753_371_542_000_136_390, limits, Codec::None, &ops);
+}
