@@ -160,6 +160,16 @@ fn run(seed: u64, limits: Limits, compression: Codec, ops: &[Op]) {
     sim.check();
 }
 
+/// The disk may be full while the log opens.
+fn start(sim: &mut Simulation) {
+    if sim.open().is_err() {
+        sim.disk.set_capacity(None);
+        sim.power_cut(CatalogueFound::Newest);
+        sim.open().expect("the log opens once there is room");
+    }
+    sim.check();
+}
+
 fn step(sim: &mut Simulation, op: &Op) {
     match *op {
         Op::Append { count, bytes } => match sim.append(count, bytes).map_err(|refused| refused.error) {
@@ -167,8 +177,7 @@ fn step(sim: &mut Simulation, op: &Op) {
             // The power went or a call failed: in doubt until it was looked at after a new start.
             Err(_) => {
                 sim.power_cut(CatalogueFound::Newest);
-                sim.open().expect("the log opens");
-                sim.check();
+                start(sim);
             }
         },
         Op::Checkpoint { percent } => sim.save_checkpoint(SequenceNumber(sim.newest().0 * percent / 100)),
@@ -187,8 +196,7 @@ fn step(sim: &mut Simulation, op: &Op) {
                 sim.power_cut(CatalogueFound::Newest);
             }
             sim.disk.set_fault(None);
-            sim.open().expect("the log opens");
-            sim.check();
+            start(sim);
         }
         Op::PowerCutSoon { operations } => {
             sim.disk.set_fault(Some(Fault::PowerCut { at: sim.disk.operations() + operations }));
@@ -198,13 +206,7 @@ fn step(sim: &mut Simulation, op: &Op) {
             if let Some((off, years)) = reboot {
                 sim.clock.reboot(Duration::from_secs(off), crate::clock::Timestamp(years * YEAR_MS));
             }
-            // The disk may be full while it opens.
-            if sim.open().is_err() {
-                sim.disk.set_capacity(None);
-                sim.power_cut(CatalogueFound::Newest);
-                sim.open().expect("the log opens once there is room");
-            }
-            sim.check();
+            start(sim);
         }
         Op::FailSoon { operations } => {
             sim.disk.set_fault(Some(Fault::Fails { at: sim.disk.operations() + operations }))
