@@ -33,12 +33,7 @@ pub(super) async fn create(
     headers: HeaderMap,
     bytes: Bytes,
 ) -> Result<Json<StreamShown>, ApiError> {
-    let settings = parse::<Table>(&headers, &bytes)?;
-    let opened = change(&api, {
-        let name = name.clone();
-        move |streams| streams.create(&name, settings)
-    });
-    Ok(Json(shown(&name, &opened.await?)))
+    configure(&api, name, &headers, &bytes, Streams::create).await
 }
 
 pub(super) async fn set(
@@ -47,12 +42,19 @@ pub(super) async fn set(
     headers: HeaderMap,
     bytes: Bytes,
 ) -> Result<Json<StreamShown>, ApiError> {
-    let settings = parse::<Table>(&headers, &bytes)?;
-    let opened = change(&api, {
-        let name = name.clone();
-        move |streams| streams.set(&name, settings)
-    });
-    Ok(Json(shown(&name, &opened.await?)))
+    configure(&api, name, &headers, &bytes, Streams::set).await
+}
+
+/// Does something to a stream with the settings of the request.
+async fn configure(
+    api: &Api,
+    name: String,
+    headers: &HeaderMap,
+    bytes: &[u8],
+    act: fn(&Streams, &str, Table) -> Result<OpenStream, Refusal>,
+) -> Result<Json<StreamShown>, ApiError> {
+    let settings = parse::<Table>(headers, bytes)?;
+    change(api, move |streams| act(streams, &name, settings).map(|opened| Json(shown(&name, &opened)))).await
 }
 
 pub(super) async fn delete(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Json<Done>, ApiError> {
@@ -103,7 +105,8 @@ fn shard_change(asked: &ChangeShards, shards: &ShardMap) -> Result<ShardChange, 
                 (Some(at), _) => at.parse().map(HashKey).map_err(|_| {
                     ApiError::bad("split.at", format!("a hash key is a decimal number of up to 128 bits, not `{at}`"))
                 })?,
-                (None, Some(shard)) => HashKey(shard.first.0 + (shard.last.0 - shard.first.0) / 2 + 1),
+                // Of a shard of one key there is no middle; the log says so.
+                (None, Some(shard)) => HashKey((shard.first.0 + (shard.last.0 - shard.first.0) / 2).saturating_add(1)),
                 // The log says that there is none.
                 (None, None) => HashKey::MAX,
             };
@@ -148,6 +151,8 @@ fn shown(name: &str, open: &OpenStream) -> StreamShown {
 
 #[cfg(test)]
 mod tests {
+    use forebay_log_store::SequenceNumber;
+
     use super::*;
 
     #[test]
@@ -159,6 +164,16 @@ mod tests {
         };
         assert_eq!(split(None), ShardChange::Split { shard: ShardIndex(0), at: HashKey(1 << 127) });
         assert_eq!(split(Some("5")), ShardChange::Split { shard: ShardIndex(0), at: HashKey(5) });
+    }
+
+    #[test]
+    fn a_shard_of_the_last_hash_key_alone_has_no_middle() {
+        let at = HashKey::MAX;
+        let whole = ShardMap::uniform(NonZeroU32::MIN);
+        let shards = whole.changed(ShardChange::Split { shard: ShardIndex(0), at }, SequenceNumber(1));
+        let asked = ChangeShards::Split { shard: "2".into(), at: None };
+        let change = shard_change(&asked, &shards.expect("inside")).expect("an answer");
+        assert_eq!(change, ShardChange::Split { shard: ShardIndex(2), at });
     }
 
     #[test]

@@ -90,11 +90,16 @@ fn a_torn_commit_in_a_recycled_file_is_told() {
     let torn = blocks_of(&sim, &path, len).pop().expect("two blocks");
     sim.disk.damage(&path, |bytes| bytes[(torn.offset + torn.bytes) as usize - 1] ^= 1);
     sim.acknowledged.retain(|number, _| !torn.numbers().contains(number));
+    tells_of_a_torn_end_at(&mut sim, torn.offset);
+}
+
+#[track_caller]
+fn tells_of_a_torn_end_at(sim: &mut Simulation, wanted: u64) {
     sim.power_cut(CatalogueFound::Newest);
     sim.open().expect("it opens");
     let told = sim.take_events();
     assert!(
-        matches!(told.as_slice(), [Event::TailTorn { offset, kept: Some(_), .. }] if *offset == torn.offset),
+        matches!(told.as_slice(), [Event::TailTorn { offset, kept: Some(_), .. }] if *offset == wanted),
         "{told:?}"
     );
 }
@@ -111,13 +116,7 @@ fn what_was_never_synced_in_a_recycled_file_is_told() {
     let [_, torn, behind] = &blocks[..] else { panic!("{blocks:?}") };
     // The first of the two never reached the disk, header and all; the other one did.
     sim.disk.damage(&path, |bytes| bytes[torn.offset as usize..behind.offset as usize].fill(7));
-    sim.power_cut(CatalogueFound::Newest);
-    sim.open().expect("it opens");
-    let told = sim.take_events();
-    assert!(
-        matches!(told.as_slice(), [Event::TailTorn { offset, kept: Some(_), .. }] if *offset == torn.offset),
-        "{told:?}"
-    );
+    tells_of_a_torn_end_at(&mut sim, torn.offset);
 }
 
 #[test]
