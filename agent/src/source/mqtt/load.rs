@@ -5,12 +5,14 @@
 
 use std::borrow::Cow;
 
-use forebay_log_store::{Batch, NewRecord};
+use forebay_log_store::{Batch, NewRecord, Tag};
 use rumqttc::mqttbytes::QoS;
 use tracing::{error, warn};
 
 use super::{
-    reader::{Ack, Payload, Publish},
+    packet::Ack,
+    properties,
+    reader::{Payload, Publish},
     session::{Arrival, Session},
 };
 use crate::{ingest::Fields, source::SourceContext};
@@ -27,6 +29,8 @@ pub(super) struct Load {
     pub(super) batch: Batch,
     pub(super) taken: Taken,
     key: String,
+    /// Of the newest record.
+    tags: Vec<Tag>,
 }
 
 /// What is to be done once a load is durable.
@@ -43,7 +47,7 @@ pub(super) struct Taken {
 
 impl Load {
     pub(super) fn new(batch: Batch) -> Self {
-        Self { batch, taken: Taken::default(), key: String::new() }
+        Self { batch, taken: Taken::default(), key: String::new(), tags: Vec::new() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -94,9 +98,13 @@ impl Load {
                 return;
             }
         };
+        self.tags.clear();
+        if !properties::tags(publish.properties, &mut self.tags) && context.stats.refused("bad-properties") {
+            warn!(source = &*context.name, %topic, "message properties are malformed; stored with those before the mistake");
+        }
         let before = self.batch.encoded_bytes();
         context.key_for(&Fields { topic: Some(&topic), client_id: Some(client_id), payload }, &mut self.key);
-        match self.batch.push(&NewRecord::new(&self.key, payload)) {
+        match self.batch.push(&NewRecord { tags: &self.tags, ..NewRecord::new(&self.key, payload) }) {
             Ok(_) => self.taken.bytes += self.batch.encoded_bytes() - before,
             Err(error) => {
                 if context.stats.refused("not-storable") {
