@@ -17,8 +17,8 @@ use super::{
     config::{Broker, Settings},
     packet::{self, Acceptance, Answer, Control},
     reader::{Incoming, Reader},
-    reconnect::Trouble,
 };
+use crate::source::reconnect::Trouble;
 
 /// All of it together: enough for a mobile link on which every packet is sent three times.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -36,15 +36,15 @@ pub(super) struct Accepted {
     pub(super) terms: Acceptance,
 }
 
-/// Connects.
-pub(super) async fn connect(settings: &Settings, broker: &Broker) -> Result<Accepted, Failure> {
-    match timeout(TIMEOUT, connect_in_time(settings, broker)).await {
+/// Connects; payloads of over `max_record` bytes will be passed over.
+pub(super) async fn connect(settings: &Settings, broker: &Broker, max_record: usize) -> Result<Accepted, Failure> {
+    match timeout(TIMEOUT, connect_in_time(settings, broker, max_record)).await {
         Ok(outcome) => outcome,
         Err(_) => Err(Failure::passing(anyhow!("no answer from {broker} within {TIMEOUT:?}"))),
     }
 }
 
-async fn connect_in_time(settings: &Settings, broker: &Broker) -> Result<Accepted, Failure> {
+async fn connect_in_time(settings: &Settings, broker: &Broker, max_record: usize) -> Result<Accepted, Failure> {
     let tcp = TcpStream::connect((&*broker.host, broker.port)).await;
     let tcp = tcp.with_context(|| format!("connect to {broker}")).map_err(Failure::passing)?;
     // Acknowledgements are written in bunches already.
@@ -65,7 +65,7 @@ async fn connect_in_time(settings: &Settings, broker: &Broker) -> Result<Accepte
     let sent = async { stream.write_all(&out).await.and(stream.flush().await) }.await;
     sent.map_err(|error| failure("introduce ourselves", broker, error))?;
 
-    let mut reader = Reader::new(settings.version, settings.max_record);
+    let mut reader = Reader::new(settings.version, max_record);
     loop {
         match reader.next().map_err(|error| Failure::passing(error.into()))? {
             Some(Incoming::Other(Control::Answer(Answer::Accepted(terms)))) => {

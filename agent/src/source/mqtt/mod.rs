@@ -7,7 +7,6 @@
 //! publishes.
 
 mod brokers;
-mod commits;
 mod config;
 mod connection;
 mod handshake;
@@ -16,7 +15,6 @@ mod load;
 mod packet;
 mod properties;
 mod reader;
-mod reconnect;
 #[cfg(test)]
 mod scripted;
 mod session;
@@ -32,11 +30,45 @@ use config::Broker;
 pub use config::{Config, Settings};
 use connection::Connection;
 use packet::Acceptance;
-use reconnect::{Reconnect, Trouble};
 use session::Session;
 use tracing::{debug, info, warn};
 
-use super::SourceContext;
+use super::{
+    BoxFuture, Source, SourceContext, Type, kind,
+    reconnect::{Reconnect, STABLE, Trouble},
+};
+use crate::config::reader::keys_of;
+
+/// The row in the table of types.
+pub(super) const TYPE: Type = Type {
+    name: "mqtt",
+    takes: "topics of a broker: MQTT 3.1.1, TLS, client certificate, user and password; persistent session",
+    acknowledged: "PUBACK or PUBREC after the commit",
+    // Devices are told apart by their topics nearly everywhere.
+    partition_key: "{topic}",
+    placeholders: &["topic", "client-id"],
+    keys: keys_of::<Config>,
+    read: kind::read::<Config>,
+};
+
+/// A client that has not begun yet.
+struct Client(Settings);
+
+impl super::Settings for Settings {
+    fn describe(&self) -> String {
+        format!("mqtt client of {}", self.broker())
+    }
+
+    fn bind(&self) -> BoxFuture<'_, anyhow::Result<Box<dyn Source>>> {
+        Box::pin(async { Ok(Box::new(Client(self.clone())) as Box<dyn Source>) })
+    }
+}
+
+impl Source for Client {
+    fn run(self: Box<Self>, context: SourceContext) -> BoxFuture<'static, anyhow::Result<()>> {
+        Box::pin(run(self.0, context))
+    }
+}
 
 /// A connection that ended sooner was a short one.
 const SHORT: Duration = Duration::from_secs(5);
@@ -86,7 +118,7 @@ pub async fn run(settings: Settings, context: SourceContext) -> anyhow::Result<(
         let begun = Instant::now();
         let mut lived = Duration::ZERO;
         let connected = tokio::select! {
-            connected = handshake::connect(&settings, partner.broker) => connected,
+            connected = handshake::connect(&settings, partner.broker, context.max_record) => connected,
             () = context.stop.cancelled() => return Ok(()),
         };
         let outcome = match connected {
@@ -112,7 +144,7 @@ pub async fn run(settings: Settings, context: SourceContext) -> anyhow::Result<(
             trouble = Trouble::Passing;
         }
         let mut pause = Duration::ZERO;
-        if turns.failed(lived >= reconnect::STABLE) {
+        if turns.failed(lived >= STABLE) {
             pause = reconnect.pause(trouble, lived, fastrand::f64());
             trouble = Trouble::Refused;
         }

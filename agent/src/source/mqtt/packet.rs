@@ -11,8 +11,8 @@ use rumqttc::{
 use super::{
     config::{Settings, Version},
     reader::BadPacket,
-    reconnect::Trouble,
 };
+use crate::source::reconnect::Trouble;
 
 /// The only packet identifier of ours, since there is never more than one request under way.
 pub(super) const SUBSCRIBE_ID: u16 = 1;
