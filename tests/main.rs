@@ -15,6 +15,7 @@ mod durability;
 mod harness;
 mod lifecycle;
 mod log;
+mod mqtt_listener;
 mod mqtt_source;
 mod oracle;
 mod pipeline;

@@ -42,7 +42,7 @@ use crate::config::reader::keys_of;
 /// The row in the table of types.
 pub(super) const TYPE: Type = Type {
     name: "mqtt",
-    takes: "topics of a broker: MQTT 3.1.1, TLS, client certificate, user and password; persistent session",
+    takes: "topics of a broker, or of several in turn: MQTT 3.1.1 and 5, TLS, client certificate, password; persistent session",
     acknowledged: "PUBACK or PUBREC after the commit",
     // Devices are told apart by their topics nearly everywhere.
     partition_key: "{topic}",

@@ -26,7 +26,6 @@ use super::{
     config::Settings, credentials::Credentials, goodbye::Goodbye, greeting::greet, registry::Registry, reread::Reread,
     sparingly::Sparingly,
 };
-use crate::tls::server::ServerFiles;
 
 /// A device that lost its power says nothing. The kernel finds out after some two minutes, also for clients without a
 /// keep-alive of their own.

@@ -196,6 +196,17 @@ impl Raw {
         (header[0], body)
     }
 
+    /// The next packet but answers to pings, which is to be of this type.
+    async fn expect_among_pongs(&mut self, first: u8) {
+        loop {
+            let (came, _) = self.packet().await;
+            if came != 0xd0 {
+                assert_eq!(came, first);
+                return;
+            }
+        }
+    }
+
     /// A DISCONNECT with this reason, and nothing behind it.
     async fn expect_disconnect(mut self, reason: u8) {
         let (first, body) = self.packet().await;

@@ -339,7 +339,7 @@ fn versions() -> impl Strategy<Value = Version> {
 struct Anything;
 
 impl Sink for Anything {
-    fn store(&mut self, topic: &str, _payload: &[u8]) -> Result<(), Violation> {
+    fn store(&mut self, topic: &str, _payload: &[u8], _tags: &[Tag]) -> Result<(), Violation> {
         assert!(!topic.is_empty());
         Ok(())
     }
