@@ -130,7 +130,7 @@ fn devices_are_known_by_their_certificates() {
     // A renewed certificate is used without a restart; here, of another authority.
     let other = Authority::new("next", dir.path());
     other.issue("gateway", "127.0.0.1", ExtendedKeyUsagePurpose::ServerAuth, dir.path());
-    is_refused(&publish("device", topic, "to a stranger"), "certificate");
+    is_refused(&publish("device", topic, "to a stranger"), "tls error");
     let next = file("next.crt");
     let (certificate, key) = (file("device.crt"), file("device.key"));
     let renewed = ["--cafile", &next, "--cert", &certificate, "--key", &key, "-q", "1", "-t", topic, "-m", "renewed"];
@@ -152,9 +152,9 @@ fn passwords_of_either_program_are_taken_and_wrong_ones_refused() {
     };
     assert!(publish("anna", "secret", "311").status.success());
     assert!(publish("anna", "secret", "5").status.success());
-    is_refused(&publish("anna", "Secret", "311"), "not authorised");
-    is_refused(&publish("anna", "Secret", "5"), "not authorized");
-    is_refused(&publish("bob", "secret", "311"), "not authorised");
+    is_refused(&publish("anna", "Secret", "311"), "bad user name or password");
+    is_refused(&publish("anna", "Secret", "5"), "bad user name or password");
+    is_refused(&publish("bob", "secret", "311"), "bad user name or password");
 
     let line = mqtt_password(&agent, "bob", "hunter2");
     assert!(line.starts_with("bob:$7$") && !line.contains("hunter2"), "{line}");
@@ -162,7 +162,7 @@ fn passwords_of_either_program_are_taken_and_wrong_ones_refused() {
     lines.push_str(&line);
     fs::write(&file, &lines).expect("a temporary directory takes a file");
     assert!(publish("bob", "hunter2", "311").status.success(), "the file was read again");
-    is_refused(&publish("bob", "secret", "311"), "not authorised");
+    is_refused(&publish("bob", "secret", "311"), "bad user name or password");
     assert_eq!(data(&agent), ["anna", "anna", "bob"]);
     assert_eq!(refused(&agent, "credentials"), 4);
     let log = agent.log();
@@ -253,7 +253,7 @@ fn other_things_than_mqtt_on_a_tls_port_harm_nobody() {
 
 /// The line that `forebay mqtt-password` makes.
 fn mqtt_password(agent: &Forebay, user: &str, password: &str) -> String {
-    let mut make = command(env!("CARGO_BIN_EXE_forebay").into());
+    let mut make = command(env!("CARGO_BIN_EXE_forebay"));
     make.args(["mqtt-password", user]).current_dir(agent.home().path());
     let mut making = make.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("our own program can be started");
     let mut input = making.stdin.take().expect("its input is a pipe");

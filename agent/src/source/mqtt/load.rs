@@ -92,7 +92,9 @@ impl Load {
         let payload = match publish.payload {
             Payload::Whole(payload) => payload,
             Payload::TooLarge { bytes } => {
-                context.oversize(bytes);
+                if context.stats.refused("oversize") {
+                    error!(source = &*context.name, %topic, bytes, "message is larger than max-record; dropped");
+                }
                 return;
             }
         };
