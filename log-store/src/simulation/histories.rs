@@ -299,3 +299,17 @@ fn a_boot_that_two_records_number_differently_keeps_its_time() {
     ];
     run(0, limits, Codec::None, &ops);
 }
+
+/// Found by a random history: what expired for the quota was not seen to be room under the limit of the directory.
+#[test]
+fn what_has_expired_is_room_for_a_record_that_fits_neither_the_quota_nor_the_directory() {
+    let mut sim = Simulation::new(0);
+    sim.stream_config.on_full = OnFull::Reject;
+    (sim.store_config.max_bytes, sim.stream_config.quota) = (Some(500_000), 600_000);
+    sim.open().expect("an empty disk");
+    while sim.append(1, 10_000).is_ok() {}
+    sim.save_checkpoint(sim.newest());
+    sim.clock.advance(2 * sim.stream_config.retention);
+    sim.append(1, 10_000).expect("everything else is past its retention");
+    sim.check();
+}
