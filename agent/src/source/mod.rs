@@ -11,6 +11,7 @@ use crate::ingest::{Fields, Ingest, PartitionKeyTemplate, Rendered, shorten};
 mod kind;
 pub mod mqtt;
 pub mod mqtt_broker;
+pub mod shape;
 pub mod stats;
 
 pub use kind::{Settings, Source, TYPES};
