@@ -34,7 +34,9 @@ impl JsonPointer {
 
     /// Appends the value to `out`: a string as it is, a number or a boolean as its JSON text.
     pub(super) fn write_scalar(&self, document: &[u8], out: &mut String) -> Result<(), String> {
-        let found = find(&self.tokens, document).map_err(|error| format!("not JSON ({error})"))?.ok_or("there is nothing there")?;
+        let found = find(&self.tokens, document)
+            .map_err(|error| format!("not JSON ({error})"))?
+            .ok_or("there is nothing there")?;
         match found.get().as_bytes().first() {
             Some(b'"') => {
                 out.push_str(&serde_json::from_str::<String>(found.get()).map_err(|error| error.to_string())?)

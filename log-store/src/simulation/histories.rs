@@ -269,3 +269,33 @@ fn a_closed_shard_ends_though_only_a_file_that_could_not_be_removed_is_left_of_i
     ];
     run(9_753_371_542_000_136_390, limits, Codec::None, &ops);
 }
+
+/// Found by a random history: the log and the catalogue had numbered the boots differently, and one of them was forgotten.
+#[test]
+fn a_boot_that_two_records_number_differently_keeps_its_time() {
+    let limits = Limits { on_full: OnFull::Reject, max_bytes: None, min_free: MinFree::NONE, keep_delivered: false };
+    let cut = |catalogue, reboot| Op::PowerCut { catalogue, reboot };
+    let ops = [
+        cut(CatalogueFound::Newest, Some((0, 0))),
+        cut(CatalogueFound::Newest, Some((0, 0))),
+        Op::Synchronise,
+        Op::Append { count: 1, bytes: 10 },
+        cut(CatalogueFound::Lost, None),
+        cut(CatalogueFound::Stale(20), Some((0, 0))),
+        cut(CatalogueFound::Stale(0), Some((0, 0))),
+    ];
+    run(0, limits, Codec::None, &ops);
+    let ops = [
+        Op::Append { count: 1, bytes: 10 },
+        Op::Append { count: 1, bytes: 10 },
+        cut(CatalogueFound::Newest, Some((0, 0))),
+        Op::Append { count: 1, bytes: 10 },
+        cut(CatalogueFound::Newest, Some((0, 0))),
+        Op::Synchronise,
+        cut(CatalogueFound::Lost, None),
+        Op::Append { count: 1, bytes: 10 },
+        cut(CatalogueFound::Stale(4), Some((0, 0))),
+        cut(CatalogueFound::Stale(104), Some((0, 0))),
+    ];
+    run(0, limits, Codec::None, &ops);
+}

@@ -87,6 +87,8 @@ impl Gateway {
             name: "devices".into(),
             ingest: Ingest::new(stream.clone(), queue_bytes),
             partition_key: PartitionKeyTemplate::parse(setup.partition_key).expect("a template"),
+            max_record: 1 << 20,
+            shaping: Default::default(),
             stats: Arc::default(),
             stop: CancellationToken::new(),
         };

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use forebay_log_store::{RECORD_BYTES_MAX, Tag};
+use forebay_log_store::Tag;
 use serde::Deserialize;
 
 use super::{Shape, Steps, decode, field::Field, filter, project::Projection, thin, timestamp};
-use crate::config::{Problems, key_path, size};
+use crate::config::{Problems, key_path};
 
 /// The keys that every source's table may have.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -32,9 +32,6 @@ pub struct Config {
     pub tags: BTreeMap<String, String>,
     /// Whether the data is put into an object that says where it comes from.
     pub envelope: bool,
-    /// Largest data of a record, as it comes out of the steps. A larger one is counted, told and dropped.
-    #[serde(with = "size::option")]
-    pub max_record: Option<usize>,
 }
 
 /// What becomes of a payload that cannot be read.
@@ -63,21 +60,16 @@ impl Config {
             project: self.projection(path, problems),
             tags: self.tags.iter().map(|(name, value)| Tag { name: name.clone(), value: value.clone() }).collect(),
             envelope: self.envelope,
-            max_record: self.max_record.unwrap_or(RECORD_BYTES_MAX),
         };
         if self.tags.contains_key("") {
             problems.add(key_path(&at("tags"), ""), "a tag needs a name");
-        }
-        if !(1..=RECORD_BYTES_MAX).contains(&steps.max_record) {
-            let [most, given] = [RECORD_BYTES_MAX, steps.max_record].map(|bytes| size::show(bytes as u64));
-            problems.add(at("max-record"), format!("is between 1 byte and {most}, not {given}"));
         }
         if self.decode.is_none() && steps.look_inside() {
             steps.decode = Some(decode::Config::json());
         } else if self.decode.is_none() && self.on_undecodable.is_some() {
             problems.add(at("on-undecodable"), "is of no use without `decode`, or a step that looks into records");
         }
-        let nothing = steps.is_nothing() && self.max_record.is_none();
+        let nothing = steps.is_nothing();
         (problems.list().len() == before).then(|| Shape::of((!nothing).then_some(steps)))
     }
 
@@ -113,7 +105,7 @@ impl Config {
 
 impl Steps {
     fn is_nothing(&self) -> bool {
-        let Self { decode, keep_undecodable: _, timestamp, filter, sample, deduplicate, project, tags, envelope, max_record: _ } =
+        let Self { decode, keep_undecodable: _, timestamp, filter, sample, deduplicate, project, tags, envelope } =
             self;
         let none = decode.is_none() && timestamp.is_none() && filter.is_none() && project.is_none();
         none && sample.is_none() && deduplicate.is_none() && tags.is_empty() && !envelope
@@ -136,7 +128,7 @@ mod tests {
     fn without_keys_there_is_nothing_to_do() {
         let (shape, problems) = read("");
         assert!(problems.is_empty() && shape.is_some_and(|shape| shape.is_nothing()));
-        for toml in ["envelope = true", "tags = { a = 'b' }", "max-record = '1kB'", "decode = 'json'", "sample = { every = 2 }"] {
+        for toml in ["envelope = true", "tags = { a = 'b' }", "decode = 'json'", "sample = { every = 2 }"] {
             let (shape, problems) = read(toml);
             assert!(problems.is_empty() && shape.is_some_and(|shape| !shape.is_nothing()), "{toml}");
         }
@@ -146,7 +138,7 @@ mod tests {
     fn every_mistake_is_told_with_its_key() {
         let (shape, told) = read(
             "decode = 'xml'\nselect = ['', '/~', 'temp']\nrename = { humidity = 'h', temp = 't', '/temp' = 'x', '' = 'y' }\n\
-             tags = { '' = 'x' }\nmax-record = '11MiB'\nenvelope = 'yes'\nfilter = { field = 'a' }\nsample = {}\n\
+             tags = { '' = 'x' }\nenvelope = 'yes'\nfilter = { field = 'a' }\nsample = {}\n\
              deduplicate = {}\ntimestamp = { format = 'x' }\non-undecodable = 'ignore'\nfilters = 1",
         );
         assert!(shape.is_none());
@@ -157,7 +149,6 @@ mod tests {
             "rename.humidity: is not among",
             "rename.\"\": must not be empty",
             "tags.\"\": a tag",
-            "max-record: is between",
             "envelope: must be",
             "filter: says nothing about",
             "sample: needs either",
@@ -167,9 +158,13 @@ mod tests {
             "on-undecodable: must be `keep` or `drop`",
             "filters: unknown key, did you mean `filter`?",
         ] {
-            assert_eq!(told.iter().filter(|told| told.starts_with(&format!("s.{key}"))).count(), 1, "{key} in {told:#?}");
+            assert_eq!(
+                told.iter().filter(|told| told.starts_with(&format!("s.{key}"))).count(),
+                1,
+                "{key} in {told:#?}"
+            );
         }
-        assert_eq!(told.len(), 15, "{told:#?}");
+        assert_eq!(told.len(), 14, "{told:#?}");
         assert_eq!(read("rename = { a = 'x', b = 'x' }").1.len(), 1);
         assert_eq!(read("select = []").1.len(), 1);
         assert_eq!(read("on-undecodable = 'drop'").1.len(), 1);

@@ -124,7 +124,9 @@ mod tests {
     #[test]
     fn of_tags_with_one_name_the_last_one_counts() {
         let tag = |name: &str, value: &str| Tag { name: name.into(), value: value.into() };
-        let value: Value = serde_json::from_str(&envelope(&[tag("a", "1"), tag("b", "\""), tag("a", "2")], Data::Json("1"))).expect("JSON");
+        let value: Value =
+            serde_json::from_str(&envelope(&[tag("a", "1"), tag("b", "\""), tag("a", "2")], Data::Json("1")))
+                .expect("JSON");
         assert_eq!(value["tags"], json!({ "a": "2", "b": "\"" }));
     }
 

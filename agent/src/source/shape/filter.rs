@@ -90,9 +90,7 @@ impl Config {
     pub(super) fn validate(&self, path: &str, problems: &mut Problems) -> Option<Condition> {
         let tests = self.tests();
         let field = match &self.field {
-            Some(text) => {
-                Field::parse(text).map_err(|why| problems.add(format!("{path}.field"), why)).ok().map(Some)
-            }
+            Some(text) => Field::parse(text).map_err(|why| problems.add(format!("{path}.field"), why)).ok().map(Some),
             None => Some(None),
         };
         if self.field.is_none() && !tests.is_empty() {

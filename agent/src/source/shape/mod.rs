@@ -1,7 +1,7 @@
 //! Shaping: what every source can do with a record before it is stored. All of it is optional, and per source.
 //!
 //! The steps, in their order, each in a file of its own: `decode`, `timestamp`, `filter`, `sample`, `deduplicate`, `select`
-//! and `rename`, `tags`, `envelope`, `max-record`; docs/shaping.md has an example of each, and its examples are tests.
+//! and `rename`, `tags`, `envelope`; docs/shaping.md has an example of each, and its examples are tests.
 //! Pure, but for what it counts: times are passed in. A step that looks into a record takes it for JSON, so without
 //! `decode` the payload has to be JSON then; it is read once and written once, and what no step touches keeps its bytes.
 //! Without any step a record is stored as it came.
@@ -30,7 +30,7 @@ use std::{
     time::Duration,
 };
 
-use forebay_log_store::{RECORD_BYTES_MAX, Tag, Timestamp};
+use forebay_log_store::{Tag, Timestamp};
 
 pub use self::config::Config;
 use self::{decode::Headers, thin::Memory};
@@ -57,7 +57,6 @@ struct Steps {
     project: Option<project::Projection>,
     tags: Vec<Tag>,
     envelope: bool,
-    max_record: usize,
 }
 
 /// What a source's steps remember.
@@ -86,6 +85,17 @@ pub struct Raw<'a> {
     pub now: Arrived,
 }
 
+/// A record that came out.
+#[derive(Debug, Clone, Copy)]
+pub struct Shaped<'a> {
+    /// What is to be stored.
+    pub data: &'a [u8],
+    /// The tags that go with it.
+    pub tags: &'a [Tag],
+    /// The whole record, before `select`, `rename` and `envelope`: what a partition key is made of.
+    pub decoded: &'a [u8],
+}
+
 /// When something arrived, by the log's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arrived {
@@ -101,7 +111,7 @@ pub struct Arrived {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{detail}")]
 pub struct Refusal {
-    /// What it is counted by: `"undecodable"` or `"oversize"`.
+    /// What it is counted by: `"undecodable"`.
     pub reason: &'static str,
     /// A sentence fragment.
     pub detail: String,
@@ -118,6 +128,12 @@ impl Shape {
         self.steps.is_none()
     }
 
+    /// Whether records are put into envelopes, which are numbered.
+    #[must_use]
+    pub fn has_envelope(&self) -> bool {
+        self.steps.as_ref().is_some_and(|steps| steps.envelope)
+    }
+
     /// The same steps for a source that starts, with nothing remembered yet. Its envelopes are numbered from `base`, which has
     /// to be above every number given before.
     #[must_use]
@@ -128,7 +144,7 @@ impl Shape {
     }
 
     /// The same for a source that counts here what its steps do: `"filtered"`, `"sampled-out"`, `"duplicate"` because it was
-    /// told to; and as trouble, told once per episode, `"undecodable"`, `"oversize"`, `"no-timestamp"`, `"no-key"`,
+    /// told to; and as trouble, told once per episode, `"undecodable"`, `"no-timestamp"`, `"no-key"`,
     /// `"not-an-object"`, `"rename-conflict"` and `"window-full"`. To be called at the start, with nothing remembered yet.
     #[must_use]
     pub fn counted_by(&self, stats: Arc<SourceStats>) -> Self {
@@ -139,16 +155,16 @@ impl Shape {
         Self { steps: self.steps.clone(), state: Arc::new(state) }
     }
 
-    /// Calls `take` for each record that comes out, with its data and tags: none (it was filtered, sampled out, or a
+    /// Calls `take` for each record that comes out: none (it was filtered, sampled out, or a
     /// duplicate), one, or several (a payload of CSV or NDJSON may hold several).
     ///
     /// # Errors
     /// The first record that was refused for a fault, which the caller counts and tells. Others of the same payload are
     /// counted here, and what is right among them is taken all the same.
-    pub fn apply(&self, raw: &Raw<'_>, take: &mut dyn FnMut(&[u8], &[Tag])) -> Result<(), Refusal> {
+    pub fn apply(&self, raw: &Raw<'_>, take: &mut dyn FnMut(Shaped<'_>)) -> Result<(), Refusal> {
         match &self.steps {
             None => {
-                take(raw.payload, raw.tags);
+                take(Shaped { data: raw.payload, tags: raw.tags, decoded: raw.payload });
                 Ok(())
             }
             Some(steps) => pass::Pass::new(steps, &self.state, raw, take).run(),
@@ -183,7 +199,6 @@ impl Default for Steps {
             project: None,
             tags: Vec::new(),
             envelope: false,
-            max_record: RECORD_BYTES_MAX,
         }
     }
 }

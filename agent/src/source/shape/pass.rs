@@ -8,7 +8,7 @@ use std::{
 use forebay_log_store::Tag;
 
 use super::{
-    Raw, Refusal, State, Steps,
+    Raw, Refusal, Shaped, State, Steps,
     decode::{Context, Row},
     document::Document,
     envelope::{Data, Envelope},
@@ -21,7 +21,7 @@ pub(super) struct Pass<'p> {
     steps: &'p Steps,
     state: &'p State,
     raw: &'p Raw<'p>,
-    take: &'p mut dyn FnMut(&[u8], &[Tag]),
+    take: &'p mut dyn FnMut(Shaped<'_>),
     refusal: Option<Refusal>,
 }
 
@@ -38,7 +38,7 @@ impl<'p> Pass<'p> {
         steps: &'p Steps,
         state: &'p State,
         raw: &'p Raw<'p>,
-        take: &'p mut dyn FnMut(&[u8], &[Tag]),
+        take: &'p mut dyn FnMut(Shaped<'_>),
     ) -> Self {
         Self { steps, state, raw, take, refusal: None }
     }
@@ -95,19 +95,19 @@ impl<'p> Pass<'p> {
         {
             return self.count("duplicate");
         }
-        let (Some(project), Some(document)) = (project, document) else { return self.finish(data, said) };
+        let (Some(project), Some(document)) = (project, document) else { return self.finish(data, data.bytes(), said) };
         let mut out = String::with_capacity(document.text().len());
         match project.write(document, &mut out) {
             Some(outcome) => {
                 if outcome == Outcome::NameTaken {
                     self.trouble("rename-conflict", format_args!("a new name is there already; the old one stays"));
                 }
-                self.finish(Data::Json(&out), said);
+                self.finish(Data::Json(&out), data.bytes(), said);
             }
             None => {
                 let detail = format_args!("there are no fields to select or rename; it is stored as it came");
                 self.trouble("not-an-object", detail);
-                self.finish(data, said);
+                self.finish(data, data.bytes(), said);
             }
         }
     }
@@ -140,7 +140,7 @@ impl<'p> Pass<'p> {
         verdict != Verdict::Leave
     }
 
-    fn finish(&mut self, data: Data<'_>, said: Said<'_>) {
+    fn finish(&mut self, data: Data<'_>, decoded: &[u8], said: Said<'_>) {
         let Self { steps, state, raw, .. } = self;
         let added = [("timestamp", said.timestamp), ("undecodable", said.undecodable)];
         let added = added.into_iter().filter_map(|(name, value)| Some((name, value?)));
@@ -166,11 +166,7 @@ impl<'p> Pass<'p> {
         } else {
             data.bytes()
         };
-        if bytes.len() > steps.max_record {
-            let detail = format!("{} bytes, while at most {} are taken", bytes.len(), steps.max_record);
-            return self.refuse("oversize", detail);
-        }
-        (self.take)(bytes, tags);
+        (self.take)(Shaped { data: bytes, tags, decoded });
     }
 
     /// The first refusal is the caller's to count and to tell.
@@ -200,5 +196,6 @@ impl<'p> Pass<'p> {
 
 /// What has a CSV header of its own.
 fn origin<'a>(fields: &Fields<'a>) -> &'a str {
-    fields.topic.unwrap_or_default()
+    let named = |wanted| fields.named.iter().find(|(name, _)| *name == wanted).map(|(_, value)| *value);
+    ["path", "file", "topic", "client-id", "host"].into_iter().find_map(named).unwrap_or_default()
 }

@@ -198,7 +198,8 @@ mod tests {
         read
     }
 
-    const RECORD: &str = r#"{"temp": 21.50, "device":{"id":"d-1", "at":{"x":1,"y":2}},"list":[{"a":1}],"n":12345678901234567890123}"#;
+    const RECORD: &str =
+        r#"{"temp": 21.50, "device":{"id":"d-1", "at":{"x":1,"y":2}},"list":[{"a":1}],"n":12345678901234567890123}"#;
 
     #[test]
     fn what_is_selected_stays_as_it_is() {

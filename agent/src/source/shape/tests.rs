@@ -10,14 +10,14 @@ use super::*;
 use crate::config::{Problems, reader};
 
 /// A source with these steps.
-struct Shaped {
+struct Plant {
     shape: Shape,
     stats: Arc<SourceStats>,
 }
 
 type Records = Vec<(String, Vec<(String, String)>)>;
 
-impl Shaped {
+impl Plant {
     fn new(toml: &str) -> Self {
         let mut problems = Problems::default();
         let config: Option<Config> = reader::read(toml.parse().expect(toml), "s", &[], &mut problems);
@@ -29,12 +29,13 @@ impl Shaped {
     }
 
     fn apply(&self, payload: &[u8], tags: &[Tag], ms: u64) -> (Records, Option<Refusal>) {
-        let fields = Fields { topic: Some("plant/1"), client_id: Some("device"), payload };
+        let fields = Fields { source: "plant", named: &[("topic", "plant/1")], payload };
         // 2026-11-25 12:00:00 UTC.
         let at = Timestamp(1_795_608_000_000 + ms);
         let now = Arrived { at, trusted: true, since_boot: Duration::from_millis(ms) };
         let mut records = Records::new();
-        let refusal = self.shape.apply(&Raw { payload, tags, fields, now }, &mut |data, tags| {
+        let refusal = self.shape.apply(&Raw { payload, tags, fields, now }, &mut |Shaped { data, tags, decoded }| {
+            assert!(!decoded.is_empty() || payload.is_empty());
             let tags = tags.iter().map(|tag| (tag.name.clone(), tag.value.clone())).collect();
             records.push((String::from_utf8_lossy(data).into_owned(), tags));
         });
@@ -57,7 +58,7 @@ fn tag(name: &str, value: &str) -> Tag {
 
 #[test]
 fn without_steps_a_record_is_stored_as_it_came() {
-    let shaped = Shaped::new("");
+    let shaped = Plant::new("");
     let (records, refusal) = shaped.apply(b"\xff{", &[tag("a", "b")], 0);
     assert_eq!((records.len(), refusal), (1, None));
     assert_eq!(records[0].1, [("a".into(), "b".into())]);
@@ -66,7 +67,7 @@ fn without_steps_a_record_is_stored_as_it_came() {
 /// Each step sees what those before it left, and nothing of what those behind it do.
 #[test]
 fn the_steps_follow_each_other_in_their_order() {
-    let shaped = Shaped::new(
+    let shaped = Plant::new(
         "decode = 'ndjson'\ntimestamp = { field = 'ts', format = 'unix' }\nfilter = { field = 't', above = 0 }\n\
          sample = { every = 2 }\ndeduplicate = { window = '1s', by = '{json:/id}' }\nselect = ['t']\nrename = { t = 'temp' }\n\
          tags = { site = 'a' }\nenvelope = true",
@@ -85,8 +86,9 @@ fn the_steps_follow_each_other_in_their_order() {
     assert_eq!(refusal, None);
     let head = r#"{"gateway":"truck-7","source":"plant","sequence":"#;
     let rest = r#","arrived":"2026-11-25T12:00:00.000Z","clock-trusted":true,"timestamp":"1970-01-01T00:00:01.000Z","tags":{"x":"y","site":"a","timestamp":"1970-01-01T00:00:01.000Z"},"data":{"temp":"#;
-    let tags: Vec<(String, String)> =
-        [("x", "y"), ("site", "a"), ("timestamp", "1970-01-01T00:00:01.000Z")].map(|(a, b)| (a.into(), b.into())).into();
+    let tags: Vec<(String, String)> = [("x", "y"), ("site", "a"), ("timestamp", "1970-01-01T00:00:01.000Z")]
+        .map(|(a, b)| (a.into(), b.into()))
+        .into();
     let expected: Records =
         [(100, 1), (101, 5)].map(|(number, temp)| (format!("{head}{number}{rest}{temp}}}}}"), tags.clone())).into();
     assert_eq!(records, expected);
@@ -95,7 +97,7 @@ fn the_steps_follow_each_other_in_their_order() {
 
 #[test]
 fn what_cannot_be_read_is_kept_and_counted() {
-    let shaped = Shaped::new("select = ['a']\nfilter = { field = 'a', exists = true }\ndeduplicate = { window = '1s' }");
+    let shaped = Plant::new("select = ['a']\nfilter = { field = 'a', exists = true }\ndeduplicate = { window = '1s' }");
     let (records, refusal) = shaped.apply(b"a,b", &[], 0);
     assert_eq!(refusal, None);
     assert_eq!(records, [("a,b".to_owned(), vec![("undecodable".to_owned(), "json".to_owned())])]);
@@ -105,7 +107,7 @@ fn what_cannot_be_read_is_kept_and_counted() {
 
 #[test]
 fn what_cannot_be_read_can_be_dropped() {
-    let shaped = Shaped::new("decode = 'ndjson'\non-undecodable = 'drop'");
+    let shaped = Plant::new("decode = 'ndjson'\non-undecodable = 'drop'");
     let (records, refusal) = shaped.apply(b"{\n1\n}\n2\n[", &[], 0);
     assert_eq!(records.iter().map(|(data, _)| &**data).collect::<Vec<_>>(), ["1", "2"]);
     let refusal = refusal.expect("refused");
@@ -116,16 +118,22 @@ fn what_cannot_be_read_can_be_dropped() {
 }
 
 #[test]
-fn what_is_too_large_afterwards_is_refused() {
-    let shaped = Shaped::new("select = ['a']\nmax-record = 9");
-    assert_eq!(shaped.data(&[r#"{"a":1234,"b":"a long text that goes"}"#, r#"{"a":1}"#]), [r#"{"a":1}"#]);
-    let (records, refusal) = shaped.apply(br#"{"a":12345}"#, &[], 0);
-    assert_eq!((records.len(), refusal.expect("refused").reason), (0, "oversize"));
+fn a_partition_key_is_made_of_the_whole_record() {
+    let shaped = Plant::new("decode = 'cbor'\nselect = ['t']\nenvelope = true");
+    let payload = b"\xa2\x62id\x07\x61t\x01";
+    let fields = Fields { source: "plant", named: &[], payload };
+    let now = Arrived { at: Timestamp(0), trusted: false, since_boot: Duration::ZERO };
+    let mut decoded = Vec::new();
+    shaped
+        .shape
+        .apply(&Raw { payload, tags: &[], fields, now }, &mut |out| decoded.extend_from_slice(out.decoded))
+        .expect("taken");
+    assert_eq!(decoded, br#"{"id":7,"t":1}"#);
 }
 
 #[test]
 fn what_a_step_cannot_do_is_counted_and_the_record_is_kept() {
-    let shaped = Shaped::new(
+    let shaped = Plant::new(
         "timestamp = { field = 'ts' }\nrename = { a = 'b' }\nsample = { every = 2, per = '{json:/id}' }\n\
          deduplicate = { window = '1s', by = '{json:/n}' }",
     );
@@ -137,25 +145,25 @@ fn what_a_step_cannot_do_is_counted_and_the_record_is_kept() {
 
 #[test]
 fn windows_go_by_monotonic_time_and_can_be_forgotten() {
-    let shaped = Shaped::new("sample = { interval = '1s', per = '{topic}' }\ndeduplicate = { window = '10s' }");
+    let shaped = Plant::new("sample = { interval = '1s', per = '{topic}' }\ndeduplicate = { window = '10s' }");
     let taken = |payload: &str, ms| shaped.apply(payload.as_bytes(), &[], ms).0.len();
     assert_eq!([taken("a", 0), taken("b", 500), taken("a", 1000), taken("b", 2000)], [1, 0, 0, 1]);
     assert_eq!(shaped.counts(), [("sampled-out", 1), ("duplicate", 1)].into());
     shaped.shape.forget();
     assert_eq!(taken("b", 2001), 1);
-    let small = Shaped::new("deduplicate = { window = '10s', max-entries = 1 }");
+    let small = Plant::new("deduplicate = { window = '10s', max-entries = 1 }");
     assert_eq!(small.data(&["a", "b", "a", "a"]), ["a", "b", "a"]);
     assert_eq!(small.counts(), [("window-full", 2), ("duplicate", 1)].into());
 }
 
 #[test]
 fn envelopes_of_clones_never_share_a_number() {
-    let shaped = Shaped::new("envelope = true");
+    let shaped = Plant::new("envelope = true");
     let threads: Vec<_> = (0..4)
         .map(|_| {
             let (shape, stats) = (shaped.shape.clone(), Arc::clone(&shaped.stats));
             std::thread::spawn(move || {
-                let shaped = Shaped { shape, stats };
+                let shaped = Plant { shape, stats };
                 shaped.data(&["1"; 250])
             })
         })
@@ -179,7 +187,7 @@ fn every_example_of_the_documentation_is_true() {
     let mut payloads = Vec::new();
     while let Some((kind, text)) = blocks.next().map(|block| block.split_once('\n').expect("a kind")) {
         match kind {
-            "toml" => shaped = Some(Shaped::new(text)),
+            "toml" => shaped = Some(Plant::new(text)),
             "in" => payloads = text.lines().map(unhex).collect(),
             "payload" => payloads = vec![text.as_bytes().to_vec()],
             "out" => {
@@ -226,7 +234,7 @@ proptest! {
              sample = {{ every = 2, per = '{{json:/a}}' }}\ndeduplicate = {{ window = '1s' }}\nselect = ['a', '/b/a']\n\
              rename = {{ a = 'b' }}\nenvelope = {envelope}",
         );
-        let shaped = Shaped::new(&toml);
+        let shaped = Plant::new(&toml);
         let (records, refusal) = shaped.apply(&payload, &[], 0);
         prop_assert_eq!(refusal, None);
         if envelope {

@@ -240,15 +240,27 @@ mod tests {
     fn a_window_begins_with_the_record_that_was_taken() {
         use Verdict::{Leave, Take, TakeAndForget};
         let window = rule(How::Window(Duration::from_secs(1)), 2);
-        assert_eq!(taken(&window, &[("a", 0), ("a", 600), ("a", 999), ("a", 1000), ("a", 1999)]), [Take, Leave, Leave, Take, Leave]);
+        assert_eq!(
+            taken(&window, &[("a", 0), ("a", 600), ("a", 999), ("a", 1000), ("a", 1999)]),
+            [Take, Leave, Leave, Take, Leave]
+        );
         // No room for three: the oldest is forgotten.
-        assert_eq!(taken(&window, &[("a", 0), ("b", 0), ("c", 1), ("a", 2), ("c", 3)]), [Take, Take, TakeAndForget, TakeAndForget, Leave]);
+        assert_eq!(
+            taken(&window, &[("a", 0), ("b", 0), ("c", 1), ("a", 2), ("c", 3)]),
+            [Take, Take, TakeAndForget, TakeAndForget, Leave]
+        );
     }
 
     #[test]
     fn mistakes_are_told_with_their_keys() {
         let mut problems = Problems::default();
-        for toml in ["", "every = 2\ninterval = '1s'", "interval = '0s'", "every = 1\nper = '{topik}'", "every = 1\nmax-entries = 0"] {
+        for toml in [
+            "",
+            "every = 2\ninterval = '1s'",
+            "interval = '0s'",
+            "every = 1\nper = '{topik}'",
+            "every = 1\nmax-entries = 0",
+        ] {
             let config: SampleConfig = toml::from_str(toml).expect(toml);
             assert!(config.validate("s", &mut problems).is_none(), "{toml}");
         }

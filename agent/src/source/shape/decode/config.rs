@@ -12,7 +12,7 @@ use crate::config::Problems;
 
 /// `decode = "cbor"` or `decode = { format = "csv", ... }`.
 #[derive(Debug, Clone, Default)]
-pub struct Config(Table);
+pub(in super::super) struct Config(Table);
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
@@ -35,7 +35,7 @@ struct Table {
 /// What payloads are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Format {
+enum Format {
     /// One value (RFC 8259).
     Json,
     /// One value per line.
@@ -58,7 +58,7 @@ pub enum Format {
 
 /// Where CSV's names are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Header {
+pub(in super::super) enum Header {
     /// In the first row.
     FirstRow,
     /// Here.
@@ -127,7 +127,8 @@ impl Table {
 
     fn protobuf(&self, path: &str, problems: &mut Problems) -> Option<Protobuf> {
         if self.message.is_none() {
-            problems.add(format!("{path}.message"), "missing; give the message's full name, such as \"plant.v1.Reading\"");
+            problems
+                .add(format!("{path}.message"), "missing; give the message's full name, such as \"plant.v1.Reading\"");
         }
         let Some(file) = &self.descriptor_file else {
             let help = "missing; name the file that `protoc --descriptor_set_out=FILE --include_imports` wrote";
@@ -236,13 +237,19 @@ mod tests {
             ("decode = {}", "s.decode.format: missing"),
             ("decode = { format = 'x' }", "s.decode.format: must be one of"),
             ("decode = { format = 'cbor', header = true }", "s.decode.header: is of no use"),
-            ("decode = { format = 'csv', delimeter = ';' }", "s.decode.delimeter: unknown key, did you mean `delimiter`?"),
+            (
+                "decode = { format = 'csv', delimeter = ';' }",
+                "s.decode.delimeter: unknown key, did you mean `delimiter`?",
+            ),
             ("decode = { format = 'csv', delimiter = 'ä' }", "s.decode.delimiter: must be one"),
             ("decode = { format = 'csv', header = ['a', 'a'] }", "s.decode.header: needs"),
             ("decode = { format = 'csv', header = [] }", "s.decode.header: needs"),
             ("decode = { format = 'csv', header = false }", "s.decode.header: must be `true`"),
             ("decode = { format = 'protobuf', message = 'a' }", "s.decode.descriptor-file: missing"),
-            ("decode = { format = 'protobuf', descriptor-file = '/nowhere', message = 'a' }", "s.decode.descriptor-file: /nowhere"),
+            (
+                "decode = { format = 'protobuf', descriptor-file = '/nowhere', message = 'a' }",
+                "s.decode.descriptor-file: /nowhere",
+            ),
         ] {
             let told = problems_of(toml);
             assert!(told.first().is_some_and(|told| told.starts_with(key)), "{toml}: {told:?}");

@@ -10,7 +10,10 @@ use std::{
 
 use csv::{ByteRecord, Reader, ReaderBuilder};
 
-use super::{Context, Row, super::{document::Document, field::Number, project::push_string}};
+use super::{
+    super::{document::Document, field::Number, project::push_string},
+    Context, Row,
+};
 
 /// Topics, files and the like whose headers are remembered.
 const ORIGINS_MAX: usize = 1000;
@@ -156,7 +159,13 @@ fn is_json_number(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::{Decode, tests::{row, rows}}, *};
+    use super::{
+        super::{
+            Decode,
+            tests::{row, rows},
+        },
+        *,
+    };
 
     type Told = Vec<Result<String, Vec<u8>>>;
 
@@ -168,10 +177,17 @@ mod tests {
     fn rows_get_the_names_of_the_header() {
         let csv = Decode::Csv(Csv::new(b',', None, false));
         let payload = b"\xef\xbb\xbfdevice,temp,note\r\nd-1,21.50,\"hot, \"\"very\"\"\nhot\"\r\nd-2,,\n";
-        let expected = [r#"{"device":"d-1","temp":"21.50","note":"hot, \"very\"\nhot"}"#, r#"{"device":"d-2","temp":"","note":""}"#];
+        let expected = [
+            r#"{"device":"d-1","temp":"21.50","note":"hot, \"very\"\nhot"}"#,
+            r#"{"device":"d-2","temp":"","note":""}"#,
+        ];
         assert_eq!(rows(&csv, &Headers::default(), payload), ok(&expected));
         let numbers = Decode::Csv(Csv::new(b'\t', Some(vec!["a".into(), "b".into()]), true));
-        for (line, expected) in [("1.50\t007", r#"{"a":1.50,"b":"007"}"#), ("-1e3\t.5", r#"{"a":-1e3,"b":".5"}"#), ("x\tinf", r#"{"a":"x","b":"inf"}"#)] {
+        for (line, expected) in [
+            ("1.50\t007", r#"{"a":1.50,"b":"007"}"#),
+            ("-1e3\t.5", r#"{"a":-1e3,"b":".5"}"#),
+            ("x\tinf", r#"{"a":"x","b":"inf"}"#),
+        ] {
             assert_eq!(row(&numbers, line.as_bytes()), Ok(expected.into()));
         }
     }

@@ -9,7 +9,7 @@ mod protobuf;
 mod syslog;
 mod transcode;
 
-pub use config::Config;
+pub(super) use config::Config;
 
 pub(super) use self::csv::Headers;
 use super::{Arrived, document::Document};
@@ -190,8 +190,13 @@ pub(super) mod tests {
     #[test]
     fn lines_of_ndjson_are_records_of_their_own() {
         let payload = b"{\"a\":1}\r\n\n  \n[2]\n{\"b\"\n\"\xff\"\n3";
-        let expected =
-            [Ok("{\"a\":1}".into()), Ok("[2]".into()), Err(b"{\"b\"".to_vec()), Err(b"\"\xff\"".to_vec()), Ok("3".into())];
+        let expected = [
+            Ok("{\"a\":1}".into()),
+            Ok("[2]".into()),
+            Err(b"{\"b\"".to_vec()),
+            Err(b"\"\xff\"".to_vec()),
+            Ok("3".into()),
+        ];
         assert_eq!(rows(&Decode::Ndjson, &Headers::default(), payload), expected);
     }
 
@@ -218,7 +223,7 @@ pub(super) mod tests {
         }
 
         #[test]
-        fn minifying_changes_no_value(text in "[ \n]{0,2}\\{ ?\"[a \\t]{0,3}\" ?: ?(\"[ a]{0,4}(\\\\\\\\)?(\\\\\")?\"|\\[ 1 , -2.5e3 \\]) ?\\}\n?") {
+        fn minifying_changes_no_value(text in "[ \n]{0,2}\\{ ?\"[a \\t]{0,3}\" ?: ?(\"[ a]{0,4}(\\\\\\\\)?(\\\\\")?\"|\\[ 1 , -2\\.5e3 \\]) ?\\}\n?") {
             let Ok(value) = serde_json::from_str::<Value>(&text) else { return Ok(()) };
             prop_assert_eq!(minify(&text), value.to_string().replace("-2500.0", "-2.5e3"));
         }

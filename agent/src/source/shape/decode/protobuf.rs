@@ -95,7 +95,12 @@ pub(in super::super) mod tests {
 
     #[test]
     fn a_message_becomes_its_json() {
-        let payload = [&b"\x0a\x03d-1\x11"[..], &21.5_f64.to_bits().to_le_bytes(), b"\x18\x07\x22\x02\xff\x00\x2a\x02\x18\x08\x38\x01"].concat();
+        let payload = [
+            &b"\x0a\x03d-1\x11"[..],
+            &21.5_f64.to_bits().to_le_bytes(),
+            b"\x18\x07\x22\x02\xff\x00\x2a\x02\x18\x08\x38\x01",
+        ]
+        .concat();
         let told = r#"{"deviceId":"d-1","temp":21.5,"count":"7","raw":"/wA=","inner":{"count":"8"}}"#;
         assert_eq!(reading().decode(&payload).as_deref(), Ok(told));
         assert_eq!(reading().decode(b"").as_deref(), Ok("{}"));

@@ -317,9 +317,7 @@ fn time(bytes: &[u8]) -> Option<String> {
             let both = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
             (i64::try_from(both & ((1 << 34) - 1)).ok()?, u32::try_from(both >> 34).ok()?)
         }
-        [a, b, c, d, ref rest @ ..] => {
-            (i64::from_be_bytes(rest.try_into().ok()?), u32::from_be_bytes([a, b, c, d]))
-        }
+        [a, b, c, d, ref rest @ ..] => (i64::from_be_bytes(rest.try_into().ok()?), u32::from_be_bytes([a, b, c, d])),
         _ => return None,
     };
     let time = DateTime::from_timestamp(seconds, nanoseconds)?;
@@ -379,7 +377,20 @@ mod tests {
 
     #[test]
     fn what_is_no_item_or_cannot_be_json_is_refused() {
-        for hex in ["", "18", "82", "8201", "ff", "62c328", "a1", "a18001", "0000", "5bffffffffffffffff00", "9bffffffffffffffff", "c2510100000000000000000000000000000000"] {
+        for hex in [
+            "",
+            "18",
+            "82",
+            "8201",
+            "ff",
+            "62c328",
+            "a1",
+            "a18001",
+            "0000",
+            "5bffffffffffffffff00",
+            "9bffffffffffffffff",
+            "c2510100000000000000000000000000000000",
+        ] {
             assert!(cbor(&bytes(hex)).is_err(), "{hex}: {:?}", cbor(&bytes(hex)));
         }
         assert!(cbor(&[0x81; 10_000]).expect_err("deep").contains("deeper"));
