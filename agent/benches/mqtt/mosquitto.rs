@@ -24,7 +24,7 @@ impl Mosquitto {
         let port = free_port();
         let configuration = format!(
             "listener {port} 127.0.0.1\nallow_anonymous true\nuser root\nmax_queued_messages 0\nmax_inflight_messages 0\n\
-             log_type error\nlog_dest stderr\n"
+             set_tcp_nodelay true\nlog_type none\n"
         );
         let file = dir.path().join("mosquitto.conf");
         fs::write(&file, configuration).expect("a new directory takes a file");

@@ -33,7 +33,7 @@ pub struct Type {
 }
 
 /// Reads a source's own keys, which stand at the path.
-pub type Read = fn(Table, &str, &[&str], &mut Problems) -> Option<Arc<dyn Settings>>;
+pub(super) type Read = fn(Table, &str, &[&str], &mut Problems) -> Option<Arc<dyn Settings>>;
 
 /// The keys of one type of source, as they are in the file.
 pub trait Config: DeserializeOwned {
