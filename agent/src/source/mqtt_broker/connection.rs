@@ -80,6 +80,7 @@ impl Connection {
         // Without a keep-alive nobody listens to the alarm.
         let mut alarm = pin!(sleep(silence_max.unwrap_or_default()));
 
+        let mut listening = true;
         let begun = Instant::now();
         let mut pace = shared.settings.client_rate_limit.map(Pace::new);
         // Without a rate limit, or within it, nobody waits for it.
@@ -95,9 +96,9 @@ impl Connection {
             if let Some(wait) = owes {
                 paid.as_mut().reset(Instant::now() + wait);
             }
-            let listening = !passage.is_full() && owes.is_none();
-            if !listening {
-                // The client may well be talking.
+            let listened = std::mem::replace(&mut listening, !passage.is_full() && owes.is_none());
+            if !listening || !listened {
+                // The client may well be talking, or have talked.
                 heard = Instant::now();
             }
             let left = !wire.out.is_empty();
@@ -128,10 +129,11 @@ impl Connection {
                 () = &mut paid, if owes.is_some() => {}
                 () = &mut alarm, if silence_max.is_some() => {
                     let silent_at = heard + silence_max.unwrap_or_default();
-                    if silent_at <= Instant::now() {
+                    if listening && silent_at <= Instant::now() {
                         return Err(Goodbye::Silent);
                     }
-                    alarm.as_mut().reset(silent_at);
+                    // Whom we do not listen to is silent to nobody.
+                    alarm.as_mut().reset(if listening { silent_at } else { Instant::now() + silence_max.unwrap_or_default() });
                 }
             }
         }
