@@ -53,8 +53,11 @@ impl Listener {
     }
 }
 
+/// Names and values.
+type Tags = Vec<(String, String)>;
+
 /// What is stored: key, data and tags, as they come.
-fn stored(agent: &Forebay) -> Vec<(String, String, Vec<(String, String)>)> {
+fn stored(agent: &Forebay) -> Vec<(String, String, Tags)> {
     let output = agent.home().forebay(&["tail", "telemetry", "--json", "--config", "forebay.toml"]);
     assert!(output.status.success(), "tail: {}", String::from_utf8_lossy(&output.stderr));
     let lines = String::from_utf8(output.stdout).expect("JSON is text");

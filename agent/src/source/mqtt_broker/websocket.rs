@@ -55,6 +55,7 @@ pub(super) async fn accept<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         .write_buffer_size(0)
         .max_write_buffer_size(WRITE_BYTES_MAX);
     let mut refusal = None;
+    #[expect(clippy::result_large_err, reason = "tungstenite wants it so")]
     let answer = |request: &Request, mut response: Response| match terms.refusal(request) {
         None => {
             response.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static(SUBPROTOCOL));
