@@ -20,6 +20,7 @@ mod mqtt_source;
 mod oracle;
 mod pipeline;
 mod restart;
+mod shaping;
 mod streams;
 #[allow(
     dead_code,

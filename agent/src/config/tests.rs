@@ -233,6 +233,7 @@ fn the_complete_example_shows_every_key() {
         ("sources.devices", keys_of::<source::mqtt_broker::Config>()),
         ("sources.plant", keys_of::<source::mqtt::Config>()),
         ("sources.plant", keys_of::<source::SharedConfig>()),
+        ("sources.plant", keys_of::<source::shape::Config>()),
         ("destinations.cloud", keys_of::<destination::kinesis::Config>()),
         ("destinations.cloud", keys_of::<delivery::Config>()),
     ] {
