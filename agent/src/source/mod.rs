@@ -10,14 +10,21 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ingest::{Fields, Ingest, PartitionKeyTemplate, Rendered, shorten};
 
+mod accept;
 mod commits;
+pub mod exec;
+pub mod http;
 mod intake;
 mod kind;
 pub mod mqtt;
 pub mod mqtt_broker;
+mod pump;
 mod reconnect;
 mod shared;
+pub mod socket;
 pub mod stats;
+pub mod stdin;
+mod trouble;
 
 pub use intake::Intake;
 pub use kind::{BoxFuture, Config, Settings, Source, TYPES, Type};

@@ -41,7 +41,7 @@ impl Credentials {
     }
 
     /// Whether this is the password of this user. Takes as long whether or not it is, and whether or not there is one.
-    pub(super) fn hold(&self, user: &str, password: &[u8]) -> bool {
+    pub(in crate::source) fn hold(&self, user: &str, password: &[u8]) -> bool {
         let known = self.0.get(user);
         let expected = known.map_or(&b""[..], |password| password.as_bytes());
         equal(password, expected) & known.is_some()
