@@ -67,7 +67,12 @@ impl Route {
             let prepared = tokio::task::spawn_blocking(move || prepare.batch(body.bytes)).await;
             prepared.map_err(|error| Refusal::not_stored(format!("the body could not be worked on: {error}")))??
         };
-        self.store(batch).await
+        let outcome = self.store(batch).await;
+        if outcome.is_err() {
+            // The same may come again.
+            self.context.shaping.forget();
+        }
+        outcome
     }
 
     async fn store(&self, batch: Batch) -> Result<Response<Full<Bytes>>, Refusal> {
@@ -104,7 +109,9 @@ struct Prepare {
 impl Prepare {
     fn batch(self, packed: Bytes) -> Result<Batch, Refusal> {
         let body = self.packing.unpack(packed, self.settings.max_body)?;
-        let records = self.kind.split(&body, &self.settings.split, self.context.max_record)?;
+        // What the source makes of records may be smaller, and is looked at afterwards.
+        let max_record = if self.context.shaping.is_nothing() { self.context.max_record } else { usize::MAX };
+        let records = self.kind.split(&body, &self.settings.split, max_record)?;
         let mut named = self.peer.named();
         named.push(("path", &self.settings.path));
         named.extend(self.sender.user.as_deref().map(|user| ("user", user)));
