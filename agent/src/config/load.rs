@@ -195,7 +195,11 @@ fn read_source(name: &str, mut table: Table, references: &mut References, proble
     let elsewhere = common.concat();
     let settings = (kind.read)(table, &path, &elsewhere, problems);
     for (key, address) in settings.iter().flat_map(|settings| settings.listens_on()) {
-        references.listener(format!("{path}.{key}"), address);
+        let shared = settings.as_ref().and_then(|settings| settings.shares_listener_as());
+        references.shared_listener(format!("{path}.{key}"), address, shared);
+    }
+    for (key, what) in settings.iter().flat_map(|settings| settings.claims()) {
+        references.claim(format!("{path}.{key}"), what);
     }
     Some(Source {
         stream: stream.into_option()?,

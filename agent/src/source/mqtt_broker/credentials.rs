@@ -80,7 +80,7 @@ impl Credentials {
 
     /// Whether this is the password of this user. Takes as long whether or not it is, and whether or not there is one.
     /// Blocks for as long as the file's hashes ask for.
-    pub(super) fn hold(&self, user: &str, password: &[u8]) -> bool {
+    pub(in crate::source) fn hold(&self, user: &str, password: &[u8]) -> bool {
         let known = self.0.get(user);
         // For somebody who is not there, another one's password is compared: that takes as long.
         let expected = known.or_else(|| self.0.values().next());
