@@ -21,7 +21,7 @@ use crate::{
     disk_room,
     log_events::LogEvents,
     service_manager,
-    source::{Source, SourceContext, SourceStats},
+    source::{SourceContext, SourceStats},
     status::{ObservedDestination, ObservedSource, Observer},
     streams::Streams,
     supervise::{Group, supervise},
@@ -105,18 +105,22 @@ async fn start_sources(
     let mut bound = Vec::new();
     let mut observed = BTreeMap::new();
     for (name, config) in sources {
-        let kind = config.settings.kind();
-        let source = Source::bind(config.settings).await.with_context(|| format!("start source {name}"))?;
+        let source = config.settings.bind().await.with_context(|| format!("start source {name}"))?;
         let stats = Arc::new(SourceStats::default());
+        let ingest = streams.get(&config.stream)?.ingest;
         let context = SourceContext {
             name: name.as_str().into(),
-            ingest: streams.get(&config.stream)?.ingest,
+            ingest: match config.shared.rate_limit {
+                Some(limit) => ingest.limited(limit),
+                None => ingest,
+            },
             partition_key: config.partition_key,
+            max_record: config.shared.max_record,
             stats: Arc::clone(&stats),
             stop: group.stop(),
         };
         bound.push((format!("source {name}"), source, context));
-        observed.insert(name, ObservedSource { kind, stream: config.stream, stats });
+        observed.insert(name, ObservedSource { kind: config.kind, stream: config.stream, stats });
     }
     for (name, source, context) in bound {
         group.spawn(name, source.run(context));

@@ -123,6 +123,7 @@ pub use cursor::{Cursor, ReadLimit, Start};
 pub use error::{Appended, AppendedRun, Error, Refused};
 pub use event::{DropReason, Event};
 pub use hash_key::HashKey;
+pub use rate::RateLimiter;
 pub use record::{NewRecord, PARTITION_KEY_CHARS_MAX, RECORD_BYTES_MAX, Record, Tag};
 pub use segment::Codec;
 pub use sequence::SequenceNumber;

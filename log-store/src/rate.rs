@@ -1,4 +1,4 @@
-//! Write limits of a shard: two token buckets, decided without a clock of their own.
+//! Rate limits, of a shard or whatever else: two token buckets, decided without a clock of their own.
 
 use std::time::Duration;
 
@@ -6,21 +6,25 @@ use crate::config::RateLimit;
 
 /// Room for one second's worth; a call larger than that is let through on an empty account, which then has to recover.
 #[derive(Debug, Clone)]
-pub(crate) struct ShardLimiter {
+pub struct RateLimiter {
     limit: RateLimit,
     records: f64,
     bytes: f64,
     last: Duration,
 }
 
-impl ShardLimiter {
+impl RateLimiter {
     /// Full buckets at `now` (any monotonic time).
-    pub(crate) fn new(limit: RateLimit, now: Duration) -> Self {
+    #[must_use]
+    pub fn new(limit: RateLimit, now: Duration) -> Self {
         Self { limit, records: f64::from(limit.records_per_second), bytes: limit.bytes_per_second as f64, last: now }
     }
 
-    /// Takes this much, or says how long to wait before asking again.
-    pub(crate) fn admit(&mut self, records: u32, bytes: u64, now: Duration) -> Result<(), Duration> {
+    /// Takes this much.
+    ///
+    /// # Errors
+    /// How long to wait before asking again; nothing was taken.
+    pub fn admit(&mut self, records: u32, bytes: u64, now: Duration) -> Result<(), Duration> {
         let (record_rate, byte_rate) = (f64::from(self.limit.records_per_second), self.limit.bytes_per_second as f64);
         let passed = now.saturating_sub(self.last).as_secs_f64();
         self.last = self.last.max(now);
@@ -49,7 +53,7 @@ mod tests {
 
     #[test]
     fn a_second_brings_a_seconds_worth() {
-        let mut limiter = ShardLimiter::new(RateLimit::KINESIS, Duration::ZERO);
+        let mut limiter = RateLimiter::new(RateLimit::KINESIS, Duration::ZERO);
         for _ in 0..1000 {
             limiter.admit(1, 100, Duration::ZERO).expect("within the limit");
         }
@@ -60,7 +64,7 @@ mod tests {
 
     #[test]
     fn a_call_larger_than_the_bucket_passes_and_is_paid_for() {
-        let mut limiter = ShardLimiter::new(RateLimit::KINESIS, Duration::ZERO);
+        let mut limiter = RateLimiter::new(RateLimit::KINESIS, Duration::ZERO);
         limiter.admit(1, 3_000_000, Duration::ZERO).expect("a full account");
         let wait = limiter.admit(1, 1, Duration::ZERO).expect_err("it is in debt");
         assert!(wait > Duration::from_secs(1), "{wait:?}");
@@ -69,7 +73,7 @@ mod tests {
     proptest! {
         #[test]
         fn never_more_than_the_rate_plus_one_burst(calls in proptest::collection::vec((1u32..200, 0u64..5000), 1..200)) {
-            let mut limiter = ShardLimiter::new(RateLimit::KINESIS, Duration::ZERO);
+            let mut limiter = RateLimiter::new(RateLimit::KINESIS, Duration::ZERO);
             let (mut now, mut total) = (Duration::ZERO, 0u64);
             for (records, millis) in calls {
                 now += Duration::from_micros(millis * 10);

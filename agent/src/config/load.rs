@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use forebay_log_store::{StoreConfig, StreamConfig};
@@ -41,8 +42,12 @@ pub struct Source {
     pub partition_key: PartitionKeyTemplate,
     /// The same, as it was written.
     pub partition_key_text: String,
+    /// What its type is called.
+    pub kind: &'static str,
+    /// What all types have settings for.
+    pub shared: source::Shared,
     /// What its type has settings for.
-    pub settings: source::Settings,
+    pub settings: Arc<dyn source::Settings>,
 }
 
 /// `[destinations.NAME]`.
@@ -156,20 +161,36 @@ fn read_source(name: &str, mut table: Table, references: &mut References, proble
         Given::Nothing => problems.add(format!("{path}.stream"), "missing; name the stream that its records go to"),
         Given::Wrong => {}
     }
-    // Devices are told apart by their topics nearly everywhere.
-    let partition_key_text = partition_key_text.into_option().unwrap_or_else(|| "{topic}".to_owned());
+    let shared = reader::read(reader::split_off::<source::SharedConfig>(&mut table), &path, &[], problems);
+    let shared = shared.map(|shared: source::SharedConfig| shared.validate(&path, problems));
+    let names: Vec<_> = source::TYPES.iter().map(|kind| kind.name).collect();
+    let kind =
+        kind_of(kind, &names, &path, problems).and_then(|name| source::TYPES.iter().find(|kind| kind.name == name));
+    let partition_key_text = match partition_key_text.into_option() {
+        Some(text) => text,
+        None => kind?.partition_key.to_owned(),
+    };
     let partition_key = PartitionKeyTemplate::parse(&partition_key_text)
         .map_err(|error| problems.add(format!("{path}.partition-key"), error.to_string()))
         .ok();
-    let settings = kind_of(kind, &source::TYPES, &path, problems)
-        .and_then(|kind| source::Settings::read(kind, table, &path, &["type", "stream", "partition-key"], problems));
-    if let Some(address) = settings.as_ref().and_then(source::Settings::listens_on) {
-        references.listener(format!("{path}.listen"), address);
+    let kind = kind?;
+    if let Some(name) = partition_key.as_ref().and_then(|template| template.unknown_among(kind.placeholders)) {
+        let known = kind.placeholders.iter().copied().chain(["source", "json:/pointer"]);
+        let message = format!("a source of type `{}` knows no `{name}`; {}", kind.name, there_are(known));
+        problems.add(format!("{path}.partition-key"), message);
+    }
+    let elsewhere: Vec<_> =
+        ["type", "stream", "partition-key"].iter().chain(reader::keys_of::<source::SharedConfig>()).copied().collect();
+    let settings = (kind.read)(table, &path, &elsewhere, problems);
+    for (key, address) in settings.iter().flat_map(|settings| settings.listens_on()) {
+        references.listener(format!("{path}.{key}"), address);
     }
     Some(Source {
         stream: stream.into_option()?,
         partition_key: partition_key?,
         partition_key_text,
+        kind: kind.name,
+        shared: shared?,
         settings: settings?,
     })
 }

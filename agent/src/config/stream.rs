@@ -194,7 +194,8 @@ fn durability(config: &Config, path: &str, problems: &mut Problems) -> Durabilit
     }
 }
 
-fn rate_limit(value: Value, path: &str, problems: &mut Problems) -> Option<RateLimit> {
+/// Reads a rate limit, which may also be a word.
+pub fn rate_limit(value: Value, path: &str, problems: &mut Problems) -> Option<RateLimit> {
     let table = match value {
         Value::String(text) if text == "kinesis" => return Some(RateLimit::KINESIS),
         Value::String(text) if text == "off" => return None,

@@ -58,7 +58,7 @@ fn a_configuration_that_does_the_main_job() {
     assert_eq!(telemetry.rate_limit, None);
     assert_eq!(telemetry.consumers, ["cloud"]);
     assert_eq!(config.sources["devices"].stream, "telemetry");
-    assert_eq!(config.sources["devices"].settings.kind(), "mqtt-broker");
+    assert_eq!(config.sources["devices"].kind, "mqtt-broker");
     assert_eq!(config.destinations["cloud"].from, "telemetry");
 }
 
@@ -86,8 +86,8 @@ fn five_mistakes_are_five_problems() {
          streams.telemetry.quota: must be a size such as \"64KiB\" or \"1GiB\", not string \"lots\"\n  \
          streams.telemetry.retension: unknown key, did you mean `retention`?\n  \
          streams.telemetry.shards: must be 1 to 1000, not 0\n  \
-         sources.devices.partition-key: `{topc}` is not a placeholder; known are {topic}, {topic[N]}, {client-id} and \
-         {json:/pointer}; {{ and }} stand for braces\n  \
+         sources.devices.partition-key: `{topc}` is not a placeholder; known are {source}, {topic}, {topic[N]}, \
+         {json:/pointer} and what the type of source knows; {{ and }} stand for braces\n  \
          destinations.cloud.from: there is no stream `telemetri`, did you mean `telemetry`?"
     );
 }
@@ -213,6 +213,7 @@ fn the_complete_example_shows_every_key() {
         ("streams.telemetry", keys_of::<stream::Config>()),
         ("sources.devices", keys_of::<source::mqtt_broker::Config>()),
         ("sources.plant", keys_of::<source::mqtt::Config>()),
+        ("sources.plant", keys_of::<source::SharedConfig>()),
         ("destinations.cloud", keys_of::<destination::kinesis::Config>()),
         ("destinations.cloud", keys_of::<delivery::Config>()),
     ] {

@@ -15,11 +15,16 @@ use std::sync::{
     },
 };
 
-use forebay_log_store::{Appended, Batch, Error, Stream, WhenFull};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use forebay_log_store::{Appended, Batch, Error, RateLimit, RateLimiter, Refused, Stream, WhenFull};
 use tokio::sync::{Semaphore, oneshot};
 
 pub(crate) use partition_key::shorten;
-pub use partition_key::{Fields, PartitionKeyTemplate, Rendered, TemplateError};
+pub use partition_key::{Fields, PLACEHOLDERS, PartitionKeyTemplate, Rendered, TemplateError};
 
 /// The door into one stream. Clones share the stream's queue room, and the fate of [`Ingest::for_connection`].
 #[derive(Clone)]
@@ -30,17 +35,32 @@ pub struct Ingest {
     /// One permit per encoded byte that may wait for the committer, so that the log's own queue never blocks a task.
     room: Arc<Semaphore>,
     queue_bytes: usize,
+    /// The source's own rate limit, beside those of the shards.
+    limiter: Option<Arc<Limiter>>,
+}
+
+/// A rate limit, and since when it is counted.
+struct Limiter {
+    began: Instant,
+    state: Mutex<RateLimiter>,
 }
 
 /// A batch on its way to the disk.
 #[derive(Debug)]
-pub struct Pending(oneshot::Receiver<Result<Appended, Error>>);
+pub struct Pending(oneshot::Receiver<Result<Appended, Refused>>);
 
 impl Ingest {
     /// A door into `stream`, whose store was opened with this `queue_bytes`.
     #[must_use]
     pub fn new(stream: Stream, queue_bytes: usize) -> Self {
-        Self { stream, broken: Arc::default(), room: Arc::new(Semaphore::new(queue_bytes)), queue_bytes }
+        Self { stream, broken: Arc::default(), room: Arc::new(Semaphore::new(queue_bytes)), queue_bytes, limiter: None }
+    }
+
+    /// The same door for a source that may not bring more than this, whatever its stream takes: offers wait for it.
+    #[must_use]
+    pub fn limited(self, limit: RateLimit) -> Self {
+        let state = Mutex::new(RateLimiter::new(limit, Duration::ZERO));
+        Self { limiter: Some(Arc::new(Limiter { began: Instant::now(), state })), ..self }
     }
 
     /// The door for one connection, or whatever else a device repeats in order: once the log refuses a batch for another
@@ -68,6 +88,11 @@ impl Ingest {
     /// # Cancel safety
     /// Dropped before it returns, it has queued nothing, though the rate limits may have been charged.
     pub async fn offer(&self, batch: Batch, when_full: WhenFull) -> Pending {
+        if let Some(limiter) = &self.limiter {
+            while let Err(wait) = limiter.admit(&batch) {
+                tokio::time::sleep(wait).await;
+            }
+        }
         for load in batch.load() {
             while let Err(wait) = self.stream.admit(load.shard, load.records, load.payload_bytes) {
                 tokio::time::sleep(wait).await;
@@ -79,10 +104,11 @@ impl Ingest {
         let room = Arc::clone(&self.room).acquire_many_owned(permits).await.expect("the semaphore is never closed");
         let (told, pending) = oneshot::channel();
         if self.broken.load(Acquire) {
-            let _ = told.send(Err(Error::Poisoned {
+            let error = Error::Poisoned {
                 stream: self.stream.name().to_owned(),
                 reason: "an earlier batch of this connection was refused".into(),
-            }));
+            };
+            let _ = told.send(Err(Refused { error, batch }));
             return Pending(pending);
         }
         let broken = Arc::clone(&self.broken);
@@ -96,7 +122,7 @@ impl Ingest {
                     broken.store(true, Release);
                 }
                 // A caller that has gone away does not acknowledge, which is right whatever the outcome was.
-                let _ = told.send(outcome.map_err(|refused| refused.error));
+                let _ = told.send(outcome);
             }),
         );
         Pending(pending)
@@ -112,6 +138,28 @@ impl Pending {
     /// # Cancel safety
     /// May be dropped at any time; the batch is stored all the same.
     pub async fn durable(self) -> Result<Appended, Error> {
-        self.0.await.unwrap_or(Err(Error::Closed))
+        self.durable_or_back().await.map_err(|(error, _)| error)
+    }
+
+    /// The same for a caller whose device does not repeat anything: it gets the batch back, unless the log is gone.
+    ///
+    /// # Errors
+    /// As [`Pending::durable`].
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time; the batch is stored all the same.
+    pub async fn durable_or_back(self) -> Result<Appended, (Error, Option<Batch>)> {
+        match self.0.await {
+            Ok(outcome) => outcome.map_err(|Refused { error, batch }| (error, Some(batch))),
+            Err(_) => Err((Error::Closed, None)),
+        }
+    }
+}
+
+impl Limiter {
+    fn admit(&self, batch: &Batch) -> Result<(), Duration> {
+        let records = u32::try_from(batch.len()).unwrap_or(u32::MAX);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.admit(records, batch.payload_bytes(), self.began.elapsed())
     }
 }

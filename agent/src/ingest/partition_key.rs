@@ -1,7 +1,8 @@
 //! Partition-key templates: how a source makes a record's partition key out of what it knows about it.
 //!
-//! `{topic}`, `{topic[N]}` (N-th level, from 0), `{client-id}`, `{json:/pointer}` (RFC 6901, into the payload) and
-//! constants, in any combination; `{{` and `}}` stand for braces. Pure. Every key it makes is one that the log takes.
+//! `{source}`, `{topic}`, `{topic[N]}` (N-th level, from 0), `{json:/pointer}` (RFC 6901, into the record's data), names that the
+//! type of source knows, such as `{client-id}` or `{port}`, and constants, in any combination; `{{` and `}}` stand for braces.
+//! Pure. Every key it makes is one that the log takes.
 //! It does not decide what becomes of a record that cannot fill its template: see `SourceContext::key_for`.
 
 use std::fmt::Write as _;
@@ -14,17 +15,27 @@ use super::json_pointer::JsonPointer;
 const SHORTENED_CHARS: usize = PARTITION_KEY_CHARS_MAX - 33;
 
 /// Told whenever a placeholder is not understood.
-const KNOWN: &str = "{topic}, {topic[N]}, {client-id} and {json:/pointer}; {{ and }} stand for braces";
+const KNOWN: &str =
+    "{source}, {topic}, {topic[N]}, {json:/pointer} and what the type of source knows; {{ and }} stand for braces";
+
+/// What only some types of sources know of a record; each type says which.
+pub const PLACEHOLDERS: [&str; 8] = ["client-id", "file", "host", "path", "port", "topic", "unit", "user"];
 
 /// What a source knows about a record.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Fields<'a> {
-    /// MQTT topic.
-    pub topic: Option<&'a str>,
-    /// MQTT client id of the publisher, or of our own session.
-    pub client_id: Option<&'a str>,
+    /// Name of the source.
+    pub source: &'a str,
+    /// What this type of source knows, by the names of [`PLACEHOLDERS`].
+    pub named: &'a [(&'static str, &'a str)],
     /// The record's data.
     pub payload: &'a [u8],
+}
+
+impl<'a> Fields<'a> {
+    fn get(&self, name: &str) -> Option<&'a str> {
+        self.named.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
+    }
 }
 
 /// A parsed template.
@@ -36,9 +47,9 @@ pub struct PartitionKeyTemplate {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Part {
     Constant(String),
-    Topic,
+    Source,
+    Named(&'static str),
     TopicLevel(usize),
-    ClientId,
     Json(JsonPointer),
 }
 
@@ -95,6 +106,19 @@ impl PartitionKeyTemplate {
         Ok(Self { parts })
     }
 
+    /// The first placeholder that a source which knows only `known` can never fill.
+    #[must_use]
+    pub fn unknown_among(&self, known: &[&str]) -> Option<&'static str> {
+        self.parts.iter().find_map(|part| {
+            let name = match part {
+                Part::Named(name) => *name,
+                Part::TopicLevel(_) => "topic",
+                Part::Constant(_) | Part::Source | Part::Json(_) => return None,
+            };
+            (!known.contains(&name)).then_some(name)
+        })
+    }
+
     /// Writes the record's key to `out` (cleared first): 1 to 256 characters.
     ///
     /// A key over 256 characters is shortened to its first 223 characters, a dash and the MD5 of the whole in hex, so that
@@ -138,25 +162,23 @@ impl Part {
             let level = level.strip_suffix(']').and_then(|level| level.parse().ok());
             return level.map(Self::TopicLevel).ok_or_else(|| unknown("needs a level number from 0 in its brackets"));
         }
-        match name {
-            "topic" => Ok(Self::Topic),
-            "client-id" => Ok(Self::ClientId),
-            _ => Err(unknown("is not a placeholder")),
+        if name == "source" {
+            return Ok(Self::Source);
         }
+        let named = PLACEHOLDERS.iter().find(|known| **known == name);
+        named.map(|name| Self::Named(name)).ok_or_else(|| unknown("is not a placeholder"))
     }
 
     fn render(&self, fields: &Fields<'_>, out: &mut String) -> Result<(), TemplateError> {
-        let no_topic = || TemplateError("the record has no topic".into());
+        let named = |name| fields.get(name).ok_or_else(|| TemplateError(format!("the record has no {name}")));
         match self {
             Self::Constant(text) => out.push_str(text),
-            Self::Topic => out.push_str(fields.topic.ok_or_else(no_topic)?),
+            Self::Source => out.push_str(fields.source),
+            Self::Named(name) => out.push_str(named(name)?),
             Self::TopicLevel(level) => {
-                let topic = fields.topic.ok_or_else(no_topic)?;
+                let topic = named("topic")?;
                 let level = topic.split('/').nth(*level);
                 out.push_str(level.ok_or_else(|| TemplateError(format!("topic `{topic}` has no level for `{self}`")))?);
-            }
-            Self::ClientId => {
-                out.push_str(fields.client_id.ok_or_else(|| TemplateError("the record has no client id".into()))?);
             }
             Self::Json(pointer) => pointer
                 .write_scalar(fields.payload, out)
@@ -170,9 +192,9 @@ impl std::fmt::Display for Part {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Constant(text) => f.write_str(text),
-            Self::Topic => f.write_str("{topic}"),
+            Self::Source => f.write_str("{source}"),
+            Self::Named(name) => write!(f, "{{{name}}}"),
             Self::TopicLevel(level) => write!(f, "{{topic[{level}]}}"),
-            Self::ClientId => f.write_str("{client-id}"),
             Self::Json(pointer) => write!(f, "{{json:{pointer}}}"),
         }
     }
@@ -186,7 +208,11 @@ mod tests {
 
     fn render(template: &str, topic: &str, payload: &str) -> Result<String, String> {
         let template = PartitionKeyTemplate::parse(template).map_err(|error| error.0)?;
-        let fields = Fields { topic: Some(topic), client_id: Some("gateway-7"), payload: payload.as_bytes() };
+        let fields = Fields {
+            source: "plant",
+            named: &[("topic", topic), ("client-id", "gateway-7")],
+            payload: payload.as_bytes(),
+        };
         let mut out = "left over".to_owned();
         template.render(&fields, &mut out).map_err(|error| error.0)?;
         Ok(out)
@@ -199,6 +225,7 @@ mod tests {
             ("{topic[0]}", "plant"),
             ("{topic[2]}-{topic[1]}", "temp-7"),
             ("{client-id}", "gateway-7"),
+            ("{source}", "plant"),
             ("constant", "constant"),
             ("a{{{topic[1]}}}b", "a{7}b"),
             ("{{}}", "{}"),
@@ -250,6 +277,17 @@ mod tests {
     }
 
     #[test]
+    fn what_a_source_does_not_know_is_found_beforehand() {
+        let unknown = |template: &str, known: &[&str]| {
+            PartitionKeyTemplate::parse(template).expect(template).unknown_among(known)
+        };
+        assert_eq!(unknown("{source}-{json:/a}", &[]), None);
+        assert_eq!(unknown("{topic[1]}", &["port"]), Some("topic"));
+        assert_eq!(unknown("{port}{host}", &["port"]), Some("host"));
+        assert_eq!(unknown("{port}", &["port"]), None);
+    }
+
+    #[test]
     fn a_key_over_256_characters_keeps_its_beginning_and_gets_its_md5() {
         let at_most = "ä".repeat(256);
         assert_eq!(render("{topic}", &at_most, "").as_deref(), Ok(&*at_most));
@@ -271,7 +309,11 @@ mod tests {
             ],
         ) {
             let Ok(template) = PartitionKeyTemplate::parse(&template) else { return Ok(()) };
-            let fields = Fields { topic: Some(&topic), client_id: Some("gateway-7"), payload: &payload };
+            let fields = Fields {
+                source: "plant",
+                named: &[("topic", &topic), ("client-id", "gateway-7")],
+                payload: &payload,
+            };
             let (mut key, mut again) = (String::new(), "else".to_owned());
             let rendered = template.render(&fields, &mut key);
             prop_assert_eq!(&rendered, &template.render(&fields, &mut again));

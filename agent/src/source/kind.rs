@@ -1,97 +1,109 @@
-//! The types of sources, and nothing else: every other question is answered by the type's own module.
+//! The types of sources: a table, and what each row has to bring. Every other question is answered by the type's own module.
 
-use std::net::SocketAddr;
+use std::{fmt, future::Future, net::SocketAddr, pin::Pin, sync::Arc};
 
+use serde::de::DeserializeOwned;
 use toml::Table;
 
 use super::{SourceContext, mqtt, mqtt_broker};
 use crate::config::{Problems, reader};
 
-/// What `type` may say.
-pub const TYPES: [&str; 2] = ["mqtt", "mqtt-broker"];
+/// A future that a trait object can give.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// All types, by name. README's table of sources says the same.
+pub const TYPES: &[Type] = &[mqtt::TYPE, mqtt_broker::TYPE];
+
+/// A type of source.
+pub struct Type {
+    /// What `type` says in the configuration.
+    pub name: &'static str,
+    /// What it takes, in README's words.
+    pub takes: &'static str,
+    /// When the device learns that its record is stored, in README's words.
+    pub acknowledged: &'static str,
+    /// The partition key of its records where none is configured.
+    pub partition_key: &'static str,
+    /// What a partition-key template may ask of it, besides `{source}` and `{json:…}`.
+    pub placeholders: &'static [&'static str],
+    /// Its own keys, beside those of [`super::Shared`].
+    pub keys: fn() -> &'static [&'static str],
+    /// Reads its own keys out of a table, from which the keys `elsewhere` were taken. Problems are noted.
+    pub read: Read,
+}
+
+/// Reads a source's own keys, which stand at the path.
+pub(super) type Read = fn(Table, &str, &[&str], &mut Problems) -> Option<Arc<dyn Settings>>;
+
+/// The keys of one type of source, as they are in the file.
+pub trait Config: DeserializeOwned {
+    /// The same, checked.
+    type Settings: Settings + 'static;
+
+    /// Notes everything that is wrong; what comes back is to be used only if nothing was.
+    fn validate(&self, path: &str, problems: &mut Problems) -> Option<Self::Settings>;
+}
 
 /// The settings of one source, checked.
-#[derive(Debug, Clone)]
-pub enum Settings {
-    /// A client of a broker.
-    Mqtt(Box<mqtt::Settings>),
-    /// A listener for devices.
-    MqttBroker(Box<mqtt_broker::Settings>),
-}
-
-/// A source that can begin at once: what it listens on is its own already.
-pub enum Source {
-    /// A client of a broker.
-    Mqtt(Box<mqtt::Settings>),
-    /// A listener for devices.
-    MqttBroker(Box<mqtt_broker::Listener>),
-}
-
-impl Settings {
-    /// Reads the settings of a type out of its table, from which the keys `elsewhere` were taken. Problems are noted.
-    #[must_use]
-    pub fn read(kind: &str, table: Table, path: &str, elsewhere: &[&str], problems: &mut Problems) -> Option<Self> {
-        match kind {
-            "mqtt" => {
-                let config: mqtt::Config = reader::read(table, path, elsewhere, problems)?;
-                config.validate(path, problems).map(Box::new).map(Self::Mqtt)
-            }
-            "mqtt-broker" => {
-                let config: mqtt_broker::Config = reader::read(table, path, elsewhere, problems)?;
-                config.validate(path, problems).map(Box::new).map(Self::MqttBroker)
-            }
-            _ => None,
-        }
-    }
-
-    /// What `type` says.
-    #[must_use]
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Mqtt(_) => "mqtt",
-            Self::MqttBroker(_) => "mqtt-broker",
-        }
-    }
-
+pub trait Settings: fmt::Debug + Send + Sync {
     /// What it is, in a few words.
-    #[must_use]
-    pub fn describe(&self) -> String {
-        match self {
-            Self::Mqtt(settings) => format!("mqtt client of {}", settings.broker()),
-            Self::MqttBroker(settings) => format!("mqtt-broker on {}", settings.listen),
-        }
+    fn describe(&self) -> String;
+
+    /// Which keys name an address to listen on, and which.
+    fn listens_on(&self) -> Vec<(&'static str, SocketAddr)> {
+        Vec::new()
     }
 
-    /// Where it listens, if it does.
-    #[must_use]
-    pub fn listens_on(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Mqtt(_) => None,
-            Self::MqttBroker(settings) => Some(settings.listen),
-        }
-    }
+    /// Takes what has to be its own before anything else begins, such as the address that it listens on.
+    ///
+    /// # Errors
+    /// The system does not let it.
+    fn bind(&self) -> BoxFuture<'_, anyhow::Result<Box<dyn Source>>>;
 }
 
-impl Source {
-    /// Takes what it listens on, so that its trouble is known before anything else begins.
+/// A source that can begin at once.
+pub trait Source: Send {
+    /// Runs until `context.stop` is cancelled; then ends within two seconds, after what it took is stored or given up.
     ///
     /// # Errors
-    /// The address cannot be listened on.
-    pub async fn bind(settings: Settings) -> anyhow::Result<Self> {
-        Ok(match settings {
-            Settings::Mqtt(settings) => Self::Mqtt(settings),
-            Settings::MqttBroker(settings) => Self::MqttBroker(Box::new(mqtt_broker::Listener::bind(*settings).await?)),
-        })
+    /// What no waiting and trying again can mend: it ends the agent.
+    fn run(self: Box<Self>, context: SourceContext) -> BoxFuture<'static, anyhow::Result<()>>;
+}
+
+/// [`Type::read`] of any type.
+pub(super) fn read<C: Config>(
+    table: Table,
+    path: &str,
+    elsewhere: &[&str],
+    problems: &mut Problems,
+) -> Option<Arc<dyn Settings>> {
+    let config: C = reader::read(table, path, elsewhere, problems)?;
+    Some(Arc::new(config.validate(path, problems)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table of sources is where users look first, and the code is what they get.
+    #[test]
+    fn the_readme_lists_every_type() {
+        let readme = include_str!("../../../README.md");
+        let (_, table) = readme.split_once("| source | what it takes | acknowledged |\n").expect("the table");
+        let rows: Vec<&str> = table.lines().skip(1).take_while(|line| line.starts_with('|')).collect();
+        let wanted: Vec<String> = TYPES
+            .iter()
+            .map(|Type { name, takes, acknowledged, .. }| format!("| `{name}` | {takes} | {acknowledged} |"))
+            .collect();
+        assert_eq!(rows, wanted);
     }
 
-    /// Runs until it is told to stop.
-    ///
-    /// # Errors
-    /// What no waiting and trying again can mend.
-    pub async fn run(self, context: SourceContext) -> anyhow::Result<()> {
-        match self {
-            Self::Mqtt(settings) => mqtt::run(*settings, context).await,
-            Self::MqttBroker(listener) => listener.run(context).await,
+    #[test]
+    fn every_type_has_keys_and_a_key_that_it_can_fill() {
+        for kind in TYPES {
+            assert!(!(kind.keys)().is_empty(), "{}", kind.name);
+            let template = crate::ingest::PartitionKeyTemplate::parse(kind.partition_key).expect(kind.name);
+            assert_eq!(template.unknown_among(kind.placeholders), None, "{}", kind.name);
         }
     }
 }

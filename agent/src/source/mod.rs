@@ -1,19 +1,27 @@
-//! Sources: what brings records in. A family: one file or folder per type, all with a `Config` and an `async fn run`.
+//! Sources: what brings records in. A family: one file or folder per type, all with a row in the table of [`TYPES`].
 //!
-//! A source acknowledges its device only after the record is durable. It never sees the log, only [`Ingest`].
+//! A source acknowledges its device, or saves its position, only after the record is durable. It never sees the log, only
+//! [`Ingest`]; most of them put what comes into an [`Intake`] and know no more.
 
 use std::sync::Arc;
 
+use forebay_log_store::{Batch, Error, NewRecord, Tag};
 use tokio_util::sync::CancellationToken;
 
 use crate::ingest::{Fields, Ingest, PartitionKeyTemplate, Rendered, shorten};
 
+mod commits;
+mod intake;
 mod kind;
 pub mod mqtt;
 pub mod mqtt_broker;
+mod reconnect;
+mod shared;
 pub mod stats;
 
-pub use kind::{Settings, Source, TYPES};
+pub use intake::Intake;
+pub use kind::{BoxFuture, Config, Settings, Source, TYPES, Type};
+pub use shared::{Config as SharedConfig, Shared};
 pub use stats::SourceStats;
 
 /// What every source is given.
@@ -25,6 +33,8 @@ pub struct SourceContext {
     pub ingest: Ingest,
     /// How its records get their partition keys.
     pub partition_key: PartitionKeyTemplate,
+    /// Largest data of a record, in bytes.
+    pub max_record: usize,
     /// What it counts.
     pub stats: Arc<SourceStats>,
     /// Cancelled when it is to stop: take nothing new, finish what is on its way to the disk, acknowledge it, return.
@@ -32,15 +42,39 @@ pub struct SourceContext {
 }
 
 impl SourceContext {
+    /// Adds to `batch` what the source is configured to make of something that came; `key` is memory that is used again.
+    ///
+    /// What is larger than `max-record` is counted as `"oversize"`, told and left out.
+    ///
+    /// # Errors
+    /// The log does not take such a record.
+    pub fn add(&self, fields: &Fields<'_>, tags: &[Tag], batch: &mut Batch, key: &mut String) -> Result<(), Error> {
+        let data = fields.payload;
+        if data.len() > self.max_record {
+            self.oversize(data.len());
+            return Ok(());
+        }
+        self.key_for(fields, key);
+        batch.push(&NewRecord { partition_key: key, explicit_hash_key: None, tags, data }).map(drop)
+    }
+
+    /// Counts and tells that something was larger than `max-record` and is not stored.
+    pub fn oversize(&self, bytes: usize) {
+        if self.stats.refused("oversize") {
+            let (source, max_record) = (&*self.name, self.max_record);
+            tracing::error!(source, bytes, max_record, "record is larger than max-record; dropped");
+        }
+    }
+
     /// Writes the record's partition key to `out`: always one that the log takes, so that no record is lost for its key.
     ///
-    /// A record that cannot fill the template gets its topic for a key (or its client id, or the source's name), is
-    /// counted as `"key-fallback"` and told once per episode. A shortened key is counted as `"key-shortened"`.
-    pub fn key_for(&self, fields: &Fields<'_>, out: &mut String) {
+    /// A record that cannot fill the template gets the first thing for a key that is known of it (its topic, its host, its file), or
+    /// the source's name; it is counted as `"key-fallback"` and told once per episode. A shortened key is counted as `"key-shortened"`.
+    fn key_for(&self, fields: &Fields<'_>, out: &mut String) {
         let rendered = self.partition_key.render(fields, out).unwrap_or_else(|error| {
             out.clear();
-            let known = [fields.topic, fields.client_id, Some(&*self.name)];
-            out.push_str(known.into_iter().flatten().find(|text| !text.is_empty()).unwrap_or("-"));
+            let known = fields.named.iter().map(|(_, value)| *value);
+            out.push_str(known.chain([fields.source]).find(|text| !text.is_empty()).unwrap_or("-"));
             let rendered = shorten(out);
             if self.stats.refused("key-fallback") {
                 tracing::warn!(source = &*self.name, %error, key = %out, "partition key cannot be made; another is used");
@@ -69,12 +103,14 @@ mod tests {
             name: "plant".into(),
             ingest: Ingest::new(stream, 1 << 20),
             partition_key: PartitionKeyTemplate::parse(template).expect("a template"),
+            max_record: 1 << 20,
             stats: Arc::clone(&stats),
             stop: CancellationToken::new(),
         };
         let mut key = String::new();
         let keys = topics.iter().map(|topic| {
-            context.key_for(&Fields { topic: *topic, client_id: None, payload: b"21.5" }, &mut key);
+            let named: Vec<_> = topic.iter().map(|topic| ("topic", *topic)).collect();
+            context.key_for(&Fields { source: "plant", named: &named, payload: b"21.5" }, &mut key);
             key.clone()
         });
         (keys.collect(), stats)

@@ -39,7 +39,7 @@ use crate::{
     disk::Disk,
     event::{DropReason, Event},
     gaps::Gaps,
-    rate::ShardLimiter,
+    rate::RateLimiter,
     record::Record,
     segment::{Packer, SPARE_FILE_NAME, StreamDefinition, file_name},
     sequence::SequenceNumber,
@@ -104,7 +104,7 @@ pub(crate) struct StreamCore {
     config: RwLock<Arc<StreamConfig>>,
     view: RwLock<View>,
     checkpoints: Mutex<Checkpoints>,
-    limiters: Mutex<BTreeMap<ShardIndex, ShardLimiter>>,
+    limiters: Mutex<BTreeMap<ShardIndex, RateLimiter>>,
     counters: Mutex<Counters>,
     held: Mutex<Held>,
     /// See [`Control::reserved`](crate::segment::Control).
@@ -244,7 +244,7 @@ impl StreamCore {
         let now = self.around.clock.now().since_boot;
         let admitted = lock(&self.limiters)
             .entry(shard)
-            .or_insert_with(|| ShardLimiter::new(limit, now))
+            .or_insert_with(|| RateLimiter::new(limit, now))
             .admit(records, bytes, now);
         if admitted.is_err() {
             lock(&self.counters).stats.shards.entry(shard).or_default().throttled += 1;

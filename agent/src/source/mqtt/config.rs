@@ -2,12 +2,12 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use forebay_log_store::RECORD_BYTES_MAX;
 use rumqttc::mqttbytes::{self, QoS};
 use serde::Deserialize;
 
 use crate::{
-    config::{Problems, Secret, duration, size},
+    config::{Problems, Secret, duration},
+    source,
     tls::ClientFiles,
 };
 
@@ -43,9 +43,6 @@ pub struct Config {
     pub keep_alive: Duration,
     /// Messages that may be on their way to the disk. When there are more, the rest is left unread in the connection.
     pub max_in_flight: usize,
-    /// Largest payload that is stored. A larger one is counted, told, acknowledged and dropped.
-    #[serde(with = "size")]
-    pub max_record: usize,
     /// Longest pause between two attempts to connect.
     #[serde(with = "duration")]
     pub max_backoff: Duration,
@@ -68,8 +65,6 @@ impl Default for Config {
             keep_alive: Duration::from_secs(60),
             // Some 60 ms of the fastest broker measured: longer than nearly every sync takes.
             max_in_flight: 10_000,
-            // What Kinesis takes in one record unless the stream was set up for more.
-            max_record: 1024 * 1024,
             max_backoff: Duration::from_secs(30),
         }
     }
@@ -89,7 +84,6 @@ pub struct Settings {
     pub(super) client_key_file: Option<PathBuf>,
     pub(super) keep_alive: Duration,
     pub(super) max_in_flight: usize,
-    pub(super) max_record: usize,
     pub(super) max_backoff: Duration,
 }
 
@@ -101,10 +95,10 @@ pub(super) struct Broker {
     pub(super) tls: bool,
 }
 
-impl Config {
-    /// Notes everything that is wrong; what comes back is to be used only if nothing was.
-    #[must_use]
-    pub fn validate(&self, path: &str, problems: &mut Problems) -> Option<Settings> {
+impl source::Config for Config {
+    type Settings = Settings;
+
+    fn validate(&self, path: &str, problems: &mut Problems) -> Option<Settings> {
         let mut wrong = |key: &str, message: String| problems.add(format!("{path}.{key}"), message);
         let broker = match self.broker.as_deref().map(Broker::parse) {
             Some(Ok(broker)) => Some(broker),
@@ -149,10 +143,6 @@ impl Config {
         if self.max_in_flight == 0 {
             wrong("max-in-flight", "must be at least 1".into());
         }
-        if !(1..=RECORD_BYTES_MAX).contains(&self.max_record) {
-            let most = size::show(RECORD_BYTES_MAX as u64);
-            wrong("max-record", format!("is between 1 byte and {most}, not {}", size::show(self.max_record as u64)));
-        }
         if self.max_backoff.is_zero() {
             wrong("max-backoff", "must be longer than 0".into());
         }
@@ -172,11 +162,12 @@ impl Config {
             // The broker is told whole seconds.
             keep_alive: Duration::from_secs(self.keep_alive.as_secs()),
             max_in_flight: self.max_in_flight,
-            max_record: self.max_record,
             max_backoff: self.max_backoff,
         })
     }
+}
 
+impl Config {
     fn validate_tls(&self, broker: Option<&Broker>, path: &str, problems: &mut Problems) {
         let files = [
             ("ca-file", &self.ca_file),
@@ -199,12 +190,6 @@ impl Config {
 }
 
 impl Settings {
-    /// The broker, as it is written in the configuration.
-    #[must_use]
-    pub fn broker(&self) -> impl std::fmt::Display + '_ {
-        &self.broker
-    }
-
     pub(super) fn client_files(&self) -> ClientFiles<'_> {
         client_files(&self.ca_file, &self.client_cert_file, &self.client_key_file)
     }
@@ -274,7 +259,7 @@ fn client_files<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::reader;
+    use crate::{config::reader, source::Config as _};
 
     fn problems_of(toml: &str) -> Vec<String> {
         let mut problems = Problems::default();
@@ -296,7 +281,7 @@ mod tests {
     fn every_mistake_is_told_with_its_key() {
         let found = problems_of(
             "broker = 'http://x'\nclient-id = ''\ntopics = ['a/#/b', 'ok']\nqos = 3\npassword-env = 'FOREBAY_TEST_NOT_SET'\n\
-             keep-alive = '100ms'\nmax-in-flight = 0\nmax-record = '11MiB'\nmax-backoff = '0s'\nretain = true",
+             keep-alive = '100ms'\nmax-in-flight = 0\nmax-backoff = '0s'\nretain = true",
         );
         for key in [
             "broker: `http://x`",
@@ -307,7 +292,6 @@ mod tests {
             "password-env: ",
             "keep-alive: ",
             "max-in-flight: ",
-            "max-record: ",
             "max-backoff: ",
             "retain: ",
         ] {
@@ -318,7 +302,7 @@ mod tests {
                 "{wanted} in {found:#?}"
             );
         }
-        assert_eq!(found.len(), 11, "{found:#?}");
+        assert_eq!(found.len(), 10, "{found:#?}");
         assert_eq!(problems_of("").len(), 3);
     }
 

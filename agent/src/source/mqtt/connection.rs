@@ -20,15 +20,17 @@ use tracing::{error, warn};
 
 use super::{
     Failure,
-    commits::{Commits, Progress},
     config::Settings,
     handshake::{Accepted, Stream},
     keep_alive::{KeepAlive, Step},
-    load::Load,
+    load::{Load, Taken},
     reader::{self, Ack, Incoming, Reader},
     session::Session,
 };
-use crate::source::SourceContext;
+use crate::source::{
+    SourceContext,
+    commits::{Commits, Progress},
+};
 
 /// Encoded bytes that may be on their way to the disk: what the log's own queue holds by default.
 const IN_FLIGHT_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -56,7 +58,9 @@ pub(super) struct Connection<'a> {
     /// Written, but perhaps kept back by TLS.
     unflushed: bool,
     load: Load,
-    commits: Commits,
+    commits: Commits<Taken>,
+    /// Messages that are on their way to the disk.
+    in_flight: usize,
     alive: KeepAlive,
     /// A load was not stored, so that nothing that came after it may be.
     store_failed: bool,
@@ -87,6 +91,7 @@ impl<'a> Connection<'a> {
             unflushed: false,
             load: Load::new(context.ingest.batch()),
             commits: Commits::new(context.ingest.for_connection()),
+            in_flight: 0,
             alive: KeepAlive::new(settings.keep_alive, now),
             store_failed: false,
             asked: Vec::new(),
@@ -177,7 +182,7 @@ impl<'a> Connection<'a> {
     }
 
     fn has_room(&self) -> bool {
-        let messages = self.commits.messages() + self.load.taken.messages;
+        let messages = self.in_flight + self.load.taken.messages;
         let bytes = self.commits.bytes() + self.load.taken.bytes;
         !self.load.is_full() && messages < self.settings.max_in_flight && bytes < IN_FLIGHT_BYTES_MAX
     }
@@ -250,14 +255,16 @@ impl<'a> Connection<'a> {
     fn offer(&mut self) {
         if self.commits.may_offer() && !self.load.is_empty() {
             let (batch, taken) = self.load.take(self.context.ingest.batch());
+            self.in_flight += taken.messages;
             self.commits.offer(batch, taken);
         }
     }
 
-    fn on_progress(&mut self, progress: Progress) -> Result<(), Failure> {
+    fn on_progress(&mut self, progress: Progress<Taken>) -> Result<(), Failure> {
         match progress {
             Progress::Offered => Ok(()),
-            Progress::Durable { taken, records, payload_bytes } => {
+            Progress::Durable { with: taken, records, payload_bytes } => {
+                self.in_flight -= taken.messages;
                 self.context.stats.stored(records, payload_bytes);
                 for ack in taken.acks {
                     self.on_stored(ack);
@@ -265,7 +272,8 @@ impl<'a> Connection<'a> {
                 }
                 Ok(())
             }
-            Progress::Failed { taken, error } => {
+            Progress::Failed { with: taken, error, .. } => {
+                self.in_flight -= taken.messages;
                 self.store_failed = true;
                 self.not_stored(taken.unrepeatable);
                 Err(Failure::passing(anyhow::Error::new(error).context("store what came")))
@@ -304,11 +312,13 @@ impl<'a> Connection<'a> {
             };
             match progress {
                 Progress::Offered => {}
-                Progress::Durable { taken, records, payload_bytes } => {
+                Progress::Durable { with: taken, records, payload_bytes } => {
+                    self.in_flight -= taken.messages;
                     self.context.stats.stored(records, payload_bytes);
                     taken.acks.into_iter().for_each(|ack| self.on_stored(ack));
                 }
-                Progress::Failed { taken, .. } => {
+                Progress::Failed { with: taken, .. } => {
+                    self.in_flight -= taken.messages;
                     self.store_failed = true;
                     self.not_stored(taken.unrepeatable);
                 }

@@ -17,8 +17,8 @@ use super::{
     Failure,
     config::Settings,
     reader::{self, Incoming, Reader},
-    reconnect::Trouble,
 };
+use crate::source::reconnect::Trouble;
 
 /// All of it together: enough for a mobile link on which every packet is sent three times.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -36,15 +36,15 @@ pub(super) struct Accepted {
     pub(super) session_present: bool,
 }
 
-/// Connects.
-pub(super) async fn connect(settings: &Settings) -> Result<Accepted, Failure> {
-    match timeout(TIMEOUT, connect_in_time(settings)).await {
+/// Connects; payloads of over `max_record` bytes will be passed over.
+pub(super) async fn connect(settings: &Settings, max_record: usize) -> Result<Accepted, Failure> {
+    match timeout(TIMEOUT, connect_in_time(settings, max_record)).await {
         Ok(outcome) => outcome,
         Err(_) => Err(Failure::passing(anyhow!("no answer from {} within {TIMEOUT:?}", settings.broker))),
     }
 }
 
-async fn connect_in_time(settings: &Settings) -> Result<Accepted, Failure> {
+async fn connect_in_time(settings: &Settings, max_record: usize) -> Result<Accepted, Failure> {
     let broker = &settings.broker;
     let tcp = TcpStream::connect((&*broker.host, broker.port)).await;
     let tcp = tcp.with_context(|| format!("connect to {broker}")).map_err(Failure::passing)?;
@@ -66,7 +66,7 @@ async fn connect_in_time(settings: &Settings) -> Result<Accepted, Failure> {
     let sent = async { stream.write_all(&out).await.and(stream.flush().await) }.await;
     sent.map_err(|error| failure("introduce ourselves", settings, error))?;
 
-    let mut reader = Reader::new(settings.max_record);
+    let mut reader = Reader::new(max_record);
     loop {
         match reader.next().map_err(|error| Failure::passing(error.into()))? {
             Some(Incoming::Other(Packet::ConnAck(answer))) => {

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use forebay_log_store::{Batch, NewRecord};
+use forebay_log_store::Batch;
 use rumqttc::mqttbytes::QoS;
 use tracing::{error, warn};
 
@@ -88,16 +88,15 @@ impl Load {
         let payload = match publish.payload {
             Payload::Whole(payload) => payload,
             Payload::TooLarge { bytes } => {
-                if context.stats.refused("oversize") {
-                    error!(source = &*context.name, %topic, bytes, "message is larger than max-record; dropped");
-                }
+                context.oversize(bytes);
                 return;
             }
         };
         let before = self.batch.encoded_bytes();
-        context.key_for(&Fields { topic: Some(&topic), client_id: Some(client_id), payload }, &mut self.key);
-        match self.batch.push(&NewRecord::new(&self.key, payload)) {
-            Ok(_) => self.taken.bytes += self.batch.encoded_bytes() - before,
+        let named = [("topic", &*topic), ("client-id", client_id)];
+        let fields = Fields { source: &context.name, named: &named, payload };
+        match context.add(&fields, &[], &mut self.batch, &mut self.key) {
+            Ok(()) => self.taken.bytes += self.batch.encoded_bytes() - before,
             Err(error) => {
                 if context.stats.refused("not-storable") {
                     error!(source = &*context.name, %topic, %error, "message cannot be stored; dropped");

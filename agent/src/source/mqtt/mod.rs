@@ -5,14 +5,12 @@
 //! rumqttc gives the packets; its event loop is not used, see docs/decisions/0005-mqtt-client-session.md. It never
 //! publishes.
 
-mod commits;
 mod config;
 mod connection;
 mod handshake;
 mod keep_alive;
 mod load;
 mod reader;
-mod reconnect;
 #[cfg(test)]
 mod scripted;
 mod session;
@@ -24,11 +22,45 @@ use std::{
 
 pub use config::{Config, Settings};
 use connection::Connection;
-use reconnect::{Reconnect, Trouble};
 use session::Session;
 use tracing::{debug, info, warn};
 
-use super::SourceContext;
+use super::{
+    BoxFuture, Source, SourceContext, Type, kind,
+    reconnect::{Reconnect, Trouble},
+};
+use crate::config::reader::keys_of;
+
+/// The row in the table of types.
+pub(super) const TYPE: Type = Type {
+    name: "mqtt",
+    takes: "topics of a broker: MQTT 3.1.1, TLS, client certificate, user and password; persistent session",
+    acknowledged: "PUBACK or PUBREC after the commit",
+    // Devices are told apart by their topics nearly everywhere.
+    partition_key: "{topic}",
+    placeholders: &["topic", "client-id"],
+    keys: keys_of::<Config>,
+    read: kind::read::<Config>,
+};
+
+/// A client that has not begun yet.
+struct Client(Settings);
+
+impl super::Settings for Settings {
+    fn describe(&self) -> String {
+        format!("mqtt client of {}", self.broker)
+    }
+
+    fn bind(&self) -> BoxFuture<'_, anyhow::Result<Box<dyn Source>>> {
+        Box::pin(async { Ok(Box::new(Client(self.clone())) as Box<dyn Source>) })
+    }
+}
+
+impl Source for Client {
+    fn run(self: Box<Self>, context: SourceContext) -> BoxFuture<'static, anyhow::Result<()>> {
+        Box::pin(run(self.0, context))
+    }
+}
 
 /// A connection that ended sooner was a short one.
 const SHORT: Duration = Duration::from_secs(5);
@@ -66,7 +98,7 @@ pub async fn run(settings: Settings, context: SourceContext) -> anyhow::Result<(
         let begun = Instant::now();
         let mut lived = Duration::ZERO;
         let connected = tokio::select! {
-            connected = handshake::connect(&settings) => connected,
+            connected = handshake::connect(&settings, context.max_record) => connected,
             () = context.stop.cancelled() => return Ok(()),
         };
         let outcome = match connected {

@@ -18,6 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::Config;
+use crate::source::Config as _;
 use crate::{
     config::Problems,
     ingest::{Ingest, PartitionKeyTemplate},
@@ -39,6 +40,10 @@ struct Gateway {
 
 impl Gateway {
     fn start(broker: SocketAddr, adjust: impl FnOnce(&mut Config, &mut StoreConfig)) -> Self {
+        Self::start_taking(1 << 20, broker, adjust)
+    }
+
+    fn start_taking(max_record: usize, broker: SocketAddr, adjust: impl FnOnce(&mut Config, &mut StoreConfig)) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let mut config = Config {
             broker: Some(format!("mqtt://{broker}")),
@@ -63,6 +68,7 @@ impl Gateway {
             name: "plant".into(),
             ingest: Ingest::new(stream.clone(), queue_bytes),
             partition_key: PartitionKeyTemplate::parse("{topic}").expect("a template"),
+            max_record,
             stats: Arc::clone(&stats),
             stop: stop.clone(),
         };
@@ -279,7 +285,7 @@ async fn a_qos_2_message_is_stored_once_though_its_receipt_was_lost() {
 #[tokio::test]
 async fn a_payload_over_max_record_is_counted_acknowledged_and_passed_over() {
     let (listener, address) = listener().await;
-    let gateway = Gateway::start(address, |config, _| config.max_record = 1000);
+    let gateway = Gateway::start_taking(1000, address, |_, _| {});
     let mut peer = Peer::accept_new(&listener).await;
     peer.publish(QoS::AtLeastOnce, 1, "before").await;
     peer.publish(QoS::AtLeastOnce, 2, &"x".repeat(20_000_000)).await;

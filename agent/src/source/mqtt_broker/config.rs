@@ -5,7 +5,10 @@ use std::{net::SocketAddr, num::NonZeroU16, path::PathBuf};
 use forebay_log_store::RECORD_BYTES_MAX;
 use serde::Deserialize;
 
-use crate::config::{Problems, key_path};
+use crate::{
+    config::{Problems, key_path},
+    source,
+};
 
 use super::credentials::Credentials;
 
@@ -54,10 +57,11 @@ pub struct Settings {
     pub credentials: Credentials,
 }
 
-impl Config {
-    /// Checks everything, and reads the password file. Every mistake is noted with its key path below `path`.
-    #[must_use]
-    pub fn validate(&self, path: &str, problems: &mut Problems) -> Option<Settings> {
+impl source::Config for Config {
+    type Settings = Settings;
+
+    /// Checks everything, and reads the password file.
+    fn validate(&self, path: &str, problems: &mut Problems) -> Option<Settings> {
         let before = problems.list().len();
         let mut wrong = |key: &str, message: &str| problems.add(key_path(path, key), message);
 
@@ -120,7 +124,7 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::reader;
+    use crate::{config::reader, source::Config as _};
 
     fn settings(text: &str) -> Result<Settings, Vec<String>> {
         let mut problems = Problems::default();

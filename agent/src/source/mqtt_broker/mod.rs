@@ -29,5 +29,41 @@ pub use config::{Config, Settings};
 pub use credentials::Credentials;
 pub use listener::Listener;
 
+use std::net::SocketAddr;
+
+use super::{BoxFuture, Source, SourceContext, Type, kind};
+use crate::config::reader;
+
+/// The row in the table of types.
+pub(super) const TYPE: Type = Type {
+    name: "mqtt-broker",
+    takes: "devices that publish to the gateway itself: MQTT 3.1.1 and 5, QoS 0, 1, 2; on loopback without credentials",
+    acknowledged: "PUBACK or PUBREC after the commit",
+    partition_key: "{topic}",
+    placeholders: &["topic", "client-id"],
+    keys: reader::keys_of::<Config>,
+    read: kind::read::<Config>,
+};
+
+impl super::Settings for Settings {
+    fn describe(&self) -> String {
+        format!("mqtt-broker on {}", self.listen)
+    }
+
+    fn listens_on(&self) -> Vec<(&'static str, SocketAddr)> {
+        vec![("listen", self.listen)]
+    }
+
+    fn bind(&self) -> BoxFuture<'_, anyhow::Result<Box<dyn Source>>> {
+        Box::pin(async { Ok(Box::new(Listener::bind(self.clone()).await?) as Box<dyn Source>) })
+    }
+}
+
+impl Source for Listener {
+    fn run(self: Box<Self>, context: SourceContext) -> BoxFuture<'static, anyhow::Result<()>> {
+        Box::pin(Self::run(*self, context))
+    }
+}
+
 #[cfg(test)]
 mod tests;

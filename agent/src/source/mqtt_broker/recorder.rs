@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use forebay_log_store::{Batch, NewRecord};
+use forebay_log_store::Batch;
 use rmqtt_codec::v5::DisconnectReasonCode as Reason;
 
 use crate::ingest::Fields;
@@ -35,11 +35,10 @@ impl Recorder {
 
 impl Sink for Recorder {
     fn store(&mut self, topic: &str, payload: &[u8]) -> Result<(), Violation> {
-        let fields = Fields { topic: Some(topic), client_id: Some(&self.client_id), payload };
-        self.shared.context.key_for(&fields, &mut self.key);
-        self.batch
-            .push(&NewRecord::new(&self.key, payload))
-            .map(drop)
+        let (context, named) = (&self.shared.context, [("topic", topic), ("client-id", &*self.client_id)]);
+        let fields = Fields { source: &context.name, named: &named, payload };
+        context
+            .add(&fields, &[], &mut self.batch, &mut self.key)
             .map_err(|error| Violation::new(Reason::ImplementationSpecificError, "not-storable", error.to_string()))
     }
 

@@ -87,6 +87,7 @@ impl Gateway {
             name: "devices".into(),
             ingest: Ingest::new(stream.clone(), queue_bytes),
             partition_key: PartitionKeyTemplate::parse(setup.partition_key).expect("a template"),
+            max_record: 1 << 20,
             stats: Arc::default(),
             stop: CancellationToken::new(),
         };

@@ -11,9 +11,9 @@ const STABLE: Duration = Duration::from_secs(10);
 /// Why there is no connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trouble {
-    /// The broker cannot be reached, the connection broke, or the log could not take what came.
+    /// The device or broker cannot be reached, the connection broke, or the log could not take what came.
     Passing,
-    /// The broker does not want us: wrong password, certificate, client id or topics. A person has to act.
+    /// We are not wanted: wrong password, certificate, client id or topics, or no permission. A person has to act.
     Refused,
 }
 
