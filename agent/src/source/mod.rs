@@ -13,9 +13,12 @@ use crate::ingest::{Fields, Ingest, PartitionKeyTemplate, Rendered, shorten};
 mod commits;
 mod intake;
 mod kind;
+mod modbus;
 pub mod mqtt;
 pub mod mqtt_broker;
 mod reconnect;
+mod retry;
+mod serial;
 mod shared;
 pub mod stats;
 
