@@ -10,6 +10,7 @@ pub mod delivery;
 pub mod demo;
 pub mod destination;
 pub mod disk_room;
+pub mod edge_sequence;
 pub mod framing;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;

@@ -46,6 +46,8 @@ pub struct Source {
     pub kind: &'static str,
     /// What all types have settings for.
     pub shared: source::Shared,
+    /// What is made of what comes, before it is stored.
+    pub shape: source::shape::Shape,
     /// What its type has settings for.
     pub settings: Arc<dyn source::Settings>,
 }
@@ -163,6 +165,9 @@ fn read_source(name: &str, mut table: Table, references: &mut References, proble
     }
     let shared = reader::read(reader::split_off::<source::SharedConfig>(&mut table), &path, &[], problems);
     let shared = shared.map(|shared: source::SharedConfig| shared.validate(&path, problems));
+    let shape: Option<source::shape::Config> =
+        reader::read(reader::split_off::<source::shape::Config>(&mut table), &path, &[], problems);
+    let shape = shape.and_then(|shape| shape.validate(&path, problems));
     let names: Vec<_> = source::TYPES.iter().map(|kind| kind.name).collect();
     let kind =
         kind_of(kind, &names, &path, problems).and_then(|name| source::TYPES.iter().find(|kind| kind.name == name));
@@ -179,8 +184,12 @@ fn read_source(name: &str, mut table: Table, references: &mut References, proble
         let message = format!("a source of type `{}` knows no `{name}`; {}", kind.name, there_are(known));
         problems.add(format!("{path}.partition-key"), message);
     }
-    let elsewhere: Vec<_> =
-        ["type", "stream", "partition-key"].iter().chain(reader::keys_of::<source::SharedConfig>()).copied().collect();
+    let common: [&[&str]; 3] = [
+        &["type", "stream", "partition-key"],
+        reader::keys_of::<source::SharedConfig>(),
+        reader::keys_of::<source::shape::Config>(),
+    ];
+    let elsewhere = common.concat();
     let settings = (kind.read)(table, &path, &elsewhere, problems);
     for (key, address) in settings.iter().flat_map(|settings| settings.listens_on()) {
         references.listener(format!("{path}.{key}"), address);
@@ -191,6 +200,7 @@ fn read_source(name: &str, mut table: Table, references: &mut References, proble
         partition_key_text,
         kind: kind.name,
         shared: shared?,
+        shape: shape?,
         settings: settings?,
     })
 }

@@ -114,11 +114,12 @@ fn unknown_keys_and_sections_are_refused_with_the_nearest_known_one() {
 #[test]
 fn what_sources_and_destinations_must_say_is_asked_for() {
     let found = problems_of("data-dir = 'x'\n[sources.a]\n[destinations.b]\ntype = 'kinesiss'\n[sources.c]\ntype = 3");
+    let types = format!("sources.a.type: missing; {}", there_are(source::TYPES.iter().map(|kind| kind.name)));
     assert_eq!(
         found,
         [
             "sources.a.stream: missing; name the stream that its records go to",
-            "sources.a.type: missing; there are `mqtt` and `mqtt-broker`",
+            &types,
             "sources.c.type: must be a string, not 3",
             "sources.c.stream: missing; name the stream that its records go to",
             "destinations.b.from: missing; name the stream whose records it gets",

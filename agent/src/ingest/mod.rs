@@ -4,7 +4,7 @@
 //! it is durable. It keeps the order of one caller's offers. It never drops: what it cannot store it gives an error for,
 //! and the caller does not acknowledge.
 
-mod json_pointer;
+pub(crate) mod json_pointer;
 mod partition_key;
 
 use std::sync::{

@@ -41,6 +41,8 @@ pub struct Intake<T = ()> {
     refused: VecDeque<(Batch, T)>,
     /// Whether what is in flight is awaited before anything is offered again.
     recovering: bool,
+    /// Something came since the last batch was offered, though it may have made no record.
+    touched: bool,
     key: String,
 }
 
@@ -54,6 +56,7 @@ impl<T: Default> Intake<T> {
             commits: Commits::new(context.ingest.for_connection()),
             refused: VecDeque::new(),
             recovering: false,
+            touched: false,
             key: String::new(),
             context: context.clone(),
         }
@@ -61,6 +64,7 @@ impl<T: Default> Intake<T> {
 
     /// Takes what came: makes records of it as the source is configured. What cannot be stored is counted and told.
     pub fn add(&mut self, fields: &Fields<'_>, tags: &[Tag]) {
+        self.touched = true;
         if let Err(error) = self.context.add(fields, tags, &mut self.batch, &mut self.key)
             && self.context.stats.refused("not-storable")
         {
@@ -90,7 +94,7 @@ impl<T: Default> Intake<T> {
     /// Whether everything that was taken is durable.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.batch.is_empty() && self.refused.is_empty() && self.commits.is_idle()
+        self.batch.is_empty() && !self.touched && self.refused.is_empty() && self.commits.is_idle()
     }
 
     /// Sends off what was added as far as that is possible now, and waits until something happens to what was sent: gives
@@ -150,7 +154,9 @@ impl<T: Default> Intake<T> {
         }
         if let Some((batch, with)) = self.refused.pop_front() {
             self.commits.offer(batch, with);
-        } else if !self.batch.is_empty() {
+        } else if !self.batch.is_empty() || self.touched {
+            // Also without a record, as when all were filtered out: what goes with it has its turn.
+            self.touched = false;
             let batch = mem::replace(&mut self.batch, self.context.ingest.batch());
             self.commits.offer(batch, mem::take(&mut self.with));
         }
@@ -191,6 +197,7 @@ mod tests {
             ingest: limit.map_or(ingest.clone(), |limit| ingest.limited(limit)),
             partition_key: PartitionKeyTemplate::parse("{source}").expect("a template"),
             max_record: 1000,
+            shaping: Default::default(),
             stats: Arc::new(SourceStats::default()),
             stop: CancellationToken::new(),
         };

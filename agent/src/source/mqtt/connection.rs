@@ -275,6 +275,7 @@ impl<'a> Connection<'a> {
             Progress::Failed { with: taken, error, .. } => {
                 self.in_flight -= taken.messages;
                 self.store_failed = true;
+                self.context.shaping.forget();
                 self.not_stored(taken.unrepeatable);
                 Err(Failure::passing(anyhow::Error::new(error).context("store what came")))
             }
@@ -320,6 +321,7 @@ impl<'a> Connection<'a> {
                 Progress::Failed { with: taken, .. } => {
                     self.in_flight -= taken.messages;
                     self.store_failed = true;
+                    self.context.shaping.forget();
                     self.not_stored(taken.unrepeatable);
                 }
             }

@@ -69,6 +69,7 @@ impl Gateway {
             ingest: Ingest::new(stream.clone(), queue_bytes),
             partition_key: PartitionKeyTemplate::parse("{topic}").expect("a template"),
             max_record,
+            shaping: Default::default(),
             stats: Arc::clone(&stats),
             stop: stop.clone(),
         };

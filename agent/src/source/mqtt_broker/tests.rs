@@ -88,6 +88,7 @@ impl Gateway {
             ingest: Ingest::new(stream.clone(), queue_bytes),
             partition_key: PartitionKeyTemplate::parse(setup.partition_key).expect("a template"),
             max_record: 1 << 20,
+            shaping: Default::default(),
             stats: Arc::default(),
             stop: CancellationToken::new(),
         };
