@@ -179,10 +179,13 @@ fn read_source(name: &str, mut table: Table, references: &mut References, proble
         .map_err(|error| problems.add(format!("{path}.partition-key"), error.to_string()))
         .ok();
     let kind = kind?;
-    if let Some(name) = partition_key.as_ref().and_then(|template| template.unknown_among(kind.placeholders)) {
-        let known = kind.placeholders.iter().copied().chain(["source", "json:/pointer"]);
-        let message = format!("a source of type `{}` knows no `{name}`; {}", kind.name, there_are(known));
-        problems.add(format!("{path}.partition-key"), message);
+    let templates = partition_key.iter().map(|template| ("partition-key", template));
+    for (key, template) in templates.chain(shape.iter().flat_map(source::shape::Shape::templates)) {
+        if let Some(name) = template.unknown_among(kind.placeholders) {
+            let known = kind.placeholders.iter().copied().chain(["source", "json:/pointer"]);
+            let message = format!("a source of type `{}` knows no `{name}`; {}", kind.name, there_are(known));
+            problems.add(format!("{path}.{key}"), message);
+        }
     }
     let common: [&[&str]; 3] = [
         &["type", "stream", "partition-key"],
@@ -192,7 +195,11 @@ fn read_source(name: &str, mut table: Table, references: &mut References, proble
     let elsewhere = common.concat();
     let settings = (kind.read)(table, &path, &elsewhere, problems);
     for (key, address) in settings.iter().flat_map(|settings| settings.listens_on()) {
-        references.listener(format!("{path}.{key}"), address);
+        let shared = settings.as_ref().and_then(|settings| settings.shares_listener_as());
+        references.shared_listener(format!("{path}.{key}"), address, shared);
+    }
+    for (key, what) in settings.iter().flat_map(|settings| settings.claims()) {
+        references.claim(format!("{path}.{key}"), what);
     }
     Some(Source {
         stream: stream.into_option()?,

@@ -18,7 +18,7 @@ const HEADER_BYTES_MAX: usize = 1024;
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Config {
-    /// `"line"` (the default), `"cobs"`, `"slip"`, or a table with a `type`.
+    /// `"line"` (the default), `"cobs"`, `"slip"`, `"syslog"`, or a table with a `type`.
     #[serde(deserialize_with = "type_or_table")]
     pub framing: Option<FramingConfig>,
     /// `"nmea"` or `"crc16-modbus"`, or a table with a `type`.
@@ -40,6 +40,7 @@ enum Type {
     Cobs,
     Slip,
     Gap,
+    Syslog,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -149,6 +150,7 @@ impl FramingConfig {
             Type::Line => Some(Shape::Line),
             Type::Cobs => Some(Shape::Cobs),
             Type::Slip => Some(Shape::Slip),
+            Type::Syslog => Some(Shape::Syslog),
             Type::Delimiter => match &self.delimiter {
                 None => {
                     wrong("delimiter", "missing; such as \"\\r\" or { hex = \"ff fe\" }".into());
@@ -247,6 +249,7 @@ impl Type {
             Self::Cobs => "cobs",
             Self::Slip => "slip",
             Self::Gap => "gap",
+            Self::Syslog => "syslog",
         }
     }
 }
@@ -272,6 +275,7 @@ mod tests {
         assert_eq!(read(""), Ok(with(Shape::Line)));
         assert_eq!(read("framing = 'line'\nmax-frame = '1KiB'").map(|framing| framing.max_frame()), Ok(1024));
         assert_eq!(read("framing = 'cobs'"), Ok(with(Shape::Cobs)));
+        assert_eq!(read("framing = 'syslog'"), Ok(with(Shape::Syslog)));
         assert_eq!(read("framing = { type = 'slip' }"), Ok(with(Shape::Slip)));
         let delimiter = Shape::Delimiter([3].as_slice().into());
         assert_eq!(read("framing = { type = 'delimiter', delimiter = { hex = '03' } }"), Ok(with(delimiter.clone())));

@@ -4,7 +4,7 @@ use std::{mem, ops::Range, time::Duration};
 
 use memchr::{memchr, memmem};
 
-use super::{BadFrame, Framing, LengthPrefix, Shape, slip};
+use super::{BadFrame, Framing, LengthPrefix, Shape, slip, syslog};
 
 /// The longest frame that is looked for byte by byte once the count was lost: each byte costs a checksum over as much.
 const SOUGHT_BYTES_MAX: usize = 1024;
@@ -131,7 +131,7 @@ impl Framer {
 
     fn cut(&mut self) -> Cut {
         match &self.framing.shape {
-            Shape::Line => self.cut_line(),
+            Shape::Line => self.cut_line(|bytes| memchr(b'\n', bytes)),
             Shape::Delimiter(delimiter) => {
                 let delimiter = delimiter.clone();
                 self.cut_delimited(delimiter.len(), delimiter.len() - 1, |bytes| memmem::find(bytes, &delimiter))
@@ -145,6 +145,7 @@ impl Framer {
                 self.decoded(cut, slip::decode_in_place)
             }
             Shape::Gap(_) => self.cut_silent(),
+            Shape::Syslog => self.cut_syslog(),
             Shape::Fixed { length, .. } => {
                 let (begin, end) = (self.start, self.start + length);
                 if end > self.buffer.len() {
@@ -160,8 +161,8 @@ impl Framer {
         }
     }
 
-    fn cut_line(&mut self) -> Cut {
-        let cut = self.cut_delimited(1, 1, |bytes| memchr(b'\n', bytes));
+    fn cut_line(&mut self, find: impl Fn(&[u8]) -> Option<usize>) -> Cut {
+        let cut = self.cut_delimited(1, 1, find);
         let Cut::Frame { begin, mut frame } = cut else { return cut };
         if self.buffer[frame.clone()].last() == Some(&b'\r') {
             frame.end -= 1;
@@ -180,7 +181,7 @@ impl Framer {
             return match mem::replace(&mut self.state, State::Aligned) {
                 State::Aligned => {
                     // A line's CR is still to be taken off.
-                    let spare = usize::from(matches!(self.framing.shape, Shape::Line));
+                    let spare = usize::from(matches!(self.framing.shape, Shape::Line | Shape::Syslog));
                     if end - begin > self.framing.max_frame + spare {
                         Cut::Bad(BadFrame::Oversize)
                     } else if begin == end {
@@ -232,11 +233,7 @@ impl Framer {
 
     fn cut_prefixed(&mut self, prefix: &LengthPrefix) -> Cut {
         if let State::Skipping(rest) = self.state {
-            let skipped = usize::try_from(rest).unwrap_or(usize::MAX).min(self.buffered());
-            self.start += skipped;
-            let rest = rest - skipped as u64;
-            self.state = if rest == 0 { State::Aligned } else { State::Skipping(rest) };
-            return if rest == 0 { Cut::Onward } else { Cut::Starved };
+            return self.skip(rest);
         }
         let (begin, header) = (self.start, prefix.offset + prefix.bytes);
         let Some(length) = self.buffer[begin..].get(prefix.offset..header) else { return Cut::Starved };
@@ -275,6 +272,44 @@ impl Framer {
             }
         };
         Cut::Bad(bad)
+    }
+
+    /// Throws away what is left of a frame whose length is known.
+    fn skip(&mut self, rest: u64) -> Cut {
+        let skipped = usize::try_from(rest).unwrap_or(usize::MAX).min(self.buffered());
+        self.start += skipped;
+        let rest = rest - skipped as u64;
+        self.state = if rest == 0 { State::Aligned } else { State::Skipping(rest) };
+        if rest == 0 { Cut::Onward } else { Cut::Starved }
+    }
+
+    fn cut_syslog(&mut self) -> Cut {
+        if let State::Skipping(rest) = self.state {
+            return self.skip(rest);
+        }
+        // What is behind the front of a line is not looked at again while the rest of it comes.
+        let start = match self.state {
+            State::Aligned if self.searched == 0 => syslog::start(&self.buffer[self.start..]),
+            _ => syslog::Start::Line,
+        };
+        match start {
+            syslog::Start::Starved => Cut::Starved,
+            syslog::Start::Counted { prefix, length } if length > self.framing.max_frame => {
+                self.start += prefix;
+                self.state = State::Skipping(length as u64);
+                Cut::Bad(BadFrame::Oversize)
+            }
+            syslog::Start::Counted { prefix, length } => {
+                let (begin, end) = (self.start, self.start + prefix + length);
+                if end > self.buffer.len() {
+                    return Cut::Starved;
+                }
+                self.start = end;
+                // A trailer that comes all the same, as of some senders, is then an empty line.
+                Cut::Frame { begin, frame: begin + prefix..end }
+            }
+            syslog::Start::Line => self.cut_line(syslog::trailer),
+        }
     }
 
     /// A frame without content: passed over, unless what is sought is a frame that proves itself.
@@ -334,13 +369,14 @@ impl Framer {
         let whole = match self.framing.shape {
             Shape::Gap(_) => closing != Closing::Break,
             Shape::Line | Shape::Delimiter(_) => closing == Closing::End,
+            Shape::Syslog => closing == Closing::End && syslog::start(&self.buffer[begin..]) == syslog::Start::Line,
             _ => false,
         };
         if !whole {
             bad(BadFrame::Half);
             return None;
         }
-        if self.framing.shape == Shape::Line && self.buffer.last() == Some(&b'\r') {
+        if matches!(self.framing.shape, Shape::Line | Shape::Syslog) && self.buffer.last() == Some(&b'\r') {
             frame.end -= 1;
         }
         match self.sized(begin, frame) {

@@ -12,6 +12,7 @@
 //! | `cobs` | what stands before a zero byte, decoded (Cheshire and Baker, "Consistent Overhead Byte Stuffing", 1999) | half a frame |
 //! | `slip` | what stands before an END byte, decoded (RFC 1055) | half a frame |
 //! | `gap` | what came until nothing came for a while | a frame |
+//! | `syslog` | a message as in RFC 6587: counted, or ended by LF or a zero byte | a frame, unless it is counted |
 //!
 //! Empty frames carry nothing and are passed over.
 //!
@@ -27,6 +28,7 @@ mod checksum;
 mod config;
 mod framer;
 mod slip;
+mod syslog;
 #[cfg(test)]
 mod tests;
 
@@ -79,6 +81,7 @@ enum Shape {
     Cobs,
     Slip,
     Gap(Duration),
+    Syslog,
 }
 
 /// A header of `offset` bytes, a length of `bytes` bytes, then what the frame is about, then `trailer` bytes.
@@ -141,7 +144,7 @@ pub fn fuzz(bytes: &[u8]) {
     let max_frame = usize::from(max_frame) + 1;
     let bit = |bit: u8| option & (1 << bit) != 0;
     let gap = Some(Duration::from_millis(20));
-    let shape = match shape % 7 {
+    let shape = match shape % 8 {
         0 => Shape::Line,
         1 => Shape::Delimiter(stream.get(..1 + usize::from(option % 3)).unwrap_or(b"\r").into()),
         2 => Shape::Fixed { length: 1 + usize::from(option) % max_frame, gap },
@@ -156,7 +159,8 @@ pub fn fuzz(bytes: &[u8]) {
         }),
         4 => Shape::Cobs,
         5 => Shape::Slip,
-        _ => Shape::Gap(Duration::from_millis(20)),
+        6 => Shape::Gap(Duration::from_millis(20)),
+        _ => Shape::Syslog,
     };
     let checksum = match at % 4 {
         0 => Some(Algorithm::Nmea),

@@ -94,6 +94,7 @@ fn any_shape() -> impl Strategy<Value = Shape> {
         Just(Shape::Cobs),
         Just(Shape::Slip),
         Just(Shape::Gap(Duration::from_millis(20))),
+        Just(Shape::Syslog),
     ]
 }
 
@@ -117,7 +118,7 @@ fn any_framing() -> impl Strategy<Value = Framing> {
 fn any_stream() -> impl Strategy<Value = Vec<u8>> {
     let byte = prop_oneof![
         4 => 0..6u8,
-        2 => proptest::sample::select(b"\r\n\n$*0\xc0\xdb\xdc\xdd".to_vec()),
+        2 => proptest::sample::select(b"\r\n\n$*0\xc0\xdb\xdc\xdd1 <".to_vec()),
         1 => any::<u8>(),
     ];
     vec(byte, 0..300)
@@ -138,6 +139,7 @@ fn encode(shape: &Shape, content: &[u8]) -> Vec<u8> {
         }
         Shape::Cobs => [&*cobs::encode_vec(content), &[0]].concat(),
         Shape::Slip => slip::encode(content),
+        Shape::Syslog => [format!("{} ", content.len()).as_bytes(), content].concat(),
     }
 }
 
@@ -170,6 +172,7 @@ proptest! {
                 Shape::Line => content.iter_mut().for_each(|byte| *byte = b'0' + *byte % 10),
                 Shape::Delimiter(_) => content.iter_mut().for_each(|byte| *byte |= 0x80),
                 Shape::Fixed { length, .. } => content.resize(*length, 7),
+                Shape::Syslog => content[0] = b'<',
                 _ => {}
             }
             content
@@ -196,7 +199,7 @@ proptest! {
     /// what the garbage began.)
     #[test]
     fn it_finds_its_way_back(
-        shape in any_shape().prop_filter("a silence is its own end", |shape| !matches!(shape, Shape::Gap(_))),
+        shape in any_shape().prop_filter("ends by itself", |shape| !matches!(shape, Shape::Gap(_) | Shape::Syslog)),
         garbage in vec(any::<u8>(), 0..200),
         content in vec(b'0'..=b'9', 4..=10usize),
     ) {
@@ -250,6 +253,18 @@ fn lines_end_in_lf_or_crlf() {
     assert_eq!(cut(&lines, stream), expected);
     let broken = cut_pieces(&lines, [&stream[..]], Framer::on_break);
     assert_eq!((&broken[..3], &broken[3..]), (&expected[..3], &[Out::Bad(BadFrame::Half)][..]));
+}
+
+#[test]
+fn syslog_is_counted_or_ends_in_a_trailer() {
+    let syslog = framing(Shape::Syslog);
+    let stream = b"8 <13>1 ab<14>two\n9 <15>a\nbcd\n<16>three\0\r\n7 days\n64 <17>which is over the limit of 32";
+    let expected = [frame("<13>1 ab"), frame("<14>two"), frame("<15>a\nbcd"), frame("<16>three"), frame("7 days")];
+    assert_eq!(cut(&syslog, stream), [&expected[..], &[Out::Bad(BadFrame::Oversize)]].concat());
+    assert_eq!(cut(&syslog, b"<13>last\r"), [frame("<13>last")]);
+    assert_eq!(cut(&syslog, b"12 <13>half"), [Out::Bad(BadFrame::Half)]);
+    let long = [&b"<13>"[..], &[b'x'; 100], b"\n3 <1>"].concat();
+    assert_eq!(cut(&syslog, &long), [Out::Bad(BadFrame::Oversize), frame("<1>")]);
 }
 
 #[test]

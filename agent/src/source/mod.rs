@@ -10,19 +10,27 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ingest::{Fields, Ingest, PartitionKeyTemplate, Rendered, shorten};
 
+mod accept;
 mod commits;
+pub mod exec;
+pub mod http;
 mod intake;
 mod kind;
 mod modbus;
 pub mod mqtt;
 pub mod mqtt_broker;
+mod mqtt_tags;
+mod pump;
 mod reconnect;
 mod retry;
 mod serial;
 pub mod shape;
 mod shaping;
 mod shared;
+pub mod socket;
 pub mod stats;
+pub mod stdin;
+mod trouble;
 
 use shape::Raw;
 

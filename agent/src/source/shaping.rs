@@ -37,6 +37,11 @@ impl Shaping {
         Some((&steps.shape, Arrived { at: Timestamp(at), trusted: trusted_since.is_some(), since_boot }))
     }
 
+    /// Whether a record is stored as it came.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// The log has refused what a device sends again: see [`Shape::forget`].
     pub fn forget(&self) {
         if let Some(steps) = &self.0 {
