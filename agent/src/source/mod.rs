@@ -11,11 +11,13 @@ use tokio_util::sync::CancellationToken;
 use crate::ingest::{Fields, Ingest, PartitionKeyTemplate, Rendered, shorten};
 
 mod commits;
+pub mod gps;
 mod intake;
 mod kind;
 pub mod mqtt;
 pub mod mqtt_broker;
 mod reconnect;
+pub mod sensor;
 mod shared;
 pub mod stats;
 
