@@ -398,6 +398,10 @@ impl Simulation {
         self.running.as_ref().expect("open").0.around.learn_time(at);
     }
 
+    pub(super) fn offer_time(&self, wall: Timestamp) -> Result<(), Timestamp> {
+        self.running.as_ref().expect("open").0.around.offer_time(wall)
+    }
+
     /// The clock is set, and something vouches for it for a moment. Only where it was right before: of two trusted times
     /// one must be right, or nobody could tell.
     pub(super) fn lie(&mut self, hours: i64) {
