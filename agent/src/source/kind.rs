@@ -5,7 +5,7 @@ use std::{fmt, future::Future, net::SocketAddr, pin::Pin, sync::Arc};
 use serde::de::DeserializeOwned;
 use toml::Table;
 
-use super::{SourceContext, exec, http, modbus, mqtt, mqtt_broker, serial, socket, stdin};
+use super::{SourceContext, exec, gps, http, modbus, mqtt, mqtt_broker, sensor, serial, socket, stdin};
 use crate::config::{Problems, reader};
 
 /// A future that a trait object can give.
@@ -18,6 +18,8 @@ pub const TYPES: &[Type] = &[
     serial::TYPE,
     modbus::RTU_TYPE,
     modbus::TCP_TYPE,
+    gps::TYPE,
+    sensor::TYPE,
     socket::TYPE,
     http::TYPE,
     exec::TYPE,
