@@ -16,10 +16,12 @@ mod harness;
 mod hearing;
 mod lifecycle;
 mod log;
+mod mqtt_listener;
 mod mqtt_source;
 mod oracle;
 mod pipeline;
 mod restart;
+mod shaping;
 mod streams;
 #[allow(
     dead_code,

@@ -11,7 +11,7 @@ use std::{
 use crate::{
     batch::Batch,
     catalogue::{Catalogue, Kv, KvError, open_sled},
-    clock::{Clock, ClockStatus, Now, TimeKeeper},
+    clock::{Clock, ClockStatus, Now, TimeKeeper, Timestamp},
     committer::{self, Pace, Writers},
     config::{StoreConfig, StreamConfig},
     cursor::{Cursor, Start},
@@ -359,6 +359,16 @@ impl Stream {
     #[must_use]
     pub fn clock(&self) -> ClockStatus {
         self.core.around.time.status()
+    }
+
+    /// Says what the time is at this moment, for whoever knows it beside the machine's clock, such as a GPS receiver; as
+    /// [`Store::learn_time`], but while the machine's own clock is believed, nothing is learnt from it. Blocks for a write to
+    /// the disk if it is news.
+    ///
+    /// # Errors
+    /// It is not believed: by what was trusted before it is at least as late as is given back.
+    pub fn offer_time(&self, wall: Timestamp) -> Result<(), Timestamp> {
+        self.core.around.offer_time(wall)
     }
 
     /// An empty batch for this stream.

@@ -179,10 +179,13 @@ fn read_source(name: &str, mut table: Table, references: &mut References, proble
         .map_err(|error| problems.add(format!("{path}.partition-key"), error.to_string()))
         .ok();
     let kind = kind?;
-    if let Some(name) = partition_key.as_ref().and_then(|template| template.unknown_among(kind.placeholders)) {
-        let known = kind.placeholders.iter().copied().chain(["source", "json:/pointer"]);
-        let message = format!("a source of type `{}` knows no `{name}`; {}", kind.name, there_are(known));
-        problems.add(format!("{path}.partition-key"), message);
+    let templates = partition_key.iter().map(|template| ("partition-key", template));
+    for (key, template) in templates.chain(shape.iter().flat_map(source::shape::Shape::templates)) {
+        if let Some(name) = template.unknown_among(kind.placeholders) {
+            let known = kind.placeholders.iter().copied().chain(["source", "json:/pointer"]);
+            let message = format!("a source of type `{}` knows no `{name}`; {}", kind.name, there_are(known));
+            problems.add(format!("{path}.{key}"), message);
+        }
     }
     let common: [&[&str]; 3] = [
         &["type", "stream", "partition-key"],

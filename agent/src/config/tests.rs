@@ -183,11 +183,15 @@ fn what_is_not_toml_is_told_with_line_and_column() {
 #[test]
 fn examples_are_configurations() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let etc = tempfile::tempdir().expect("a directory");
+    files_that_examples_name(etc.path());
     let mut examples = BTreeMap::new();
     for entry in dir.read_dir().expect("the folder of examples") {
         let file = entry.expect("an entry").path();
         if file.extension().is_some_and(|extension| extension == "toml") {
-            examples.insert(file.clone(), Config::load(&file));
+            let text = std::fs::read_to_string(&file).expect("an example");
+            let text = text.replace("/etc/forebay", &etc.path().display().to_string());
+            examples.insert(file, Config::parse(&text));
         }
     }
     assert!(!examples.is_empty());
@@ -195,6 +199,21 @@ fn examples_are_configurations() {
         if let Err(error) = outcome {
             panic!("{}: {error}", file.display());
         }
+    }
+}
+
+/// What the examples name below `/etc/forebay`.
+fn files_that_examples_name(etc: &Path) {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let params = rcgen::CertificateParams::new(vec!["gateway".to_owned()]).expect("a name");
+    let certificate = params.self_signed(&key).expect("a certificate").pem();
+    for (name, text) in [
+        ("gateway.pem", &*certificate),
+        ("gateway.key", &*key.serialize_pem()),
+        ("devices-ca.pem", &*certificate),
+        ("devices", "anna:secret\n"),
+    ] {
+        std::fs::write(etc.join(name), text).expect("written");
     }
 }
 
@@ -215,6 +234,7 @@ fn the_complete_example_shows_every_key() {
         ("sources.devices", keys_of::<source::mqtt_broker::Config>()),
         ("sources.plant", keys_of::<source::mqtt::Config>()),
         ("sources.plant", keys_of::<source::SharedConfig>()),
+        ("sources.plant", keys_of::<source::shape::Config>()),
         ("destinations.cloud", keys_of::<destination::kinesis::Config>()),
         ("destinations.cloud", keys_of::<delivery::Config>()),
     ] {

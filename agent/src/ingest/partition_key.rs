@@ -19,7 +19,8 @@ const KNOWN: &str =
     "{source}, {topic}, {topic[N]}, {json:/pointer} and what the type of source knows; {{ and }} stand for braces";
 
 /// What only some types of sources know of a record; each type says which.
-pub const PLACEHOLDERS: [&str; 8] = ["client-id", "file", "host", "path", "port", "topic", "unit", "user"];
+pub const PLACEHOLDERS: [&str; 10] =
+    ["client-id", "device", "file", "host", "path", "port", "sensor", "topic", "unit", "user"];
 
 /// What a source knows about a record.
 #[derive(Debug, Clone, Copy, Default)]

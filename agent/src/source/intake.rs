@@ -7,7 +7,7 @@
 use std::{collections::VecDeque, mem, time::Duration};
 
 use forebay_log_store::{Batch, Error, Tag};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 
 use super::{
     SourceContext,
@@ -43,6 +43,8 @@ pub struct Intake<T = ()> {
     recovering: bool,
     /// Something came since the last batch was offered, though it may have made no record.
     touched: bool,
+    /// When what was refused is offered again. Kept here, since a source that hears often drops the wait as often.
+    again_at: Option<Instant>,
     key: String,
 }
 
@@ -57,6 +59,7 @@ impl<T: Default> Intake<T> {
             refused: VecDeque::new(),
             recovering: false,
             touched: false,
+            again_at: None,
             key: String::new(),
             context: context.clone(),
         }
@@ -108,7 +111,8 @@ impl<T: Default> Intake<T> {
     pub async fn progress(&mut self) -> Result<Option<T>, Error> {
         self.send();
         if self.recovering && self.commits.is_idle() {
-            sleep(AGAIN_AFTER).await;
+            sleep_until(*self.again_at.get_or_insert_with(|| Instant::now() + AGAIN_AFTER)).await;
+            self.again_at = None;
             // A new door: the old one lets nothing through any more.
             self.commits = Commits::new(self.context.ingest.for_connection());
             self.recovering = false;

@@ -96,6 +96,23 @@ impl TimeKeeper {
         }
     }
 
+    /// Learns from somebody beside the machine's clock, unless that one is believed: two that differ by seconds would be
+    /// followed in turns. `Err` is how late it is at least, if that contradicts.
+    pub(crate) fn offer(&self, wall: Timestamp) -> Result<Option<Event>, Timestamp> {
+        if self.clock.trust() != Trust::Unknown && self.known().doubted.is_none() {
+            return Ok(None);
+        }
+        let now = Now { wall, ..self.clock.now() };
+        // What was said of the machine's clock stays said.
+        let is_news = |learnt: &Learnt| matches!(learnt, Learnt::Began | Learnt::Stepped { .. });
+        match self.change(|known| known.timeline.learn(now, false), is_news) {
+            Learnt::Began => Ok(Some(Event::ClockTrusted { wall })),
+            Learnt::Stepped { from } => Ok(Some(Event::ClockStepped { from, to: wall })),
+            Learnt::Nothing => Ok(None),
+            Learnt::Doubted { at_least } => Err(at_least),
+        }
+    }
+
     pub(crate) fn status(&self) -> ClockStatus {
         let now = self.clock.now();
         let known = self.known();

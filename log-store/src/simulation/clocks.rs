@@ -142,6 +142,34 @@ fn a_gps_receiver_tells_the_time_beside_a_wrong_clock() {
     assert_eq!(arrivals(&sim), [(at, true), (later, true)]);
 }
 
+/// Two that are right to some seconds must not set the time to and fro; and what contradicts is refused, not told each time.
+#[test]
+fn an_offered_time_counts_while_the_clock_itself_is_not_believed() {
+    let mut sim = open();
+    reboot(&mut sim, CatalogueFound::Newest, DAY, Timestamp(30 * YEAR_MS));
+    let at = append(&mut sim);
+    let truth = sim.clock.truth();
+    let rolled_over = Timestamp(truth.0 - 1024 * 7 * 24 * 3600 * 1000);
+    assert!(sim.offer_time(rolled_over).is_err_and(|at_least| at_least > rolled_over));
+    assert_eq!(clock_events(&mut sim), []);
+    sim.offer_time(truth).expect("believed");
+    assert_eq!(clock_events(&mut sim), [Event::ClockTrusted { wall: truth }]);
+    assert_eq!(arrivals(&sim), [(at, true)]);
+    // The kernel vouches for the year 2000: told once, and the receiver is heard beside it.
+    sim.clock.set_trust(Trust::Synchronised);
+    sim.tick();
+    sim.offer_time(Timestamp(truth.0 + 3000)).expect("believed");
+    sim.tick();
+    let told = clock_events(&mut sim);
+    assert!(matches!(told[..], [Event::ClockDoubted { .. }, Event::ClockStepped { .. }]), "{told:?}");
+    // A clock that is believed goes first.
+    sim.clock.synchronise();
+    sim.tick();
+    assert_eq!(clock_events(&mut sim).len(), 1);
+    sim.offer_time(Timestamp(truth.0 + 5000)).expect("passed over");
+    assert_eq!((clock_events(&mut sim), arrivals(&sim)), (vec![], vec![(at, true)]));
+}
+
 #[test]
 fn a_jump_from_1970_to_today_expires_nothing() {
     let mut sim = open();

@@ -36,7 +36,7 @@ pub(crate) use writer::{CommitError, SegmentLimits, Shortage, StreamWriter, bloc
 use self::{held::Held, marks::StreamMarks};
 use crate::{
     catalogue::Catalogue,
-    clock::{Arrival, Clock, Now, Stamp, TimeKeeper},
+    clock::{Arrival, Clock, Now, Stamp, TimeKeeper, Timestamp},
     config::StreamConfig,
     disk::Disk,
     event::{DropReason, Event},
@@ -77,6 +77,11 @@ impl Surroundings {
     /// Takes over a time that somebody knows to be right, and notes and tells what is new.
     pub(crate) fn learn_time(&self, at: Now) {
         self.note_time(self.time.learn(at, false));
+    }
+
+    /// Takes over what somebody beside the machine's clock says, as [`TimeKeeper::offer`] does, and notes and tells what is new.
+    pub(crate) fn offer_time(&self, wall: Timestamp) -> Result<(), Timestamp> {
+        self.time.offer(wall).map(|news| self.note_time(news))
     }
 
     fn note_time(&self, news: Option<Event>) {

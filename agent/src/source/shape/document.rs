@@ -3,7 +3,7 @@
 //! One pass over the text finds them and shows that it is JSON; the values stay text, so that what no step touches comes
 //! out byte for byte, and numbers exactly as they were written.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, cell::OnceCell, fmt};
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -14,8 +14,8 @@ use super::field;
 #[derive(Debug)]
 pub(super) struct Document<'a> {
     text: &'a str,
-    /// Of the outermost object; `None` if it is none, or was not looked into.
-    members: Option<Members<'a>>,
+    /// Of the outermost object, once somebody looked into it; `None` if it is none.
+    members: OnceCell<Option<Members<'a>>>,
 }
 
 /// A name and its value.
@@ -39,7 +39,7 @@ impl<'a> Document<'a> {
             serde_json::from_str::<&RawValue>(text).map_err(|error| error.to_string())?;
             None
         };
-        Ok(Self { text, members })
+        Ok(Self { text, members: OnceCell::from(members) })
     }
 
     /// Reads bytes; the error is a sentence fragment.
@@ -50,15 +50,18 @@ impl<'a> Document<'a> {
 
     /// A text that was made here, and so is JSON.
     pub(super) fn trusted(text: &'a str) -> Self {
-        Self { text, members: None }
+        Self { text, members: OnceCell::new() }
     }
 
     pub(super) fn text(&self) -> &'a str {
         self.text
     }
 
+    /// Of the outermost object; `None` if it is none.
     pub(super) fn members(&self) -> Option<&[Member<'a>]> {
-        self.members.as_ref().map(|members| &*members.0)
+        let read = || serde_json::from_str(self.text).ok();
+        let members = self.members.get_or_init(|| is_object(self.text).then(read).flatten());
+        members.as_ref().map(|members| &*members.0)
     }
 }
 

@@ -35,7 +35,7 @@ use forebay_log_store::{Tag, Timestamp};
 pub use self::config::Config;
 use self::{decode::Headers, thin::Memory};
 use super::SourceStats;
-use crate::ingest::Fields;
+use crate::ingest::{Fields, PartitionKeyTemplate};
 
 /// The steps of one source, and what they remember. Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -126,6 +126,15 @@ impl Shape {
     #[must_use]
     pub fn is_nothing(&self) -> bool {
         self.steps.is_none()
+    }
+
+    /// The templates in it and their keys, for whoever knows what its type of source can fill.
+    pub fn templates(&self) -> impl Iterator<Item = (&'static str, &PartitionKeyTemplate)> {
+        let rules = self
+            .steps
+            .iter()
+            .flat_map(|steps| [("sample.per", steps.sample.as_ref()), ("deduplicate.by", steps.deduplicate.as_ref())]);
+        rules.filter_map(|(key, rule)| Some((key, rule?.key.as_ref()?)))
     }
 
     /// Whether records are put into envelopes, which are numbered.

@@ -88,14 +88,7 @@ impl Projection {
 
     /// Writes what stays of a document to `out`; `None` if it is not an object, and nothing was written.
     pub(super) fn write(&self, document: &Document<'_>, out: &mut String) -> Option<Outcome> {
-        match document.members() {
-            Some(members) => Some(self.write_object(members, self.selects, out)),
-            None if document::is_object(document.text()) => {
-                let members: Members<'_> = serde_json::from_str(document.text()).ok()?;
-                Some(self.write_object(&members.0, self.selects, out))
-            }
-            None => None,
-        }
+        document.members().map(|members| self.write_object(members, self.selects, out))
     }
 
     fn write_object(&self, members: &[Member<'_>], selects: bool, out: &mut String) -> Outcome {

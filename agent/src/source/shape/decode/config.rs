@@ -12,7 +12,7 @@ use crate::config::Problems;
 
 /// `decode = "cbor"` or `decode = { format = "csv", ... }`.
 #[derive(Debug, Clone, Default)]
-pub(in super::super) struct Config(Table);
+pub struct Config(Table);
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
