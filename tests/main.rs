@@ -15,10 +15,12 @@ mod durability;
 mod harness;
 mod lifecycle;
 mod log;
+mod mqtt_listener;
 mod mqtt_source;
 mod oracle;
 mod pipeline;
 mod restart;
+mod shaping;
 mod streams;
 #[allow(
     dead_code,

@@ -43,6 +43,8 @@ pub struct Intake<T = ()> {
     recovering: bool,
     /// When what was refused is offered again. Kept here, since a source that hears often drops the wait as often.
     again_at: Option<Instant>,
+    /// Something came since the last batch was offered, though it may have made no record.
+    touched: bool,
     key: String,
 }
 
@@ -57,6 +59,7 @@ impl<T: Default> Intake<T> {
             refused: VecDeque::new(),
             recovering: false,
             again_at: None,
+            touched: false,
             key: String::new(),
             context: context.clone(),
         }
@@ -64,6 +67,7 @@ impl<T: Default> Intake<T> {
 
     /// Takes what came: makes records of it as the source is configured. What cannot be stored is counted and told.
     pub fn add(&mut self, fields: &Fields<'_>, tags: &[Tag]) {
+        self.touched = true;
         if let Err(error) = self.context.add(fields, tags, &mut self.batch, &mut self.key)
             && self.context.stats.refused("not-storable")
         {
@@ -93,7 +97,7 @@ impl<T: Default> Intake<T> {
     /// Whether everything that was taken is durable.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.batch.is_empty() && self.refused.is_empty() && self.commits.is_idle()
+        self.batch.is_empty() && !self.touched && self.refused.is_empty() && self.commits.is_idle()
     }
 
     /// Sends off what was added as far as that is possible now, and waits until something happens to what was sent: gives
@@ -154,7 +158,9 @@ impl<T: Default> Intake<T> {
         }
         if let Some((batch, with)) = self.refused.pop_front() {
             self.commits.offer(batch, with);
-        } else if !self.batch.is_empty() {
+        } else if !self.batch.is_empty() || self.touched {
+            // Also without a record, as when all were filtered out: what goes with it has its turn.
+            self.touched = false;
             let batch = mem::replace(&mut self.batch, self.context.ingest.batch());
             self.commits.offer(batch, mem::take(&mut self.with));
         }
@@ -195,6 +201,7 @@ mod tests {
             ingest: limit.map_or(ingest.clone(), |limit| ingest.limited(limit)),
             partition_key: PartitionKeyTemplate::parse("{source}").expect("a template"),
             max_record: 1000,
+            shaping: Default::default(),
             stats: Arc::new(SourceStats::default()),
             stop: CancellationToken::new(),
         };

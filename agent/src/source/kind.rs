@@ -5,14 +5,15 @@ use std::{fmt, future::Future, net::SocketAddr, pin::Pin, sync::Arc};
 use serde::de::DeserializeOwned;
 use toml::Table;
 
-use super::{SourceContext, gps, mqtt, mqtt_broker, sensor};
+use super::{SourceContext, exec, gps, http, mqtt, mqtt_broker, sensor, socket, stdin};
 use crate::config::{Problems, reader};
 
 /// A future that a trait object can give.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// All types, by name. README's table of sources says the same.
-pub const TYPES: &[Type] = &[mqtt::TYPE, mqtt_broker::TYPE, gps::TYPE, sensor::TYPE];
+pub const TYPES: &[Type] =
+    &[mqtt::TYPE, mqtt_broker::TYPE, socket::TYPE, http::TYPE, exec::TYPE, stdin::TYPE, gps::TYPE, sensor::TYPE];
 
 /// A type of source.
 pub struct Type {
@@ -51,6 +52,16 @@ pub trait Settings: fmt::Debug + Send + Sync {
 
     /// Which keys name an address to listen on, and which.
     fn listens_on(&self) -> Vec<(&'static str, SocketAddr)> {
+        Vec::new()
+    }
+
+    /// For a listener that several sources may share: what they have to say alike, so that there can be one for all of them.
+    fn shares_listener_as(&self) -> Option<String> {
+        None
+    }
+
+    /// Which keys name something else that only one source can have, and what that is called.
+    fn claims(&self) -> Vec<(&'static str, String)> {
         Vec::new()
     }
 
