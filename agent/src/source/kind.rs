@@ -5,15 +5,26 @@ use std::{fmt, future::Future, net::SocketAddr, pin::Pin, sync::Arc};
 use serde::de::DeserializeOwned;
 use toml::Table;
 
-use super::{SourceContext, exec, gps, http, mqtt, mqtt_broker, sensor, socket, stdin};
+use super::{SourceContext, exec, gps, http, modbus, mqtt, mqtt_broker, sensor, serial, socket, stdin};
 use crate::config::{Problems, reader};
 
 /// A future that a trait object can give.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// All types, by name. README's table of sources says the same.
-pub const TYPES: &[Type] =
-    &[mqtt::TYPE, mqtt_broker::TYPE, socket::TYPE, http::TYPE, exec::TYPE, stdin::TYPE, gps::TYPE, sensor::TYPE];
+pub const TYPES: &[Type] = &[
+    mqtt::TYPE,
+    mqtt_broker::TYPE,
+    serial::TYPE,
+    modbus::RTU_TYPE,
+    modbus::TCP_TYPE,
+    socket::TYPE,
+    http::TYPE,
+    exec::TYPE,
+    stdin::TYPE,
+    gps::TYPE,
+    sensor::TYPE,
+];
 
 /// A type of source.
 pub struct Type {
