@@ -119,6 +119,7 @@ impl Catalogue {
             kv.remove(&key(b'd', stream, None))?;
             kv.remove(&key(b'n', stream, None))?;
             kv.remove(&key(b'l', stream, None))?;
+            kv.remove(&key(b'e', stream, None))?;
             kv.remove(&key(DEFINITION_V1, stream, None))?;
             kv.remove(&key(DEFINITION, stream, None))
         });
@@ -173,6 +174,24 @@ impl Catalogue {
         let (key, value) = self.read(|kv| kv.last_in(&from, &to)).ok().flatten()?;
         let (segment, offset) = decode::<(SequenceNumber, u64)>("index", &value).ok()?;
         Some((decode_sequence(&key, prefix(b'i', stream).len()).ok()?, segment, offset))
+    }
+
+    /// Behind the newest record that was certainly durable once: an index entry, a sealed segment and a clean stop prove it,
+    /// since each was noted after a sync. 1 if nothing is known.
+    pub(crate) fn proven_end(&self, stream: &str) -> SequenceNumber {
+        let place = self.newest_place(stream).map(|(number, ..)| number.next());
+        let [from, to] = [SequenceNumber::ZERO, SequenceNumber(u64::MAX)].map(|at| key(b'g', stream, Some(at)));
+        let sealed = self.read(|kv| kv.last_in(&from, &to)).ok().flatten();
+        let sealed = sealed.and_then(|(_, value)| decode::<SealedSegment>("segment", &value).ok());
+        let stopped = self.read(|kv| kv.get(&key(b'e', stream, None))).ok().flatten();
+        let stopped = stopped.and_then(|value| decode::<SequenceNumber>("end", &value).ok());
+        let ends = [place, sealed.map(|sealed| sealed.last.next()), stopped].into_iter().flatten();
+        ends.max().unwrap_or_default().max(SequenceNumber(1))
+    }
+
+    /// Notes that at a clean stop all records before this number were durable.
+    pub(crate) fn put_end(&self, stream: &str, end: SequenceNumber) {
+        self.put(key(b'e', stream, None), &end);
     }
 
     /// Forgets index entries of blocks that begin with `from` or later, because there are none.

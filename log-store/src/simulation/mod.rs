@@ -13,6 +13,7 @@ mod histories;
 mod lessons;
 mod lifetimes;
 mod marks;
+mod missing;
 mod random_damage;
 mod recycling;
 mod resharding;

@@ -10,12 +10,14 @@ use std::{
 
 use super::{CONSUMER, CatalogueFound, DIR, Simulation, read_all};
 use crate::{
+    catalogue::Catalogue,
     clock::{Clock, Timestamp},
     config::OnFull,
     disk::{Disk, sim::Fault},
     error::Error,
     event::{DropReason, Event},
     inspect::{Dumped, Finding, FindingKind, StreamReport, dump_on, verify_on},
+    marks::Marks,
     record::NewRecord,
     segment::{
         BLOCK_HEADER_BYTES, FORMAT_VERSION, Found, SegmentHeader, SegmentReader, file_name, parse_file_name, salt,
@@ -608,8 +610,8 @@ fn verify_and_dump_see_what_readers_see() {
 
 #[test]
 fn an_index_entry_that_points_into_nowhere_costs_nothing() {
-    // Two blocks at the end rot, are cut off as a torn tail, and what comes in their place begins elsewhere than the
-    // second of them, of which the catalogue has an entry.
+    // Two blocks at the end are gone, with the catalogue; what comes in their place begins elsewhere than the second of
+    // them, of which the catalogue gets an entry.
     let mut sim = open(15);
     for _ in 0..5 {
         sim.append(2, 5000).expect("room");
@@ -618,12 +620,16 @@ fn an_index_entry_that_points_into_nowhere_costs_nothing() {
     assert_eq!(sim.segments().len(), 1);
     sim.close();
     sim.disk.damage(&places[3].path, |bytes| bytes.truncate(places[3].offset as usize));
+    sim.power_cut(CatalogueFound::Lost);
     sim.open().expect("it opens");
     sim.acknowledged.retain(|number, _| *number < places[3].first);
     // One block with the numbers of both, and more.
     let again = sim.append(6, 3000).expect("room");
     assert!(again.runs.iter().any(|run| run.first == places[3].first));
     assert!(sim.newest() > places[4].first);
+    let catalogue = Catalogue::new(Box::new(sim.kv.clone())).expect("works").expect("today's version");
+    let (number, segment, offset) = (places[4].first, first_of(&places[4].path), places[4].offset);
+    catalogue.put_index("telemetry", number, segment, offset, &Marks::default());
     sim.take_events();
     sim.check();
     for number in 1..=sim.newest().0 {

@@ -70,6 +70,7 @@ impl Opening {
         created.map_err(|source| self.io("create stream directory", &self.dir, source))?;
         let mut files = self.segment_files()?;
         let definition = self.definition(&config, &mut files)?;
+        let proven = self.around.catalogue.proven_end(&self.name);
         let (mut files, ruined) = self.own_files(&definition, &files)?;
         let tail = self.read_tail(&definition, &mut files)?;
         let mut segments = self.list_segments(&definition, &files, tail.as_ref())?;
@@ -88,10 +89,11 @@ impl Opening {
         let end = tail.as_ref().map_or(SequenceNumber(1), |tail| tail.segment.end);
         // Of blocks that are gone: the newest entry says from where on all marks are read.
         self.around.catalogue.forget_places(&self.name, end);
-        let known = end.max(done.next()).max(remembered.totals.oldest);
+        let written = end.max(proven);
+        let known = written.max(done.next()).max(remembered.totals.oldest);
         // Of these some were given to records that never had to be written.
-        let reserved = if remembered.reserved > end { remembered.reserved } else { SequenceNumber::ZERO };
-        let (logged, next) = if reserved > end { (end, known.max(reserved)) } else { (known, known) };
+        let reserved = if remembered.reserved > written { remembered.reserved } else { SequenceNumber::ZERO };
+        let (logged, next) = if reserved > written { (written, known.max(reserved)) } else { (known, known) };
         let behind = tail.as_ref().map_or((logged, 0), |tail| (tail.segment.first, tail.segment.bytes));
 
         let id = definition.id;
@@ -136,7 +138,7 @@ impl Opening {
             }
         };
         core.change_view(|view| view.segments = segments.into());
-        // What some consumer has finished was there.
+        // What some consumer has finished was there, and so was what the catalogue noted after it was durable.
         let gone = end.max(remembered.totals.oldest);
         if gone < logged {
             let (last, at) = behind;

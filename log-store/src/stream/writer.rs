@@ -412,6 +412,9 @@ impl StreamWriter {
             let now = self.core.around.clock.now().since_boot;
             let _ = self.commit_control(now);
         }
+        // What is missing behind this stop is damage, and no torn end.
+        let end = self.core.view(|view| view.segments.back().expect("never empty").end);
+        self.core.around.catalogue.put_end(self.core.name(), end);
         self.give_back();
     }
 
