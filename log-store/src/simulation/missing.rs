@@ -4,6 +4,7 @@
 use super::{
     CatalogueFound, Simulation,
     damage::told,
+    read_all,
     scenarios::{BlockPlace, numbers, ten_blocks},
 };
 use crate::disk::Disk as _;
@@ -84,4 +85,39 @@ fn what_is_missing_at_the_end_after_a_kill_is_told_as_far_as_the_catalogue_knows
     assert_eq!(numbers(&sim), (1..=30).collect::<Vec<_>>());
     assert_eq!(sim.append(1, 10).expect("room").runs[0].first.0, 47);
     sim.check();
+}
+
+#[test]
+fn missing_oldest_segments_of_which_the_catalogue_knows_are_told_once() {
+    for (gone, last) in [(0..1, 15), (0..2, 30), (0..3, 45)] {
+        for stopped in [false, true] {
+            let (mut sim, _) = ten_blocks(122);
+            if stopped {
+                sim.close();
+            }
+            remove(&sim, gone.clone());
+            judge(&mut sim, CatalogueFound::Newest, 1..=last);
+        }
+    }
+}
+
+#[test]
+fn what_was_dropped_by_right_is_no_damage_whatever_the_catalogue_remembers() {
+    for stale in 0..20 {
+        let mut sim = Simulation::new(123 + stale as u64);
+        sim.stream_config.quota = 600_000;
+        sim.open().expect("an empty disk");
+        for _ in 0..60 {
+            sim.append(5, 4000).expect("what is delivered makes room");
+            sim.save_checkpoint(sim.newest());
+        }
+        let dropped = sim.stream().stats().dropped;
+        assert!(dropped.quota > 0);
+        sim.take_events();
+        sim.power_cut(CatalogueFound::Stale(stale));
+        sim.open().expect("it opens");
+        read_all(sim.stream(), 7);
+        assert_eq!(told(&sim), [0; 0]);
+        assert_eq!(sim.stream().stats().dropped, dropped, "counts of what was dropped survive a kill");
+    }
 }

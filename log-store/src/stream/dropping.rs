@@ -135,6 +135,10 @@ impl StreamWriter {
         if first < end {
             self.core.dropped(first..=end.previous(), reason, limit.map(str::to_owned));
         }
+        // A file that is gone must be known as dropped, or the next opening takes it for damage.
+        if limit.is_none() {
+            self.core.around.catalogue.flush();
+        }
         let may_be_spare =
             |segment: &&Segment| files == Files::Spare && self.spare.is_none() && segment.bytes <= self.segment_bytes();
         let spare = gone.iter().filter(may_be_spare).max_by_key(|segment| segment.bytes).copied();
@@ -149,6 +153,10 @@ impl StreamWriter {
         self.spare = self.spare.or(spare.map(|segment| segment.bytes));
         if spare.is_some() && !synced {
             self.drop_spare();
+        }
+        // A full disk may have room for that only now.
+        if limit.is_some() {
+            self.core.around.catalogue.flush();
         }
         self.note_reserved();
     }

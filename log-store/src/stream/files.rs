@@ -38,6 +38,14 @@ pub(super) struct Ruined {
     pub(super) numbers: Range<SequenceNumber>,
 }
 
+/// What the files of a stream turn out to be.
+pub(super) struct Looked {
+    pub(super) own: Vec<OwnFile>,
+    pub(super) ruined: Vec<Ruined>,
+    /// Numbers of sealed segments before all others of which there is no file.
+    pub(super) missing: Vec<Range<SequenceNumber>>,
+}
+
 /// What a file with the name of a segment turns out to be.
 enum Look {
     Own(OwnFile),
@@ -48,11 +56,7 @@ enum Look {
 
 impl Opening {
     /// Goes through the files that are named as segments. Nothing is changed unless all could be looked at.
-    pub(super) fn own_files(
-        &self,
-        definition: &StreamDefinition,
-        firsts: &[SequenceNumber],
-    ) -> Result<(Vec<OwnFile>, Vec<Ruined>), Error> {
+    pub(super) fn own_files(&self, definition: &StreamDefinition, firsts: &[SequenceNumber]) -> Result<Looked, Error> {
         let sealed = self.known(self.around.catalogue.segments(&self.name)).unwrap_or_default();
         let look = |first: SequenceNumber, is_last: bool| {
             self.look(definition, first, sealed.get(&first).filter(|_| !is_last))
@@ -86,13 +90,18 @@ impl Opening {
         }
         own.sort_by_key(|file| file.first);
         let ruined = self.put_ruins_away(definition, &mut own)?;
+        let (oldest, mut missing) = (own.first().map(|file| file.first), Vec::new());
         // What is left in the catalogue has no file any more.
         for (first, entry) in sealed {
             if own.binary_search_by_key(&first, |file| file.first).is_err() {
+                // Readers tell of those between others.
+                if oldest.is_none_or(|oldest| first < oldest) {
+                    missing.push(first..entry.last.next());
+                }
                 self.around.catalogue.forget_segment(&self.name, first, entry.last.next());
             }
         }
-        Ok((own, ruined))
+        Ok(Looked { own, ruined, missing })
     }
 
     fn look(

@@ -14,7 +14,7 @@ use std::{
 use super::{
     Checkpoints, Counters, Segment, StreamCore, StreamWriter, Surroundings, View,
     active::Active,
-    files::{OwnFile, Ruined},
+    files::{Looked, OwnFile, Ruined},
     marks::StreamMarks,
     tail::{Tail, Walked, walk},
     writer::SegmentLimits,
@@ -71,7 +71,7 @@ impl Opening {
         let mut files = self.segment_files()?;
         let definition = self.definition(&config, &mut files)?;
         let proven = self.around.catalogue.proven_end(&self.name);
-        let (mut files, ruined) = self.own_files(&definition, &files)?;
+        let Looked { own: mut files, ruined, missing } = self.own_files(&definition, &files)?;
         let tail = self.read_tail(&definition, &mut files)?;
         let mut segments = self.list_segments(&definition, &files, tail.as_ref())?;
         self.merge_boots(tail.as_ref(), &segments);
@@ -148,6 +148,14 @@ impl Opening {
             let from = numbers.start.max(remembered.totals.oldest);
             let records = (from < numbers.end).then(|| from..=numbers.end.previous());
             core.damaged(first, 0, "nothing in it is sound; it was set aside as .broken", records);
+        }
+        // What was dropped by right lies before `oldest`: that was noted before a file was removed.
+        for numbers in missing {
+            let from = numbers.start.max(remembered.totals.oldest);
+            if from < numbers.end {
+                let records = from..=numbers.end.previous();
+                core.damaged(numbers.start, 0, "the oldest records are missing", Some(records));
+            }
         }
         let mut writer = StreamWriter {
             core,
