@@ -310,6 +310,23 @@ fn a_damaged_segment_header_costs_no_record() {
 }
 
 #[test]
+fn a_damaged_segment_header_is_told_once_by_whoever_reads_there() {
+    for (segment, at) in [(0, 20), (1, 20), (1, 4), (3, 44)] {
+        let (mut sim, _) = ten_blocks(6);
+        sim.close();
+        let path = sim.segments()[segment].0.clone();
+        sim.disk.damage(&path, |bytes| bytes[at] ^= 0x01);
+        power_cut_and_open(&mut sim, CatalogueFound::Newest);
+        sim.take_events();
+        for _ in 0..2 {
+            assert_eq!(numbers(&sim), (1..=50).collect::<Vec<_>>());
+        }
+        assert_eq!(damaged(&sim.take_events()), [(path, 0, None)]);
+        assert_eq!(sim.stream().stats().dropped.damage, 0);
+    }
+}
+
+#[test]
 fn a_segment_of_another_place_or_stream_is_set_aside() {
     let foreign = |sim: &Simulation, number: u64| sim.stream_dir().join(file_name(SequenceNumber(number)));
     for catalogue in [CatalogueFound::Newest, CatalogueFound::Lost] {

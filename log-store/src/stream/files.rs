@@ -122,7 +122,7 @@ impl Opening {
             Ok(header) if header.definition.id != definition.id => Look::Foreign,
             Ok(header) if header.first != first => Look::Misnamed(header.first),
             Ok(header) => Look::Own(OwnFile { created: Some(header.created), ..own }),
-            // The blocks behind a damaged header prove themselves; readers tell of it.
+            // The blocks behind a damaged header prove themselves; whoever reads them tells of it.
             Err(Error::Corrupt { .. }) => {
                 let salt = salt(definition.id, first);
                 let sound = first_sound_block(file, salt, bytes).map_err(|source| self.io("read", &path, source))?;
