@@ -242,7 +242,12 @@ impl Parts {
         let dir = store.dir.join("streams");
         let names = self.around.disk.list(&dir);
         let mut names = names.map_err(|source| Error::Io { action: "list", path: dir, source })?;
-        names.retain(|name| is_stream_name(name));
+        // A stray file is no stream. What cannot be looked at for another reason says so when it is opened.
+        let is_dir = |name: &String| {
+            let listed = self.around.disk.list(&stream_dir(&store.dir, name));
+            !matches!(listed, Err(error) if error.kind() == io::ErrorKind::NotADirectory)
+        };
+        names.retain(|name| is_stream_name(name) && is_dir(name));
         names.sort();
         Ok(names)
     }

@@ -5,7 +5,7 @@
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, ErrorKind},
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, OpenOptionsExt},
     path::Path,
 };
 
@@ -40,6 +40,10 @@ impl Disk for RealDisk {
             .collect()
     }
 
+    fn is_file(&self, path: &Path) -> io::Result<bool> {
+        Ok(fs::metadata(path)?.is_file())
+    }
+
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         Ok(Box::new(OpenOptions::new().read(true).write(true).create_new(true).open(path)?))
     }
@@ -49,7 +53,9 @@ impl Disk for RealDisk {
     }
 
     fn open_read(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(File::open(path)?))
+        // Opening a pipe would wait for its other end.
+        let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+        Ok(Box::new(OpenOptions::new().read(true).custom_flags(flags).open(path)?))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

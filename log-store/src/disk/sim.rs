@@ -328,6 +328,12 @@ impl Disk for SimDisk {
         Ok(inside.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect())
     }
 
+    fn is_file(&self, path: &Path) -> io::Result<bool> {
+        let state = self.state();
+        state.alive()?;
+        Ok(!state.files[&state.id(path)?].is_dir)
+    }
+
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         let mut state = self.state();
         state.step()?;

@@ -68,6 +68,7 @@ impl Opening {
     fn run(self, config: StreamConfig, limits: SegmentLimits) -> Result<StreamWriter, Error> {
         let created = self.around.disk.create_dir(&self.dir);
         created.map_err(|source| self.io("create stream directory", &self.dir, source))?;
+        self.set_others_aside()?;
         let mut files = self.segment_files()?;
         let definition = self.definition(&config, &mut files)?;
         let proven = self.around.catalogue.proven_end(&self.name);
@@ -181,10 +182,27 @@ impl Opening {
 
     /// The stream's segment files, by their first sequence numbers.
     fn segment_files(&self) -> Result<Vec<SequenceNumber>, Error> {
+        let mut firsts = self.named_as_segments()?;
+        // What cannot be looked at says so when it is opened.
+        firsts.retain(|&first| !matches!(self.around.disk.is_file(&self.dir.join(file_name(first))), Ok(false)));
+        Ok(firsts)
+    }
+
+    fn named_as_segments(&self) -> Result<Vec<SequenceNumber>, Error> {
         let names = self.around.disk.list(&self.dir).map_err(|source| self.io("list", &self.dir, source))?;
         let mut firsts: Vec<_> = names.iter().filter_map(|name| parse_file_name(name)).collect();
         firsts.sort_unstable();
         Ok(firsts)
+    }
+
+    /// Sets aside what has a segment's name and is no file: a directory, or a pipe, which is never opened.
+    fn set_others_aside(&self) -> Result<(), Error> {
+        for first in self.named_as_segments()? {
+            if matches!(self.around.disk.is_file(&self.dir.join(file_name(first))), Ok(false)) {
+                self.put_away(first, "it has a segment's name, but is no file")?;
+            }
+        }
+        Ok(())
     }
 
     /// What the stream is: from the catalogue if any segment agrees, else from the segments, else new.
