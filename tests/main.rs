@@ -13,6 +13,7 @@ mod clock;
 mod dead_letters;
 mod durability;
 mod harness;
+mod hearing;
 mod lifecycle;
 mod log;
 mod modbus_source;
