@@ -12,7 +12,8 @@ fn shell(program: &str, more: &str) -> String {
 
 #[test]
 fn a_program_that_crashes_is_started_again() {
-    let program = "echo \"$NAME in $PWD, run $(cat runs 2>/dev/null)\"; echo x >>runs; echo 'it hurts' >&2; kill -SEGV $$";
+    let program =
+        "echo \"$NAME in $PWD, run $(cat runs 2>/dev/null)\"; echo x >>runs; echo 'it hurts' >&2; kill -SEGV $$";
     let agent = agent(&shell(program, "env = { NAME = 'probe' }\nmax-backoff = \"200ms\""));
     until_stored(&agent, 3);
     until_refused(&agent, "program-failed", 3);
@@ -55,7 +56,9 @@ fn a_program_that_is_not_there_is_tried_again() {
     let probe = agent.home().path().join("probe");
     std::fs::write(&probe, "#!/bin/sh\necho recovered\nexec sleep 1000\n").expect("written");
     // Without the right to run it at first.
-    eventually(SOON, "it may not", || agent.status().to_string().contains("Permission denied") || refused(&agent, "cannot-start") > 8);
+    eventually(SOON, "it may not", || {
+        agent.status().to_string().contains("Permission denied") || refused(&agent, "cannot-start") > 8
+    });
     std::fs::set_permissions(&probe, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("its mode is set");
     until_stored(&agent, 1);
     assert_eq!(texts(&agent), ["recovered"]);
@@ -72,7 +75,8 @@ fn running(mark: &str) -> usize {
 fn a_stop_ends_the_whole_group_and_keeps_last_words() {
     // Its own sleeping time is its mark.
     let mark = format!("1000.{}", std::process::id());
-    let program = format!("trap 'echo last words; exit 0' TERM; echo begun; sleep {mark} & (trap '' TERM; sleep {mark}) & wait");
+    let program =
+        format!("trap 'echo last words; exit 0' TERM; echo begun; sleep {mark} & (trap '' TERM; sleep {mark}) & wait");
     let mut agent = agent(&shell(&program, ""));
     until_stored(&agent, 1);
     eventually(SOON, "all of them run", || running(&mark) >= 2);

@@ -82,9 +82,8 @@ fn every_kind_of_body_becomes_records() {
 #[test]
 fn what_is_wrong_is_told_and_nothing_of_it_stored() {
     let port = free_port();
-    let agent = agent(&format!(
-        "type = \"http\"\nlisten = \"127.0.0.1:{port}\"\nmax-body = \"1MiB\"\nmax-record = \"1KiB\""
-    ));
+    let agent =
+        agent(&format!("type = \"http\"\nlisten = \"127.0.0.1:{port}\"\nmax-body = \"1MiB\"\nmax-record = \"1KiB\""));
     let dir = agent.home().path().to_owned();
     let url = format!("http://127.0.0.1:{port}/");
     let post = |content_type: &str, more: &[&str]| {
@@ -120,7 +119,8 @@ fn what_is_wrong_is_told_and_nothing_of_it_stored() {
 #[test]
 fn sources_share_a_listener_and_each_asks_for_its_own_credentials() {
     let port = free_port();
-    let listen = format!("type = \"http\"\nlisten = \"127.0.0.1:{port}\"\ncert-file = \"own.pem\"\nkey-file = \"own.key\"");
+    let listen =
+        format!("type = \"http\"\nlisten = \"127.0.0.1:{port}\"\ncert-file = \"own.pem\"\nkey-file = \"own.key\"");
     let home = Home::new(&configuration(&format!(
         "{listen}\npath = \"/telemetry\"\ntoken-file = \"tokens\"\n\
          [streams.events]\n[sources.other]\nstream = \"events\"\n{listen}\npath = \"/events\"\npassword-file = \"users\"\n\
@@ -131,7 +131,9 @@ fn sources_share_a_listener_and_each_asks_for_its_own_credentials() {
     certificate(home.path(), "own");
     let agent = Forebay::start_in(home, &[]);
     let url = |path: &str| format!("https://127.0.0.1:{port}{path}");
-    let to = |path: &str, more: &[&str]| curl(&agent, &[&["--cacert", "own.pem", "-d", "x", &url(path)][..], more].concat()).0;
+    let to = |path: &str, more: &[&str]| {
+        curl(&agent, &[&["--cacert", "own.pem", "-d", "x", &url(path)][..], more].concat()).0
+    };
     assert_eq!(to("/telemetry", &["-H", "Authorization: Bearer def"]), 200);
     assert_eq!(to("/events", &["--user", "anna:se:cret"]), 200);
     for (path, wrong) in [
@@ -179,7 +181,8 @@ fn sources_that_do_not_share_are_refused() {
 fn a_client_is_told_when_to_come_again() {
     let port = free_port();
     let limit = "rate-limit = { records-per-second = 1, bytes-per-second = \"1MB\" }";
-    let limited = agent(&format!("type = \"http\"\nlisten = \"127.0.0.1:{port}\"\ncommit-timeout = \"200ms\"\n{limit}"));
+    let limited =
+        agent(&format!("type = \"http\"\nlisten = \"127.0.0.1:{port}\"\ncommit-timeout = \"200ms\"\n{limit}"));
     let url = format!("http://127.0.0.1:{port}/");
     let codes: Vec<_> = (0..4).map(|_| curl_text(&limited, &["-i", "-d", "x", &url])).collect();
     let refusal = codes.iter().find(|(code, _)| *code == 429).unwrap_or_else(|| panic!("{codes:?}"));

@@ -127,7 +127,8 @@ fn connections_are_limited_in_number_and_idleness() {
 fn a_listener_that_cannot_be_had_is_asked_for_again() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let (port, free) = (taken.local_addr().expect("bound").port(), free_port());
-    let other = format!("[sources.other]\ntype = \"socket\"\nstream = \"telemetry\"\nlisten = \"tcp://127.0.0.1:{free}\"");
+    let other =
+        format!("[sources.other]\ntype = \"socket\"\nstream = \"telemetry\"\nlisten = \"tcp://127.0.0.1:{free}\"");
     let agent = agent(&format!("type = \"socket\"\nlisten = \"tcp://127.0.0.1:{port}\"\n{other}"));
     until_refused(&agent, "cannot-listen", 1);
     assert!(agent.log().contains(&format!("listen on 127.0.0.1:{port}: Address already in use")), "{}", agent.log());

@@ -65,7 +65,8 @@ fn without_stop_at_end_the_agent_goes_on() {
     });
     assert_eq!(records(), Some(2));
     assert!(agent.try_wait().expect("ours").is_none());
-    rustix::process::kill_process(rustix::process::Pid::from_child(&agent), rustix::process::Signal::TERM).expect("ours");
+    rustix::process::kill_process(rustix::process::Pid::from_child(&agent), rustix::process::Signal::TERM)
+        .expect("ours");
     assert!(eventually_some(SOON, "the agent ends", || agent.try_wait().expect("ours")).success());
 }
 
@@ -76,7 +77,8 @@ fn a_stop_does_not_wait_for_input() {
     eventually(SOON, "it is ready", || {
         fs::read_to_string(home.path().join("forebay.log")).expect("readable").contains("ready")
     });
-    rustix::process::kill_process(rustix::process::Pid::from_child(&agent), rustix::process::Signal::TERM).expect("ours");
+    rustix::process::kill_process(rustix::process::Pid::from_child(&agent), rustix::process::Signal::TERM)
+        .expect("ours");
     let status = eventually_some(Duration::from_secs(5), "the agent ends", || agent.try_wait().expect("ours"));
     assert!(status.success(), "{status}");
 }

@@ -1,6 +1,6 @@
 //! The settings of a `gps` source: as they are written, and as they are once they were found right.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt, net::SocketAddr, time::Duration};
 
 use serde::Deserialize;
 
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     config::{Problems, duration},
-    source,
+    serial_port, source,
 };
 
 /// gpsd's own port.
@@ -108,7 +108,7 @@ pub struct Settings {
 /// Where positions come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Receiver {
-    Serial { path: PathBuf, baud: u32 },
+    Serial(serial_port::Settings),
     Tcp { host: String, port: u16 },
     Udp(SocketAddr),
     Gpsd { host: String, port: u16, device: Option<String> },
@@ -118,22 +118,8 @@ impl source::Config for Config {
     type Settings = Settings;
 
     fn validate(&self, path: &str, problems: &mut Problems) -> Option<Settings> {
+        let receiver = self.receiver(path, problems);
         let mut wrong = |key: &str, message: String| problems.add(format!("{path}.{key}"), message);
-        let receiver = match self.receiver.as_deref().map(|text| Receiver::parse(text, self.baud)) {
-            Some(Some(receiver)) => Some(receiver),
-            Some(None) => {
-                let text = self.receiver.as_deref().unwrap_or_default();
-                wrong("receiver", format!("`{text}` is not of the form {FORMS}"));
-                None
-            }
-            None => {
-                wrong("receiver", format!("missing; such as {FORMS}"));
-                None
-            }
-        };
-        if !(300..=4_000_000).contains(&self.baud) {
-            wrong("baud", format!("is between 300 and 4000000, not {}", self.baud));
-        }
         if !(0.0..=1e7).contains(&self.min_distance) {
             wrong("min-distance", format!("is between 0 and 10000000 metres, not {}", self.min_distance));
         }
@@ -164,6 +150,29 @@ impl source::Config for Config {
             max_backoff: self.max_backoff,
             receiver,
         })
+    }
+}
+
+impl Config {
+    fn receiver(&self, path: &str, problems: &mut Problems) -> Option<Receiver> {
+        let device = self.receiver.as_deref().filter(|text| text.starts_with('/'));
+        // Noted also where no serial device is meant: it is wrong all the same.
+        let line = serial_port::Config {
+            device: Some(device.unwrap_or("/dev/ttyACM0").into()),
+            baud: self.baud,
+            ..serial_port::Config::default()
+        };
+        let line = line.validate(path, problems);
+        let wrong = match self.receiver.as_deref() {
+            None => format!("missing; such as {FORMS}"),
+            Some(_) if device.is_some() => return line.map(Receiver::Serial),
+            Some(text) => match Receiver::parse(text) {
+                Some(receiver) => return Some(receiver),
+                None => format!("`{text}` is not of the form {FORMS}"),
+            },
+        };
+        problems.add(format!("{path}.receiver"), wrong);
+        None
     }
 }
 
@@ -209,10 +218,8 @@ impl GeofenceConfig {
 }
 
 impl Receiver {
-    fn parse(text: &str, baud: u32) -> Option<Self> {
-        if text.starts_with('/') {
-            return Some(Self::Serial { path: text.into(), baud });
-        }
+    /// An address; a path is a serial device's.
+    fn parse(text: &str) -> Option<Self> {
         let (scheme, rest) = text.split_once("://")?;
         match scheme {
             "tcp" => {
@@ -258,7 +265,7 @@ impl fmt::Display for Receiver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bracketed = |host: &str| if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
         match self {
-            Self::Serial { path, .. } => path.display().fmt(f),
+            Self::Serial(port) => f.write_str(&port.name()),
             Self::Tcp { host, port } => write!(f, "tcp://{}:{port}", bracketed(host)),
             Self::Udp(address) => write!(f, "udp://{address}"),
             Self::Gpsd { host, port, device } => {

@@ -3,7 +3,6 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    path::Path,
     time::{Duration, Instant},
 };
 
@@ -13,10 +12,12 @@ use tokio::{
     net::{TcpStream, UdpSocket},
     time::timeout,
 };
-use tokio_serial::{SerialPortBuilderExt as _, SerialStream};
 
 use super::{config::Receiver, gpsd};
-use crate::source::reconnect::Trouble;
+use crate::{
+    serial_port::{OpenError, Port},
+    source::reconnect::Trouble,
+};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -39,7 +40,7 @@ impl From<anyhow::Error> for Failure {
 /// An open connection.
 #[derive(Debug)]
 pub(super) enum Link {
-    Serial(Box<SerialStream>),
+    Serial(Port),
     Tcp(TcpStream),
     Udp(Datagrams),
 }
@@ -66,7 +67,10 @@ impl Link {
     /// Connects to a receiver. Datagrams need no connection: see [`Datagrams::bind`].
     pub(super) async fn open(receiver: &Receiver) -> Result<Self, Failure> {
         match receiver {
-            Receiver::Serial { path, baud } => Ok(Self::Serial(Box::new(open_port(path, *baud)?))),
+            Receiver::Serial(port) => port.open().await.map(Self::Serial).map_err(|OpenError { error, needs_help }| {
+                let trouble = if needs_help { Trouble::Refused } else { Trouble::Passing };
+                Failure { trouble, error }
+            }),
             Receiver::Tcp { host, port } => Ok(Self::Tcp(connect(host, *port).await?)),
             Receiver::Gpsd { host, port, device } => {
                 let mut stream = connect(host, *port).await?;
@@ -115,17 +119,6 @@ async fn connect(host: &str, port: u16) -> anyhow::Result<TcpStream> {
     connected
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         .with_context(|| format!("connect to {host}:{port}"))
-}
-
-/// Opens a serial device for ourselves alone: 8 bits, no parity, one stop bit, as NMEA 0183 says.
-fn open_port(path: &Path, baud: u32) -> Result<SerialStream, Failure> {
-    tokio_serial::new(path.to_string_lossy(), baud).open_native_async().map_err(|error| {
-        let trouble = match error.kind {
-            tokio_serial::ErrorKind::Io(io::ErrorKind::PermissionDenied) => Trouble::Refused,
-            _ => Trouble::Passing,
-        };
-        Failure { trouble, error: anyhow::Error::new(error).context(format!("open {}", path.display())) }
-    })
 }
 
 #[cfg(test)]

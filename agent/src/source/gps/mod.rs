@@ -25,22 +25,19 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow};
-pub use config::{Config, GeofenceConfig, Settings};
+pub use config::{Config, Settings};
 use fix::{Fix, Occasion};
 use forebay_log_store::Timestamp;
 use lines::Lines;
 use link::{Came, Datagrams, Failure, Link};
 use offers::{Offers, PLAUSIBLE};
 use tokio::time::sleep_until;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 use tracker::{Notice, Tracker};
 use words::Words;
 
 use self::config::Receiver;
-use super::{
-    BoxFuture, Intake, Source, SourceContext, Type, kind,
-    reconnect::{Reconnect, Trouble},
-};
+use super::{BoxFuture, Intake, Source, SourceContext, Type, kind, retry::Retry};
 use crate::{config::reader::keys_of, ingest::Fields};
 
 /// The row in the table of types.
@@ -104,8 +101,8 @@ struct Listener {
     offers: Offers,
     /// What monotonic times are counted from.
     began: Instant,
-    /// The trouble that was told last.
-    told: String,
+    /// What went wrong since it was last understood.
+    retry: Retry,
     /// Who said it, for the partition key.
     device: String,
     host: String,
@@ -129,14 +126,14 @@ impl Listener {
     fn new(settings: Settings, context: SourceContext) -> Self {
         let host = match &settings.receiver {
             Receiver::Tcp { host, .. } | Receiver::Gpsd { host, .. } => host.clone(),
-            Receiver::Serial { .. } | Receiver::Udp(_) => String::new(),
+            Receiver::Serial(_) | Receiver::Udp(_) => String::new(),
         };
         Self {
             intake: Intake::new(&context),
             tracker: Tracker::new(settings.dead_band.clone(), settings.geofences.clone()),
             offers: Offers::default(),
             began: Instant::now(),
-            told: String::new(),
+            retry: Retry::new(settings.max_backoff),
             device: settings.receiver.to_string(),
             host,
             settings,
@@ -146,9 +143,7 @@ impl Listener {
 
     /// Runs until it is stopped, or the log is gone.
     async fn run(&mut self, mut bound: Option<Link>) -> anyhow::Result<()> {
-        let mut reconnect = Reconnect::new(self.settings.max_backoff);
         loop {
-            let begun = Instant::now();
             let ended = match self.connect(bound.take()).await {
                 Ok(mut link) => {
                     self.context.stats.connections.store(1, Relaxed);
@@ -170,8 +165,8 @@ impl Listener {
                 Ended::Failed(failure) => failure,
             };
             self.silent();
-            let pause = reconnect.pause(failure.trouble, begun.elapsed(), fastrand::f64());
-            self.tell(&failure, pause);
+            self.context.stats.refused("no-connection");
+            let pause = self.retry.failed(&self.context, failure.trouble, &failure.error, tokio::time::Instant::now());
             let pause = if bound.is_some() { Duration::ZERO } else { pause };
             match self.meanwhile(tokio::time::sleep(pause)).await {
                 Ok(()) => {}
@@ -264,7 +259,7 @@ impl Listener {
                 }
                 if said.understood {
                     understood = now;
-                    self.told.clear();
+                    self.retry.works(now.into());
                 }
                 let began = if said.fix.is_some() { epoch.take() } else { None };
                 if words.is_pending() {
@@ -345,7 +340,7 @@ impl Listener {
     fn nothing_understood(&self) -> Failure {
         let waited = crate::config::duration::show(self.settings.timeout);
         let hint = match self.settings.receiver {
-            Receiver::Serial { baud, .. } => format!("; is baud = {baud} its speed?"),
+            Receiver::Serial(ref port) => format!("; does it speak at {}?", port.line()),
             Receiver::Gpsd { .. } => "; has gpsd a receiver?".to_owned(),
             Receiver::Tcp { .. } | Receiver::Udp(_) => String::new(),
         };
@@ -357,21 +352,6 @@ impl Listener {
         if self.context.stats.refused(reason) {
             let what: String = what.chars().take(200).collect();
             warn!(source = &*self.context.name, reason, what, "not taken from the receiver");
-        }
-    }
-
-    /// The same trouble again and again is told once.
-    fn tell(&mut self, failure: &Failure, pause: Duration) {
-        let error = format!("{:#}", failure.error);
-        self.context.stats.failed(&*error);
-        self.context.stats.refused("no-connection");
-        let (source, receiver) = (&*self.context.name, &self.settings.receiver);
-        if self.told == error {
-            debug!(source, %receiver, error, ?pause, "still nothing from the receiver");
-        } else {
-            let hint = if failure.trouble == Trouble::Refused { "; may forebay's user open it?" } else { "" };
-            warn!(source, %receiver, error, ?pause, "nothing from the receiver{hint}");
-            self.told = error;
         }
     }
 }

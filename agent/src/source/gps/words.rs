@@ -32,7 +32,7 @@ impl Words {
     pub(super) fn of(receiver: &Receiver) -> Self {
         match receiver {
             Receiver::Gpsd { .. } => Self::Gpsd(Reports::default()),
-            Receiver::Serial { .. } | Receiver::Tcp { .. } | Receiver::Udp(_) => Self::Nmea(Epochs::default()),
+            Receiver::Serial(_) | Receiver::Tcp { .. } | Receiver::Udp(_) => Self::Nmea(Epochs::default()),
         }
     }
 
