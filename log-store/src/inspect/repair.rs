@@ -160,8 +160,9 @@ impl Repair<'_> {
             let is_headless = matches!(file.is, Is::Headless { .. });
             let created = match (&file.is, &walk.definition) {
                 (Is::Segment(head), _) => head.created,
-                (Is::Headless { .. }, _) => Stamp::default(),
-                (Is::Unreadable { .. }, _) | (Is::Ruined { .. }, None) => {
+                (Is::Headless { .. }, Some(_)) => Stamp::default(),
+                // Its header cannot be made anew without the definition.
+                (Is::Unreadable { .. }, _) | (Is::Ruined { .. } | Is::Headless { .. }, None) => {
                     let mut left = |visit: Visit<'_>| {
                         if let Visit::Finding(finding) = visit {
                             self.report.left.push(finding);

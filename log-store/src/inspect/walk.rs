@@ -24,6 +24,10 @@ use crate::{
 /// Places in one segment that are remembered until it is known whether they are damage or a torn tail.
 const PENDING_MAX: usize = 1000;
 
+/// A file of which nothing is sound may be a head that was not finished, if it is not longer than this, or than twice the
+/// head of another segment: the head is synced before any block follows.
+const UNFINISHED_HEAD_BYTES: u64 = 1024;
+
 /// What a walk meets.
 pub(super) enum Visit<'a> {
     Segment {
@@ -68,6 +72,8 @@ pub(super) struct Walk<'a> {
     pub(super) leftovers: Vec<PathBuf>,
     /// As the newest readable segment has it; `None` if no segment has a sound header.
     pub(super) definition: Option<StreamDefinition>,
+    /// The stream's id: of the definition; without one, as a damaged header says it and the blocks behind that prove it.
+    id: Option<u64>,
     /// Format version of the newest readable segment.
     pub(super) format: Option<u16>,
     /// Whether it looks into the blocks, or only at their checksums.
@@ -87,8 +93,8 @@ pub(super) enum Is {
     Segment(Head),
     /// A segment of the stream whose header is damaged, though some of its blocks are sound.
     Headless { what: String },
-    /// Nothing in it is sound.
-    Ruined { what: String },
+    /// Nothing in it is sound. If it may be `unfinished`, it may never have held a record.
+    Ruined { what: String, unfinished: bool },
     /// A segment of the stream under another name than its own.
     Misnamed { rightful: SequenceNumber },
     /// A segment of another stream.
@@ -156,7 +162,8 @@ impl<'a> Walk<'a> {
         let kept = |name: &&String| name.ends_with(".torn") || name.ends_with(".broken");
         let mut leftovers: Vec<_> = names.iter().filter(kept).map(|name| dir.join(name)).collect();
         leftovers.sort();
-        let mut walk = Self { disk, dir, files: Vec::new(), leftovers, definition: None, format: None, decodes: true };
+        let mut walk =
+            Self { disk, dir, files: Vec::new(), leftovers, definition: None, id: None, format: None, decodes: true };
         let mut looks = Vec::with_capacity(firsts.len());
         let headers = firsts.iter().rev().filter_map(|&first| {
             let path = walk.dir.join(file_name(first));
@@ -178,13 +185,21 @@ impl<'a> Walk<'a> {
             }
         });
         walk.definition = StreamDefinition::agreed(stream, headers);
-        let id = walk.definition.as_ref().map(|definition| definition.id);
+        let headless = looks.iter().filter(|(_, look)| matches!(look, Err(Error::Corrupt { .. })));
+        let id = match &walk.definition {
+            Some(definition) => Some(definition.id),
+            None => headless.map(|(first, _)| *first).find_map(|first| walk.proven_id(first)),
+        };
+        walk.id = id;
+        let known_heads = looks.iter().filter_map(|(first, look)| Some((*first, look.as_ref().ok()?.2)));
+        let known_head = known_heads.take(1).find_map(|(first, head)| walk.head_bytes(first, head)).unwrap_or(0);
+        let head_bytes_max = UNFINISHED_HEAD_BYTES.max(2 * known_head);
         for (first, look) in looks.into_iter().rev() {
             let is = match look {
                 Ok((of, ..)) if Some(of) != id => Is::Foreign,
                 Ok((_, rightful, _)) if rightful != first => Is::Misnamed { rightful },
                 Ok((_, _, head)) => Is::Segment(head),
-                Err(Error::Corrupt { what, .. }) => walk.without_header(first, id, what),
+                Err(Error::Corrupt { what, .. }) => walk.without_header(first, head_bytes_max, what),
                 Err(error) => Is::Unreadable { what: error.to_string() },
             };
             walk.files.push(SegmentFile { first, is });
@@ -192,18 +207,44 @@ impl<'a> Walk<'a> {
         Ok(walk)
     }
 
-    fn without_header(&self, first: SequenceNumber, id: Option<u64>, what: String) -> Is {
-        // Without any sound header in the stream the blocks' checksums cannot be checked.
-        let Some(id) = id else { return Is::Ruined { what } };
+    fn without_header(&self, first: SequenceNumber, head_bytes_max: u64, what: String) -> Is {
         let file = self.disk.open_read(&self.dir.join(file_name(first)));
         let found = file.and_then(|file| {
             let bytes = file.len()?;
-            first_sound_block(file, salt(id, first), bytes)
+            let unfinished = bytes <= head_bytes_max;
+            // Without any sound header, and no id that blocks prove, their checksums cannot be checked.
+            let Some(id) = self.id else { return Ok(Is::Ruined { what: what.clone(), unfinished }) };
+            Ok(match first_sound_block(file, salt(id, first), bytes)? {
+                Some(_) => Is::Headless { what: what.clone() },
+                None => Is::Ruined { what: format!("{what}, and nothing behind it is sound"), unfinished },
+            })
         });
-        match found {
-            Ok(Some(_)) => Is::Headless { what },
-            Ok(None) => Is::Ruined { what: format!("{what}, and nothing behind it is sound") },
-            Err(error) => Is::Unreadable { what: error.to_string() },
+        found.unwrap_or_else(|error| Is::Unreadable { what: error.to_string() })
+    }
+
+    /// The stream's id, if a damaged header still names it: then some block behind it is sound.
+    fn proven_id(&self, first: SequenceNumber) -> Option<u64> {
+        let open = || self.disk.open_read(&self.dir.join(file_name(first)));
+        let claimed = open().and_then(|file| SegmentHeader::claimed_ids(file.as_ref())).ok()?;
+        let is_proven = |id: &u64| {
+            let sound = open().and_then(|file| {
+                let bytes = file.len()?;
+                first_sound_block(file, salt(*id, first), bytes)
+            });
+            matches!(sound, Ok(Some(_)))
+        };
+        claimed.into_iter().find(is_proven)
+    }
+
+    /// Length of a segment's header and of the control block with which the log begins it.
+    fn head_bytes(&self, first: SequenceNumber, head: Head) -> Option<u64> {
+        let file = self.disk.open_read(&self.dir.join(file_name(first))).ok()?;
+        let bytes = file.len().ok()?;
+        match SegmentReader::new(file, salt(self.id?, first), head.start).next(bytes) {
+            Ok(Found::Block { offset, header }) if header.kind == BlockKind::Control => {
+                Some(offset + header.total_bytes())
+            }
+            _ => Some(head.start),
         }
     }
 
@@ -258,9 +299,13 @@ impl<'a> Walk<'a> {
                 return visit(damage(&what));
             }
             Is::Foreign => return visit(damage("it is a segment of another stream")),
-            Is::Ruined { what } => {
+            Is::Ruined { what, unfinished: true } if next_segment.is_none() => {
+                return visit(place.finding(FindingKind::TornTail, 0, what.as_str(), NO_RECORDS));
+            }
+            Is::Ruined { what, .. } => {
                 let Some(next) = next_segment else {
-                    return visit(place.finding(FindingKind::TornTail, 0, what.as_str(), NO_RECORDS));
+                    let what = format!("{what}; which records it held cannot be told");
+                    return visit(damage(&what));
                 };
                 let from = expected.unwrap_or(*first);
                 *expected = Some(from.max(next));
@@ -311,7 +356,7 @@ impl<'a> Walk<'a> {
                 return Ok(told);
             }
         }
-        let id = self.definition.as_ref().map_or(0, |definition| definition.id);
+        let id = self.id.unwrap_or(0);
         let blocks = Blocks {
             from,
             reader: SegmentReader::new(file, salt(id, place.first), header.map_or(0, |head| head.start)),

@@ -130,7 +130,7 @@ const KINDS: &[(&str, Damage)] = &[
     }),
     ("the newest segment is zeroed", |sim, blocks| {
         sim.disk.damage(&blocks[9].path, |bytes| bytes.fill(0));
-        Cost { torn: (46..=50).collect(), is_sound: true, ..Cost::default() }
+        Cost { torn: (46..=50).collect(), ..Cost::default() }
     }),
     ("a middle segment is cut within a block", |sim, blocks| {
         sim.disk.damage(&blocks[4].path, |bytes| bytes.truncate(blocks[4].offset as usize + 100));
@@ -191,6 +191,10 @@ const KINDS: &[(&str, Damage)] = &[
     }),
     ("rubbish with a segment's name behind the newest", |sim, _| {
         add_file(sim, 1000, &[0x5a; 3000]);
+        Cost::default()
+    }),
+    ("a head behind the newest that was not finished", |sim, _| {
+        add_file(sim, 51, &[0; 300]);
         Cost { is_sound: true, ..Cost::default() }
     }),
     ("all at once", |sim, blocks| {
@@ -411,4 +415,55 @@ fn a_power_cut_at_any_moment_of_a_repair_costs_nothing() {
             }
         }
     }
+}
+
+/// The finding is damage, and says what it can.
+fn unsound(sim: &Simulation) -> StreamReport {
+    let found = verified(sim);
+    assert!(!found.is_sound(), "{found:?}");
+    assert!(found.findings.iter().any(|finding| finding.kind == FindingKind::Damage), "{found:?}");
+    found
+}
+
+#[test]
+fn a_log_without_a_sound_header_is_not_said_to_be_sound_and_its_records_are_counted() {
+    // Of the only segment, in its fixed part, its id and its definition; and of all.
+    for only in [true, false] {
+        for at in [30, 42, 58] {
+            let (mut sim, blocks) = ten_blocks(95);
+            sim.close();
+            let firsts: BTreeSet<_> = blocks.iter().map(|block| block.path.clone()).collect();
+            for path in firsts.iter().skip(1).filter(|_| only) {
+                sim.disk.remove(path).expect("there");
+            }
+            for (path, _) in sim.segments() {
+                flip(&sim, &path, at);
+            }
+            let found = unsound(&sim);
+            assert_eq!(found.records, if only { 15 } else { 50 }, "byte {at}: {found:?}");
+            // Only the catalogue knows what the stream was.
+            let before = all_files(&sim).len();
+            let done = repaired(&sim, false);
+            assert!(done.mended.is_empty() && done.left.len() == sim.segments().len(), "{done:?}");
+            assert!(all_files(&sim).len() <= before + 1, "but the lock");
+            sim.open().expect("it opens");
+            assert_eq!(numbers(&sim).len(), found.records as usize);
+        }
+    }
+}
+
+#[test]
+fn a_zeroed_only_segment_is_not_said_to_be_sound() {
+    let (mut sim, blocks) = ten_blocks(96);
+    sim.close();
+    for (path, _) in sim.segments() {
+        sim.disk.damage(&path, |bytes| bytes.fill(0));
+    }
+    assert_eq!(unsound(&sim).findings.len(), 4);
+    assert_eq!(repaired(&sim, true).left.len(), 4);
+    // A file that is no longer than a head was perhaps never used.
+    for (path, _) in sim.segments() {
+        sim.disk.damage(&path, |bytes| bytes.truncate(if path == blocks[9].path { 200 } else { 0 }));
+    }
+    assert!(verified(&sim).is_sound());
 }
