@@ -1,6 +1,7 @@
 //! The walk that all looks from outside have in common: through the segments of a stream, block by block.
 
 use std::{
+    collections::BTreeMap,
     io::{self, ErrorKind},
     ops::ControlFlow,
     path::{Path, PathBuf},
@@ -14,8 +15,8 @@ use crate::{
     error::Error,
     marks::Marks,
     segment::{
-        BlockHeader, BlockKind, Control, Found, SegmentHeader, SegmentReader, StreamDefinition, file_name,
-        parse_file_name, salt,
+        BlockHeader, BlockKind, Control, Found, Holds, SegmentHeader, SegmentReader, Step, StreamDefinition, file_name,
+        mend_names, parse_file_name, salt,
     },
     sequence::SequenceNumber,
     stream::{first_sound_block, stream_dir},
@@ -68,6 +69,8 @@ pub(super) struct Walk<'a> {
     disk: &'a dyn Disk,
     pub(super) dir: PathBuf,
     pub(super) files: Vec<SegmentFile>,
+    /// How segments under wrong names get their own.
+    pub(super) renames: Vec<Step>,
     /// What earlier openings and repairs kept for a look.
     pub(super) leftovers: Vec<PathBuf>,
     /// As the newest readable segment has it; `None` if no segment has a sound header.
@@ -82,8 +85,10 @@ pub(super) struct Walk<'a> {
 
 /// A file with the name of a segment.
 pub(super) struct SegmentFile {
-    /// What its name says.
+    /// Where it belongs: what its name says, or should say if it is a segment that gets its own name back.
     pub(super) first: SequenceNumber,
+    /// What its name says.
+    pub(super) name: SequenceNumber,
     pub(super) is: Is,
 }
 
@@ -95,8 +100,10 @@ pub(super) enum Is {
     Headless { what: String },
     /// Nothing in it is sound. If it may be `unfinished`, it may never have held a record.
     Ruined { what: String, unfinished: bool },
-    /// A segment of the stream under another name than its own.
-    Misnamed { rightful: SequenceNumber },
+    /// It says that it is a segment that another file is.
+    Copy { rightful: SequenceNumber },
+    /// A segment of the stream under another name than its own, which something unreadable has.
+    Astray { rightful: SequenceNumber },
     /// A segment of another stream.
     Foreign,
     /// The disk refuses, or it is of a newer format.
@@ -162,8 +169,17 @@ impl<'a> Walk<'a> {
         let kept = |name: &&String| name.ends_with(".torn") || name.ends_with(".broken");
         let mut leftovers: Vec<_> = names.iter().filter(kept).map(|name| dir.join(name)).collect();
         leftovers.sort();
-        let mut walk =
-            Self { disk, dir, files: Vec::new(), leftovers, definition: None, id: None, format: None, decodes: true };
+        let mut walk = Self {
+            disk,
+            dir,
+            files: Vec::new(),
+            leftovers,
+            renames: Vec::new(),
+            definition: None,
+            id: None,
+            format: None,
+            decodes: true,
+        };
         let mut looks = Vec::with_capacity(firsts.len());
         let headers = firsts.iter().rev().filter_map(|&first| {
             let path = walk.dir.join(file_name(first));
@@ -184,7 +200,7 @@ impl<'a> Walk<'a> {
                 }
             }
         });
-        walk.definition = StreamDefinition::agreed(stream, headers);
+        walk.definition = StreamDefinition::agreed_under_any_names(stream, headers);
         let headless = looks.iter().filter(|(_, look)| matches!(look, Err(Error::Corrupt { .. })));
         let id = match &walk.definition {
             Some(definition) => Some(definition.id),
@@ -194,17 +210,50 @@ impl<'a> Walk<'a> {
         let known_heads = looks.iter().filter_map(|(first, look)| Some((*first, look.as_ref().ok()?.2)));
         let known_head = known_heads.take(1).find_map(|(first, head)| walk.head_bytes(first, head)).unwrap_or(0);
         let head_bytes_max = UNFINISHED_HEAD_BYTES.max(2 * known_head);
-        for (first, look) in looks.into_iter().rev() {
+        let known_id = walk.definition.as_ref().map(|definition| definition.id);
+        let mut astray = BTreeMap::new();
+        for (name, look) in looks.into_iter().rev() {
             let is = match look {
-                Ok((of, ..)) if Some(of) != id => Is::Foreign,
-                Ok((_, rightful, _)) if rightful != first => Is::Misnamed { rightful },
+                Ok((of, ..)) if Some(of) != known_id => Is::Foreign,
+                Ok((_, rightful, head)) if rightful != name => {
+                    astray.insert(name, head);
+                    Is::Astray { rightful }
+                }
                 Ok((_, _, head)) => Is::Segment(head),
-                Err(Error::Corrupt { what, .. }) => walk.without_header(first, head_bytes_max, what),
+                Err(Error::Corrupt { what, .. }) => walk.without_header(name, head_bytes_max, what),
                 Err(error) => Is::Unreadable { what: error.to_string() },
             };
-            walk.files.push(SegmentFile { first, is });
+            walk.files.push(SegmentFile { first: name, name, is });
         }
+        walk.put_in_order(&astray);
         Ok(walk)
+    }
+
+    /// Finds the places of segments that are under wrong names.
+    fn put_in_order(&mut self, heads: &BTreeMap<SequenceNumber, Head>) {
+        let holds = |file: &SegmentFile| match file.is {
+            Is::Segment(_) | Is::Headless { .. } => Some(Holds::Own),
+            Is::Astray { rightful } => Some(Holds::Other(rightful)),
+            Is::Unreadable { .. } => Some(Holds::Unknown),
+            Is::Ruined { .. } | Is::Copy { .. } | Is::Foreign => None,
+        };
+        self.renames = mend_names(&self.files.iter().filter_map(|file| Some((file.name, holds(file)?))).collect());
+        for step in &self.renames {
+            let (name, place) = match *step {
+                Step::GiveBack { to, lay_as, .. } => (lay_as, Some(to)),
+                Step::Copy { lay_as, .. } => (lay_as, None),
+                Step::MakeWay { .. } => continue,
+            };
+            let Ok(at) = self.files.binary_search_by_key(&name, |file| file.name) else { continue };
+            let file = &mut self.files[at];
+            match (place, &file.is) {
+                (Some(place), _) => (file.first, file.is) = (place, Is::Segment(heads[&name])),
+                (None, Is::Astray { rightful }) => file.is = Is::Copy { rightful: *rightful },
+                (None, _) => {}
+            }
+        }
+        // What is ruined comes before what is to have its name.
+        self.files.sort_by_key(|file| (file.first, file.is_part()));
     }
 
     fn without_header(&self, first: SequenceNumber, head_bytes_max: u64, what: String) -> Is {
@@ -255,6 +304,10 @@ impl<'a> Walk<'a> {
         // The number that must come next; unknown at the beginning and behind what could not be read.
         let mut expected = None;
         for at in begin..self.files.len() {
+            let wrong_name = self.wrong_name(&self.files[at]);
+            if wrong_name.is_some_and(|finding| visit(Visit::Finding(finding)).is_break()) {
+                return Ok(ControlFlow::Break(()));
+            }
             if self.file(at, from, &mut expected, visit).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
@@ -270,8 +323,8 @@ impl<'a> Walk<'a> {
         expected: &mut Option<SequenceNumber>,
         visit: &mut Visitor<'_>,
     ) -> ControlFlow<()> {
-        let SegmentFile { first, is } = &self.files[at];
-        let path = self.dir.join(file_name(*first));
+        let SegmentFile { first, name, is } = &self.files[at];
+        let path = self.dir.join(file_name(*name));
         let behind = &self.files[at + 1..];
         let next = behind.iter().position(SegmentFile::is_part);
         let next_segment = next.map(|next| behind[next].first);
@@ -293,10 +346,10 @@ impl<'a> Walk<'a> {
                 *expected = None;
                 return ControlFlow::Continue(());
             }
+            Is::Astray { rightful } => return visit(damage(&under_wrong_name(*rightful))),
             // Opening the log deals with these in the same way.
-            Is::Misnamed { rightful } => {
-                let what = format!("it is the segment that begins with record {rightful}, under a wrong name");
-                return visit(damage(&what));
+            Is::Copy { rightful } => {
+                return visit(damage(&format!("it is a copy of the segment that begins with record {rightful}")));
             }
             Is::Foreign => return visit(damage("it is a segment of another stream")),
             Is::Ruined { what, unfinished: true } if next_segment.is_none() => {
@@ -326,6 +379,18 @@ impl<'a> Walk<'a> {
                 Error::Io { source, .. } if source.kind() == ErrorKind::NotFound => ControlFlow::Continue(()),
                 error => visit(place.finding(FindingKind::Unreadable, 0, error.to_string(), NO_RECORDS)),
             }
+        })
+    }
+
+    /// That a segment is not where it belongs. Opening the log deals with it in the same way.
+    fn wrong_name(&self, file: &SegmentFile) -> Option<Finding> {
+        let path = self.dir.join(file_name(file.name));
+        (file.name != file.first && !self.is_gone(&path)).then(|| Finding {
+            kind: FindingKind::Damage,
+            file: path,
+            offset: 0,
+            what: under_wrong_name(file.first),
+            records: None,
         })
     }
 
@@ -373,6 +438,10 @@ impl<'a> Walk<'a> {
         *expected = Some(next);
         Ok(walked)
     }
+}
+
+fn under_wrong_name(rightful: SequenceNumber) -> String {
+    format!("it is the segment that begins with record {rightful}, in a file under a wrong name")
 }
 
 /// The blocks of one segment.
