@@ -2,13 +2,12 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    io::{self, ErrorKind},
     ops::ControlFlow,
     path::{Path, PathBuf},
 };
 
 use super::{
-    Finding, io_error, stream_names,
+    Finding, stream_names,
     walk::{Visit, Walk},
 };
 use crate::{
@@ -109,10 +108,7 @@ pub(crate) fn dump_on(
     limit: Option<u64>,
     mut show: impl FnMut(Dumped) -> ControlFlow<()>,
 ) -> Result<(), Error> {
-    if !stream_names(disk, data_dir)?.iter().any(|name| name == stream) {
-        let source = io::Error::new(ErrorKind::NotFound, "there is no such stream");
-        return Err(io_error("dump", &stream_dir(data_dir, stream), source));
-    }
+    stream_names(disk, data_dir, Some(stream))?;
     let mut left = limit.unwrap_or(u64::MAX);
     if left == 0 {
         return Ok(());

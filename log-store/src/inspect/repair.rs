@@ -65,7 +65,7 @@ pub struct Mended {
 /// With `dry_run` it only says what it would do. It needs no catalogue and leaves the catalogue as it is.
 ///
 /// # Errors
-/// [`Error::InUse`] if the log is open, [`Error::Io`] with the path.
+/// [`Error::InUse`] if the log is open, [`Error::Io`] with the path, also if there is no such stream.
 pub fn repair(data_dir: &Path, stream: Option<&str>, dry_run: bool) -> Result<RepairReport, Error> {
     repair_on(&RealDisk, data_dir, stream, dry_run)
 }
@@ -76,11 +76,15 @@ pub(crate) fn repair_on(
     stream: Option<&str>,
     dry_run: bool,
 ) -> Result<RepairReport, Error> {
-    let names = stream_names(disk, data_dir)?;
+    let names = stream_names(disk, data_dir, stream)?;
     let _lock = lock_data_dir(disk, data_dir)?;
     let mut report = RepairReport::default();
-    for name in names.iter().filter(|name| stream.is_none_or(|wanted| wanted == *name)) {
+    for name in &names {
         let walk = Walk::new(disk, data_dir, name)?;
+        if let Some(unlisted) = walk.unlisted {
+            report.left.push(unlisted);
+            continue;
+        }
         let mut repair = Repair { disk, dir: walk.dir.clone(), dry_run, report: &mut report };
         let begin = ruined_begin(&walk);
         repair.names(&walk, begin.as_ref())?;

@@ -71,6 +71,8 @@ pub(super) struct Walk<'a> {
     pub(super) files: Vec<SegmentFile>,
     /// How segments under wrong names get their own.
     pub(super) renames: Vec<Step>,
+    /// That its directory could not even be listed.
+    pub(super) unlisted: Option<Finding>,
     /// What earlier openings and repairs kept for a look.
     pub(super) leftovers: Vec<PathBuf>,
     /// As the newest readable segment has it; `None` if no segment has a sound header.
@@ -163,7 +165,16 @@ const NO_RECORDS: (SequenceNumber, SequenceNumber) = (SequenceNumber::ZERO, Sequ
 impl<'a> Walk<'a> {
     pub(super) fn new(disk: &'a dyn Disk, data_dir: &Path, stream: &str) -> Result<Self, Error> {
         let dir = stream_dir(data_dir, stream);
-        let names = disk.list(&dir).map_err(|source| io_error("list", &dir, source))?;
+        let (names, unlisted) = match disk.list(&dir) {
+            Ok(names) => (names, None),
+            // Deleted by a running agent since the data directory was listed.
+            Err(error) if error.kind() == ErrorKind::NotFound => Default::default(),
+            Err(error) => {
+                let what = format!("the stream's directory cannot be listed: {error}");
+                let (kind, file) = (FindingKind::Unreadable, dir.clone());
+                (Vec::new(), Some(Finding { kind, file, offset: 0, what, records: None }))
+            }
+        };
         let mut firsts: Vec<_> = names.iter().filter_map(|name| parse_file_name(name)).collect();
         firsts.sort_unstable();
         let kept = |name: &&String| name.ends_with(".torn") || name.ends_with(".broken");
@@ -174,6 +185,7 @@ impl<'a> Walk<'a> {
             dir,
             files: Vec::new(),
             leftovers,
+            unlisted,
             renames: Vec::new(),
             definition: None,
             id: None,
@@ -300,6 +312,9 @@ impl<'a> Walk<'a> {
     /// Walks from the segment that holds `from`; blocks before it are passed over, except that records of its first block
     /// may lie before it.
     pub(super) fn run(&self, from: SequenceNumber, visit: &mut Visitor<'_>) -> Result<ControlFlow<()>, Error> {
+        if let Some(unlisted) = &self.unlisted {
+            return Ok(visit(Visit::Finding(unlisted.clone())));
+        }
         let begin = self.files.iter().rposition(|file| file.is_part() && file.first <= from).unwrap_or(0);
         // The number that must come next; unknown at the beginning and behind what could not be read.
         let mut expected = None;

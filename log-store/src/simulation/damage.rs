@@ -509,3 +509,17 @@ fn segments_that_have_each_others_names_all_get_their_own_again() {
     assert!(without_lock == before.into_iter().filter(|(path, _)| !path.ends_with("LOCK")).collect::<Vec<_>>());
     assert!(verified(&sim).findings.is_empty() && blocks.len() == 10);
 }
+
+#[test]
+fn a_stream_that_may_not_be_read_is_not_left_out() {
+    let (mut sim, _) = ten_blocks(98);
+    sim.close();
+    sim.disk.forbid(Some(&sim.stream_dir()));
+    let found = verified(&sim);
+    let [finding] = found.findings.as_slice() else { panic!("{found:?}") };
+    assert_eq!((found.is_sound(), finding.kind, &finding.file), (false, FindingKind::Unreadable, &sim.stream_dir()));
+    assert_eq!(stats_on(&sim.disk, Path::new(DIR), None).expect("readable")[0].findings, 1);
+    assert_eq!(repaired(&sim, false), RepairReport { left: vec![finding.clone()], ..RepairReport::default() });
+    sim.disk.forbid(None);
+    assert!(verified(&sim).is_sound());
+}

@@ -9,7 +9,7 @@ use forebay_log_store::{
 };
 use serde_json::{Value, json};
 
-use super::{counted, found, pair};
+use super::{counted, pair};
 use crate::{
     cli::{ConfigFile, output::Output, stream_name},
     config::size,
@@ -32,7 +32,6 @@ impl Args {
         let dir = self.config.load()?.store.dir;
         let streams = inspect::stats(&dir, self.stream.as_deref())
             .with_context(|| format!("count what is in {}", dir.display()))?;
-        found(&streams, self.stream.as_deref(), &dir)?;
         let mut output = Output::new();
         if self.json {
             let streams: Vec<_> = streams.iter().map(as_json).collect();

@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use forebay_log_store::inspect::{self, Depth, FINDINGS_MAX, Finding, Report, StreamReport};
 use serde_json::{Value, json};
 
-use super::{Unsound, count_of, counted, found, pair};
+use super::{Unsound, count_of, counted, pair};
 use crate::{
     cli::{ConfigFile, output::Output, stream_name},
     config::size,
@@ -29,10 +29,9 @@ impl Args {
     /// Fails if something is damaged, so that a script can ask.
     pub(super) fn run(self) -> anyhow::Result<()> {
         let dir = self.config.load()?.store.dir;
-        let wanted = self.stream.as_deref();
         let depth = if self.deep { Depth::Records } else { Depth::Checksums };
-        let report = inspect::verify(&dir, wanted, depth).with_context(|| format!("verify {}", dir.display()))?;
-        found(&report.streams, wanted, &dir)?;
+        let report = inspect::verify(&dir, self.stream.as_deref(), depth)
+            .with_context(|| format!("verify {}", dir.display()))?;
         let mut output = Output::new();
         if self.json {
             output.line(&as_json(&report).to_string())?;
