@@ -53,9 +53,10 @@ fn ratio(of: u64, to: u64) -> Option<f64> {
 fn for_people(stream: &StreamCounts) -> String {
     let mut text = format!("{}: {} in {}", stream.name, counted(stream.records, "record"), size::show(stream.bytes));
     text.push_str(&format!(
-        ", {}, {}\n",
+        ", {}, {} of records, {}\n",
         counted(stream.segments, "segment"),
-        counted(stream.blocks + stream.control_blocks, "block")
+        counted(stream.blocks, "block"),
+        counted(stream.control_blocks, "control block")
     ));
     if let (Some(range), Some(arrivals)) = (&stream.range, &stream.arrivals) {
         let [from, to] = [arrivals.start(), arrivals.end()].map(time);

@@ -67,13 +67,14 @@ fn closing(report: &Report) -> String {
 }
 
 fn for_people(stream: &StreamReport) -> String {
-    let StreamReport { name, segments, blocks, records, .. } = stream;
+    let StreamReport { name, records, .. } = stream;
     let range = match (stream.first, stream.last) {
         (Some(first), Some(last)) => format!("records {first} to {last} ({records})"),
         _ => "no records".to_owned(),
     };
     let bytes = size::show(stream.bytes);
-    let mut text = format!("{name}: {range} in {blocks} blocks, {segments} segments, {bytes}\n");
+    let (blocks, segments) = (counted(stream.blocks, "block"), counted(stream.segments, "segment"));
+    let mut text = format!("{name}: {range} in {blocks} of records, {segments}, {bytes}\n");
     for (consumer, done) in &stream.checkpoints {
         text.push_str(&format!("  {consumer} was done up to {done}\n"));
     }
