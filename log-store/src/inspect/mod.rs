@@ -21,7 +21,7 @@ use std::{
 #[cfg(test)]
 pub(crate) use self::{dump::dump_on, repair::repair_on, stats::stats_on, verify::verify_on};
 pub use self::{
-    dump::{Dumped, dump},
+    dump::{Dumped, DumpedBoot, DumpedControl, dump},
     repair::{Mended, RepairReport, repair},
     stats::{CodecStats, ShardCounts, StreamCounts, stats},
     verify::{Depth, FINDINGS_MAX, Report, StreamReport, verify},
