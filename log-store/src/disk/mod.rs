@@ -21,9 +21,9 @@ pub(crate) trait Disk: Send + Sync + fmt::Debug {
     fn is_file(&self, path: &Path) -> io::Result<bool>;
     /// Creates a file that does not exist yet.
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
-    /// Opens a file for reading and writing.
+    /// Opens a file for reading and writing. What is no regular file is not opened.
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
-    /// Opens a file for reading only. Does not wait for anybody, whatever it turns out to be.
+    /// Opens a file for reading only. What is no regular file is not opened.
     fn open_read(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
     /// Renames a file within its directory, replacing what has the new name.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;

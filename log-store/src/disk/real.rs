@@ -5,7 +5,7 @@
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, ErrorKind},
-    os::unix::fs::{FileExt, OpenOptionsExt},
+    os::unix::fs::FileExt,
     path::Path,
 };
 
@@ -49,13 +49,13 @@ impl Disk for RealDisk {
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        must_be_regular(path)?;
         Ok(Box::new(OpenOptions::new().read(true).write(true).open(path)?))
     }
 
     fn open_read(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        // Opening a pipe would wait for its other end.
-        let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-        Ok(Box::new(OpenOptions::new().read(true).custom_flags(flags).open(path)?))
+        must_be_regular(path)?;
+        Ok(Box::new(File::open(path)?))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -101,6 +101,14 @@ impl Disk for RealDisk {
             Err(TryLockError::WouldBlock) => Err(ErrorKind::WouldBlock.into()),
             Err(TryLockError::Error(error)) => Err(error),
         }
+    }
+}
+
+/// Before it is opened: opening a pipe waits for whoever opens its other end.
+fn must_be_regular(path: &Path) -> io::Result<()> {
+    match fs::metadata(path)?.is_file() {
+        true => Ok(()),
+        false => Err(io::Error::new(ErrorKind::InvalidInput, "it is no regular file")),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The walk that all looks from outside have in common: through the segments of a stream, block by block.
 
 use std::{
+    collections::BTreeMap,
     io::{self, ErrorKind},
     ops::ControlFlow,
     path::{Path, PathBuf},
@@ -14,8 +15,8 @@ use crate::{
     error::Error,
     marks::Marks,
     segment::{
-        BlockHeader, BlockKind, Control, Found, SegmentHeader, SegmentReader, StreamDefinition, file_name,
-        parse_file_name, salt,
+        BlockHeader, BlockKind, Control, Found, Holds, SegmentHeader, SegmentReader, Step, StreamDefinition, file_name,
+        mend_names, parse_file_name, salt,
     },
     sequence::SequenceNumber,
     stream::{first_sound_block, stream_dir},
@@ -23,6 +24,10 @@ use crate::{
 
 /// Places in one segment that are remembered until it is known whether they are damage or a torn tail.
 const PENDING_MAX: usize = 1000;
+
+/// A file of which nothing is sound may be a head that was not finished, if it is not longer than this, or than twice the
+/// head of another segment: the head is synced before any block follows.
+const UNFINISHED_HEAD_BYTES: u64 = 1024;
 
 /// What a walk meets.
 pub(super) enum Visit<'a> {
@@ -64,10 +69,16 @@ pub(super) struct Walk<'a> {
     disk: &'a dyn Disk,
     pub(super) dir: PathBuf,
     pub(super) files: Vec<SegmentFile>,
+    /// How segments under wrong names get their own.
+    pub(super) renames: Vec<Step>,
+    /// That its directory could not even be listed.
+    pub(super) unlisted: Option<Finding>,
     /// What earlier openings and repairs kept for a look.
     pub(super) leftovers: Vec<PathBuf>,
     /// As the newest readable segment has it; `None` if no segment has a sound header.
     pub(super) definition: Option<StreamDefinition>,
+    /// The stream's id: of the definition; without one, as a damaged header says it and the blocks behind that prove it.
+    id: Option<u64>,
     /// Format version of the newest readable segment.
     pub(super) format: Option<u16>,
     /// Whether it looks into the blocks, or only at their checksums.
@@ -76,8 +87,10 @@ pub(super) struct Walk<'a> {
 
 /// A file with the name of a segment.
 pub(super) struct SegmentFile {
-    /// What its name says.
+    /// Where it belongs: what its name says, or should say if it is a segment that gets its own name back.
     pub(super) first: SequenceNumber,
+    /// What its name says.
+    pub(super) name: SequenceNumber,
     pub(super) is: Is,
 }
 
@@ -87,10 +100,12 @@ pub(super) enum Is {
     Segment(Head),
     /// A segment of the stream whose header is damaged, though some of its blocks are sound.
     Headless { what: String },
-    /// Nothing in it is sound.
-    Ruined { what: String },
-    /// A segment of the stream under another name than its own.
-    Misnamed { rightful: SequenceNumber },
+    /// Nothing in it is sound. If it may be `unfinished`, it may never have held a record.
+    Ruined { what: String, unfinished: bool },
+    /// It says that it is a segment that another file is.
+    Copy { rightful: SequenceNumber },
+    /// A segment of the stream under another name than its own, which something unreadable has.
+    Astray { rightful: SequenceNumber },
     /// A segment of another stream.
     Foreign,
     /// The disk refuses, or it is of a newer format.
@@ -150,13 +165,33 @@ const NO_RECORDS: (SequenceNumber, SequenceNumber) = (SequenceNumber::ZERO, Sequ
 impl<'a> Walk<'a> {
     pub(super) fn new(disk: &'a dyn Disk, data_dir: &Path, stream: &str) -> Result<Self, Error> {
         let dir = stream_dir(data_dir, stream);
-        let names = disk.list(&dir).map_err(|source| io_error("list", &dir, source))?;
+        let (names, unlisted) = match disk.list(&dir) {
+            Ok(names) => (names, None),
+            // Deleted by a running agent since the data directory was listed.
+            Err(error) if error.kind() == ErrorKind::NotFound => Default::default(),
+            Err(error) => {
+                let what = format!("the stream's directory cannot be listed: {error}");
+                let (kind, file) = (FindingKind::Unreadable, dir.clone());
+                (Vec::new(), Some(Finding { kind, file, offset: 0, what, records: None }))
+            }
+        };
         let mut firsts: Vec<_> = names.iter().filter_map(|name| parse_file_name(name)).collect();
         firsts.sort_unstable();
         let kept = |name: &&String| name.ends_with(".torn") || name.ends_with(".broken");
         let mut leftovers: Vec<_> = names.iter().filter(kept).map(|name| dir.join(name)).collect();
         leftovers.sort();
-        let mut walk = Self { disk, dir, files: Vec::new(), leftovers, definition: None, format: None, decodes: true };
+        let mut walk = Self {
+            disk,
+            dir,
+            files: Vec::new(),
+            leftovers,
+            unlisted,
+            renames: Vec::new(),
+            definition: None,
+            id: None,
+            format: None,
+            decodes: true,
+        };
         let mut looks = Vec::with_capacity(firsts.len());
         let headers = firsts.iter().rev().filter_map(|&first| {
             let path = walk.dir.join(file_name(first));
@@ -177,43 +212,117 @@ impl<'a> Walk<'a> {
                 }
             }
         });
-        walk.definition = StreamDefinition::agreed(stream, headers);
-        let id = walk.definition.as_ref().map(|definition| definition.id);
-        for (first, look) in looks.into_iter().rev() {
+        walk.definition = StreamDefinition::agreed_under_any_names(stream, headers);
+        let headless = looks.iter().filter(|(_, look)| matches!(look, Err(Error::Corrupt { .. })));
+        let id = match &walk.definition {
+            Some(definition) => Some(definition.id),
+            None => headless.map(|(first, _)| *first).find_map(|first| walk.proven_id(first)),
+        };
+        walk.id = id;
+        let known_heads = looks.iter().filter_map(|(first, look)| Some((*first, look.as_ref().ok()?.2)));
+        let known_head = known_heads.take(1).find_map(|(first, head)| walk.head_bytes(first, head)).unwrap_or(0);
+        let head_bytes_max = UNFINISHED_HEAD_BYTES.max(2 * known_head);
+        let known_id = walk.definition.as_ref().map(|definition| definition.id);
+        let mut astray = BTreeMap::new();
+        for (name, look) in looks.into_iter().rev() {
             let is = match look {
-                Ok((of, ..)) if Some(of) != id => Is::Foreign,
-                Ok((_, rightful, _)) if rightful != first => Is::Misnamed { rightful },
+                Ok((of, ..)) if Some(of) != known_id => Is::Foreign,
+                Ok((_, rightful, head)) if rightful != name => {
+                    astray.insert(name, head);
+                    Is::Astray { rightful }
+                }
                 Ok((_, _, head)) => Is::Segment(head),
-                Err(Error::Corrupt { what, .. }) => walk.without_header(first, id, what),
+                Err(Error::Corrupt { what, .. }) => walk.without_header(name, head_bytes_max, what),
                 Err(error) => Is::Unreadable { what: error.to_string() },
             };
-            walk.files.push(SegmentFile { first, is });
+            walk.files.push(SegmentFile { first: name, name, is });
         }
+        walk.put_in_order(&astray);
         Ok(walk)
     }
 
-    fn without_header(&self, first: SequenceNumber, id: Option<u64>, what: String) -> Is {
-        // Without any sound header in the stream the blocks' checksums cannot be checked.
-        let Some(id) = id else { return Is::Ruined { what } };
+    /// Finds the places of segments that are under wrong names.
+    fn put_in_order(&mut self, heads: &BTreeMap<SequenceNumber, Head>) {
+        let holds = |file: &SegmentFile| match file.is {
+            Is::Segment(_) | Is::Headless { .. } => Some(Holds::Own),
+            Is::Astray { rightful } => Some(Holds::Other(rightful)),
+            Is::Unreadable { .. } => Some(Holds::Unknown),
+            Is::Ruined { .. } | Is::Copy { .. } | Is::Foreign => None,
+        };
+        self.renames = mend_names(&self.files.iter().filter_map(|file| Some((file.name, holds(file)?))).collect());
+        for step in &self.renames {
+            let (name, place) = match *step {
+                Step::GiveBack { to, lay_as, .. } => (lay_as, Some(to)),
+                Step::Copy { lay_as, .. } => (lay_as, None),
+                Step::MakeWay { .. } => continue,
+            };
+            let Ok(at) = self.files.binary_search_by_key(&name, |file| file.name) else { continue };
+            let file = &mut self.files[at];
+            match (place, &file.is) {
+                (Some(place), _) => (file.first, file.is) = (place, Is::Segment(heads[&name])),
+                (None, Is::Astray { rightful }) => file.is = Is::Copy { rightful: *rightful },
+                (None, _) => {}
+            }
+        }
+        // What is ruined comes before what is to have its name.
+        self.files.sort_by_key(|file| (file.first, file.is_part()));
+    }
+
+    fn without_header(&self, first: SequenceNumber, head_bytes_max: u64, what: String) -> Is {
         let file = self.disk.open_read(&self.dir.join(file_name(first)));
         let found = file.and_then(|file| {
             let bytes = file.len()?;
-            first_sound_block(file, salt(id, first), bytes)
+            let unfinished = bytes <= head_bytes_max;
+            // Without any sound header, and no id that blocks prove, their checksums cannot be checked.
+            let Some(id) = self.id else { return Ok(Is::Ruined { what: what.clone(), unfinished }) };
+            Ok(match first_sound_block(file, salt(id, first), bytes)? {
+                Some(_) => Is::Headless { what: what.clone() },
+                None => Is::Ruined { what: format!("{what}, and nothing behind it is sound"), unfinished },
+            })
         });
-        match found {
-            Ok(Some(_)) => Is::Headless { what },
-            Ok(None) => Is::Ruined { what: format!("{what}, and nothing behind it is sound") },
-            Err(error) => Is::Unreadable { what: error.to_string() },
+        found.unwrap_or_else(|error| Is::Unreadable { what: error.to_string() })
+    }
+
+    /// The stream's id, if a damaged header still names it: then some block behind it is sound.
+    fn proven_id(&self, first: SequenceNumber) -> Option<u64> {
+        let open = || self.disk.open_read(&self.dir.join(file_name(first)));
+        let claimed = open().and_then(|file| SegmentHeader::claimed_ids(file.as_ref())).ok()?;
+        let is_proven = |id: &u64| {
+            let sound = open().and_then(|file| {
+                let bytes = file.len()?;
+                first_sound_block(file, salt(*id, first), bytes)
+            });
+            matches!(sound, Ok(Some(_)))
+        };
+        claimed.into_iter().find(is_proven)
+    }
+
+    /// Length of a segment's header and of the control block with which the log begins it.
+    fn head_bytes(&self, first: SequenceNumber, head: Head) -> Option<u64> {
+        let file = self.disk.open_read(&self.dir.join(file_name(first))).ok()?;
+        let bytes = file.len().ok()?;
+        match SegmentReader::new(file, salt(self.id?, first), head.start).next(bytes) {
+            Ok(Found::Block { offset, header }) if header.kind == BlockKind::Control => {
+                Some(offset + header.total_bytes())
+            }
+            _ => Some(head.start),
         }
     }
 
     /// Walks from the segment that holds `from`; blocks before it are passed over, except that records of its first block
     /// may lie before it.
     pub(super) fn run(&self, from: SequenceNumber, visit: &mut Visitor<'_>) -> Result<ControlFlow<()>, Error> {
+        if let Some(unlisted) = &self.unlisted {
+            return Ok(visit(Visit::Finding(unlisted.clone())));
+        }
         let begin = self.files.iter().rposition(|file| file.is_part() && file.first <= from).unwrap_or(0);
         // The number that must come next; unknown at the beginning and behind what could not be read.
         let mut expected = None;
         for at in begin..self.files.len() {
+            let wrong_name = self.wrong_name(&self.files[at]);
+            if wrong_name.is_some_and(|finding| visit(Visit::Finding(finding)).is_break()) {
+                return Ok(ControlFlow::Break(()));
+            }
             if self.file(at, from, &mut expected, visit).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
@@ -229,8 +338,8 @@ impl<'a> Walk<'a> {
         expected: &mut Option<SequenceNumber>,
         visit: &mut Visitor<'_>,
     ) -> ControlFlow<()> {
-        let SegmentFile { first, is } = &self.files[at];
-        let path = self.dir.join(file_name(*first));
+        let SegmentFile { first, name, is } = &self.files[at];
+        let path = self.dir.join(file_name(*name));
         let behind = &self.files[at + 1..];
         let next = behind.iter().position(SegmentFile::is_part);
         let next_segment = next.map(|next| behind[next].first);
@@ -252,15 +361,19 @@ impl<'a> Walk<'a> {
                 *expected = None;
                 return ControlFlow::Continue(());
             }
+            Is::Astray { rightful } => return visit(damage(&under_wrong_name(*rightful))),
             // Opening the log deals with these in the same way.
-            Is::Misnamed { rightful } => {
-                let what = format!("it is the segment that begins with record {rightful}, under a wrong name");
-                return visit(damage(&what));
+            Is::Copy { rightful } => {
+                return visit(damage(&format!("it is a copy of the segment that begins with record {rightful}")));
             }
             Is::Foreign => return visit(damage("it is a segment of another stream")),
-            Is::Ruined { what } => {
+            Is::Ruined { what, unfinished: true } if next_segment.is_none() => {
+                return visit(place.finding(FindingKind::TornTail, 0, what.as_str(), NO_RECORDS));
+            }
+            Is::Ruined { what, .. } => {
                 let Some(next) = next_segment else {
-                    return visit(place.finding(FindingKind::TornTail, 0, what.as_str(), NO_RECORDS));
+                    let what = format!("{what}; which records it held cannot be told");
+                    return visit(damage(&what));
                 };
                 let from = expected.unwrap_or(*first);
                 *expected = Some(from.max(next));
@@ -281,6 +394,18 @@ impl<'a> Walk<'a> {
                 Error::Io { source, .. } if source.kind() == ErrorKind::NotFound => ControlFlow::Continue(()),
                 error => visit(place.finding(FindingKind::Unreadable, 0, error.to_string(), NO_RECORDS)),
             }
+        })
+    }
+
+    /// That a segment is not where it belongs. Opening the log deals with it in the same way.
+    fn wrong_name(&self, file: &SegmentFile) -> Option<Finding> {
+        let path = self.dir.join(file_name(file.name));
+        (file.name != file.first && !self.is_gone(&path)).then(|| Finding {
+            kind: FindingKind::Damage,
+            file: path,
+            offset: 0,
+            what: under_wrong_name(file.first),
+            records: None,
         })
     }
 
@@ -311,7 +436,7 @@ impl<'a> Walk<'a> {
                 return Ok(told);
             }
         }
-        let id = self.definition.as_ref().map_or(0, |definition| definition.id);
+        let id = self.id.unwrap_or(0);
         let blocks = Blocks {
             from,
             reader: SegmentReader::new(file, salt(id, place.first), header.map_or(0, |head| head.start)),
@@ -328,6 +453,10 @@ impl<'a> Walk<'a> {
         *expected = Some(next);
         Ok(walked)
     }
+}
+
+fn under_wrong_name(rightful: SequenceNumber) -> String {
+    format!("it is the segment that begins with record {rightful}, in a file under a wrong name")
 }
 
 /// The blocks of one segment.

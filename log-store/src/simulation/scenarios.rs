@@ -609,7 +609,7 @@ fn verify_and_dump_see_what_readers_see() {
             let show = |dumped| {
                 match dumped {
                     Dumped::Record(record) => records.push(record),
-                    Dumped::Block { offset, checkpoints: None, .. } => blocks.push(offset),
+                    Dumped::Block { offset, control: None, .. } => blocks.push(offset),
                     _ => {}
                 }
                 std::ops::ControlFlow::Continue(())
@@ -723,4 +723,26 @@ fn a_batch_larger_than_the_quota_is_refused_and_the_next_one_passes() {
     assert!(matches!(refused, Error::RecordTooLarge { bytes: 50_001, max: 50_000 }), "{refused}");
     sim.append(1, 10).expect("there is room for a small one");
     sim.check();
+}
+
+#[test]
+fn a_dump_shows_all_that_a_control_block_holds() {
+    let (mut sim, blocks) = ten_blocks(19);
+    sim.disk.damage(&blocks[4].path, |bytes| bytes[blocks[4].offset as usize + 100] ^= 1);
+    assert_eq!(numbers(&sim).len(), 45);
+    forget(&mut sim, &blocks[4].numbers());
+    sim.close();
+    let mut newest = None;
+    let show = |dumped| {
+        if let Dumped::Block { control: Some(control), .. } = dumped {
+            newest = Some(control);
+        }
+        std::ops::ControlFlow::Continue(())
+    };
+    dump_on(&sim.disk, Path::new(DIR), "telemetry", SequenceNumber(46), None, show).expect("readable");
+    let control = newest.expect("one of the clean stop");
+    assert_eq!(control.checkpoints[CONSUMER], SequenceNumber(12));
+    assert_eq!((control.dropped.damage, control.lost.damage), (5, 5));
+    assert_eq!((control.gaps, control.reserved), (vec![blocks[4].numbers()], SequenceNumber::ZERO));
+    assert!(control.oldest <= SequenceNumber(1) && control.boots.iter().all(|boot| boot.id == sim.clock.boot()));
 }

@@ -2,7 +2,7 @@
 //! back, and what holds nothing is told with the numbers that are gone.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io,
     ops::Range,
     path::{Path, PathBuf},
@@ -15,7 +15,7 @@ use crate::{
     disk::{Disk, DiskFile},
     error::Error,
     event::Event,
-    segment::{Found, SegmentHeader, SegmentReader, StreamDefinition, file_name, salt},
+    segment::{Found, Holds, SegmentHeader, SegmentReader, Step, StreamDefinition, file_name, mend_names, salt},
     sequence::SequenceNumber,
     stream::tail::walk,
 };
@@ -65,28 +65,37 @@ impl Opening {
         for &first in firsts {
             looks.push((first, look(first, firsts.last() == Some(&first))?));
         }
-        let (mut own, mut misnamed) = (Vec::with_capacity(looks.len()), Vec::new());
+        let mut own = Vec::with_capacity(looks.len());
+        let (mut holds, mut wanted) = (BTreeMap::new(), BTreeSet::new());
         for (first, look) in looks {
             match look {
-                Look::Own(file) => own.push(file),
-                Look::Misnamed(rightful) => misnamed.push((first, rightful)),
+                Look::Own(file) => {
+                    holds.insert(first, Holds::Own);
+                    own.push(file);
+                }
+                Look::Misnamed(rightful) => {
+                    holds.insert(first, Holds::Other(rightful));
+                    wanted.insert(rightful);
+                }
                 Look::Foreign => self.put_away(first, "it belongs to another stream")?,
             }
         }
-        // One that gets its name back may free that of another.
-        let mut taken: BTreeSet<_> = own.iter().map(|file| file.first).collect();
-        taken.extend(misnamed.iter().map(|(first, _)| *first));
-        while let Some(at) = misnamed.iter().position(|(_, rightful)| !taken.contains(rightful)) {
-            let (first, rightful) = misnamed.remove(at);
-            self.give_name_back(first, rightful)?;
-            taken.remove(&first);
-            taken.insert(rightful);
-            if let Look::Own(file) = look(rightful, false)? {
-                own.push(file);
-            }
+        // What holds nothing must not keep a segment from its name.
+        for in_the_way in own.extract_if(.., |file| file.is_empty && wanted.contains(&file.first)) {
+            holds.remove(&in_the_way.first);
+            self.put_away(in_the_way.first, "nothing in it is sound")?;
         }
-        for (first, _) in misnamed {
-            self.put_away(first, "it is a copy of another segment, or has its name")?;
+        for step in mend_names(&holds) {
+            match step {
+                Step::GiveBack { from, to, lay_as } => {
+                    self.give_name_back(from, to, lay_as)?;
+                    if let Look::Own(file) = look(to, false)? {
+                        own.push(file);
+                    }
+                }
+                Step::MakeWay { from, to } => self.change_name(from, to)?,
+                Step::Copy { at, .. } => self.put_away(at, "it is a copy of another segment")?,
+            }
         }
         own.sort_by_key(|file| file.first);
         let ruined = self.put_ruins_away(definition, &mut own)?;
@@ -159,14 +168,24 @@ impl Opening {
         Ok(ruined)
     }
 
-    fn give_name_back(&self, first: SequenceNumber, rightful: SequenceNumber) -> Result<(), Error> {
-        let (from, to) = (self.dir.join(file_name(first)), self.dir.join(file_name(rightful)));
+    fn give_name_back(
+        &self,
+        from: SequenceNumber,
+        rightful: SequenceNumber,
+        lay_as: SequenceNumber,
+    ) -> Result<(), Error> {
+        self.change_name(from, rightful)?;
+        let (stream, segment) = (self.name.clone(), self.dir.join(file_name(rightful)));
+        let what = format!("it lay there under the name {} and has its own again", file_name(lay_as));
+        self.tell(Event::Damaged { stream, segment, offset: 0, what, records: None });
+        Ok(())
+    }
+
+    fn change_name(&self, from: SequenceNumber, to: SequenceNumber) -> Result<(), Error> {
+        let [from, to] = [from, to].map(|first| self.dir.join(file_name(first)));
         let disk = &self.around.disk;
         let renamed = disk.rename(&from, &to).and_then(|()| disk.sync_dir(&self.dir));
-        renamed.map_err(|source| self.io("rename", &from, source))?;
-        let what = format!("it lay there under the name {} and has its own again", file_name(first));
-        self.tell(Event::Damaged { stream: self.name.clone(), segment: to, offset: 0, what, records: None });
-        Ok(())
+        renamed.map_err(|source| self.io("rename", &from, source))
     }
 
     /// Keeps a file that is not a segment of this stream under another name.
