@@ -217,6 +217,8 @@ impl Cursor {
             return Ok(());
         }
         if header.kind == BlockKind::Unwritten {
+            // Of a log of an older version nobody else has.
+            self.core.note_unwritten(&(header.first..=header.end().previous()));
             self.next = header.end();
             return Ok(());
         }

@@ -464,6 +464,13 @@ impl Stream {
         self.core.marks(prefix)
     }
 
+    /// How many records there are from `from` on, and before `end`. Some numbers stand for no record: those of damaged ones,
+    /// and those that a [memory-first](crate::Durability::MemoryFirst) stream has not written or never given.
+    #[must_use]
+    pub fn records_between(&self, from: SequenceNumber, end: SequenceNumber) -> u64 {
+        self.core.records_between(from, end)
+    }
+
     /// A snapshot of its counters.
     #[must_use]
     pub fn stats(&self) -> StreamStats {

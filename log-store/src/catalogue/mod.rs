@@ -10,6 +10,7 @@ mod sled;
 
 use std::{
     collections::BTreeMap,
+    ops::RangeInclusive,
     sync::{Mutex, PoisonError, RwLock},
 };
 
@@ -110,7 +111,7 @@ impl Catalogue {
     /// Forgets everything about a stream.
     pub(crate) fn forget_stream(&self, stream: &str) {
         self.change(|kv| {
-            for kind in [b'g', b'i', b'c', b'm'] {
+            for kind in [b'g', b'i', b'c', b'm', b'u'] {
                 let from = prefix(kind, stream);
                 let mut end = from.clone();
                 *end.last_mut().expect("a prefix ends with a zero") = 1;
@@ -139,11 +140,12 @@ impl Catalogue {
         self.put(key(b'g', stream, Some(first)), segment);
     }
 
-    /// Forgets a segment and the index entries before `end`, where the next segment begins.
+    /// Forgets a segment, and the index entries and the unwritten numbers before `end`, where the next segment begins.
     pub(crate) fn forget_segment(&self, stream: &str, first: SequenceNumber, end: SequenceNumber) {
         self.change(|kv| {
             kv.remove(&key(b'g', stream, Some(first)))?;
-            kv.remove_range(&key(b'i', stream, Some(first)), &key(b'i', stream, Some(end)))
+            kv.remove_range(&key(b'i', stream, Some(first)), &key(b'i', stream, Some(end)))?;
+            kv.remove_range(&key(b'u', stream, Some(first)), &key(b'u', stream, Some(end)))
         });
     }
 
@@ -258,6 +260,32 @@ impl Catalogue {
 
     pub(crate) fn put_reserved(&self, stream: &str, reserved: SequenceNumber) {
         self.put(key(b'n', stream, None), &reserved);
+    }
+
+    /// The numbers before `end` that are unwritten: they stand for no record of the segments.
+    pub(crate) fn unwritten(&self, stream: &str, end: SequenceNumber) -> Result<Gaps, KvError> {
+        let prefix = prefix(b'u', stream);
+        let mut unwritten = Gaps::default();
+        for (key, value) in self.read(|kv| kv.scan(&prefix))? {
+            unwritten.add(decode_sequence(&key, prefix.len())?..=decode("unwritten", &value)?);
+        }
+        unwritten.forget_from(end);
+        Ok(unwritten)
+    }
+
+    /// Notes the numbers for which an unwritten block of a segment stands.
+    pub(crate) fn put_unwritten(&self, stream: &str, numbers: &RangeInclusive<SequenceNumber>) {
+        self.put(key(b'u', stream, Some(*numbers.start())), numbers.end());
+    }
+
+    /// Forgets unwritten numbers before `begin`, where the first segment begins, and from `next` on, where there is nothing.
+    pub(crate) fn forget_unwritten_outside(&self, stream: &str, begin: SequenceNumber, next: SequenceNumber) {
+        let [from, begin, next, end] =
+            [SequenceNumber::ZERO, begin, next, SequenceNumber(u64::MAX)].map(|at| key(b'u', stream, Some(at)));
+        self.change(|kv| {
+            kv.remove_range(&from, &begin)?;
+            kv.remove_range(&next, &end)
+        });
     }
 
     /// What damage took of a stream, as far as it was told.

@@ -102,6 +102,8 @@ pub struct DumpedControl {
     pub gaps: Vec<RangeInclusive<SequenceNumber>>,
     /// Numbers before this one may have been given to records that were never written; zero if there are none.
     pub reserved: SequenceNumber,
+    /// In the first block of a segment: numbers before it that stand for no record of the files.
+    pub unwritten: Vec<RangeInclusive<SequenceNumber>>,
     /// All boots of the machine that are known, or none if they have not changed since the control block before.
     pub boots: Vec<DumpedBoot>,
 }
@@ -120,7 +122,7 @@ pub struct DumpedBoot {
 }
 
 impl From<Control> for DumpedControl {
-    fn from(Control { checkpoints, totals, gaps, reserved, boots, marks: _ }: Control) -> Self {
+    fn from(Control { checkpoints, totals, gaps, reserved, boots, unwritten, marks: _ }: Control) -> Self {
         let DropTotals { oldest, dropped, lost } = totals;
         let boots = boots.iter().map(|boot| DumpedBoot {
             id: boot.id(),
@@ -128,7 +130,8 @@ impl From<Control> for DumpedControl {
             lasted: boot.lasted(),
             began: boot.began(),
         });
-        Self { checkpoints, oldest, dropped, lost, gaps: gaps.ranges().collect(), reserved, boots: boots.collect() }
+        let (gaps, unwritten) = (gaps.ranges().collect(), unwritten.ranges().collect());
+        Self { checkpoints, oldest, dropped, lost, gaps, reserved, unwritten, boots: boots.collect() }
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod clocks;
 mod compression;
+mod counts;
 mod crashes;
 mod damage;
 mod durability;

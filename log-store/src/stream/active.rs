@@ -6,6 +6,7 @@ use super::{Segment, StreamCore, lock};
 use crate::{
     clock::Stamp,
     disk::DiskFile,
+    gaps::Gaps,
     segment::{
         BlockHeader, BlockKind, Control, FORMAT_VERSION, SegmentHeader, StreamDefinition, finish_block, salt,
         start_block,
@@ -155,7 +156,8 @@ fn clear(core: &StreamCore, path: &Path) -> io::Result<()> {
 }
 
 /// Appends a control block: what would be lost with the catalogue. The boots stand in it unless this change of them was
-/// told before; says which one is told then.
+/// told before; says which one is told then. The unwritten numbers stand in the first one that is written to a segment, at
+/// its head or since an opening, when nothing was told yet: later ones have blocks of their own behind it.
 pub(super) fn write_control(
     core: &StreamCore,
     out: &mut Vec<u8>,
@@ -172,7 +174,16 @@ pub(super) fn write_control(
     let marks = lock(&core.marks).written().clone();
     let control = {
         let counters = lock(&core.counters);
-        Control { checkpoints, totals: counters.totals, gaps: counters.gaps.persisted(), reserved, boots, marks }
+        let unwritten = if boots_told == 0 { counters.unwritten.persisted() } else { Gaps::default() };
+        Control {
+            checkpoints,
+            totals: counters.totals,
+            gaps: counters.gaps.persisted(),
+            reserved,
+            boots,
+            marks,
+            unwritten,
+        }
     };
     let at = start_block(out);
     *out = postcard::to_extend(&control, std::mem::take(out)).expect("a Vec takes any number of bytes");

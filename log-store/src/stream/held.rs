@@ -56,6 +56,11 @@ impl Held {
         self.blocks.iter().map(|block| block.image.len()).sum()
     }
 
+    /// The first record.
+    pub(super) fn first(&self) -> Option<SequenceNumber> {
+        self.blocks.front().map(|block| block.header.first)
+    }
+
     /// Decodes the first block that has something from `from` on; gives the number behind it.
     pub(crate) fn read(
         &self,
@@ -263,16 +268,23 @@ impl StreamWriter {
         if self.logged >= first {
             return Ok(());
         }
-        let (mut buffer, mut logged) = (Vec::new(), self.logged);
+        let (mut buffer, mut logged, mut unwritten) = (Vec::new(), self.logged, None);
         while logged < first {
             let (kind, end) = match logged < self.lost_before {
                 true => (BlockKind::Gap, first.min(self.lost_before)),
                 false => (BlockKind::Unwritten, first),
             };
+            if kind == BlockKind::Unwritten {
+                unwritten.get_or_insert(logged..=first.previous());
+            }
             logged = write_absent(&mut buffer, kind, logged, end, stamp, self.active.salt);
         }
         self.write_durably(&buffer)?;
         self.logged = logged;
+        // At no moment are they taken for records.
+        if let Some(unwritten) = unwritten {
+            self.core.note_unwritten(&unwritten);
+        }
         self.advance(buffer.len() as u64, stamp);
         self.publish(stamp);
         self.core.count_framing(buffer.len() as u64);

@@ -27,7 +27,7 @@ use crate::{
     event::Event,
     gaps::Gaps,
     marks::Marks,
-    segment::{Control, SPARE_FILE_NAME, SegmentHeader, StreamDefinition, file_name, parse_file_name, salt},
+    segment::{SPARE_FILE_NAME, SegmentHeader, StreamDefinition, file_name, parse_file_name, salt},
     sequence::SequenceNumber,
     shard::ShardMap,
     stats::{DropTotals, StreamStats},
@@ -62,6 +62,7 @@ struct Remembered {
     totals: DropTotals,
     reserved: SequenceNumber,
     gaps: Gaps,
+    unwritten: Gaps,
 }
 
 impl Opening {
@@ -97,6 +98,15 @@ impl Opening {
         let (logged, next) = if reserved > written { (written, known.max(reserved)) } else { (known, known) };
         let behind = tail.as_ref().map_or((logged, 0), |tail| (tail.segment.first, tail.segment.bytes));
 
+        let mut counters = Counters {
+            stats: StreamStats::default(),
+            totals: remembered.totals,
+            gaps: remembered.gaps,
+            unwritten: self.known(self.around.catalogue.unwritten(&self.name, next)).unwrap_or_default(),
+            unsaved: false,
+        };
+        let unwritten = remembered.unwritten.ranges();
+        let unwritten: Vec<_> = unwritten.flat_map(|numbers| counters.add_unwritten(&numbers)).collect();
         let id = definition.id;
         let core = Arc::new(StreamCore {
             around: self.around.clone(),
@@ -112,13 +122,7 @@ impl Opening {
                 .into(),
             held: Default::default(),
             reserved: reserved.into(),
-            counters: Counters {
-                stats: StreamStats::default(),
-                totals: remembered.totals,
-                gaps: remembered.gaps,
-                unsaved: false,
-            }
-            .into(),
+            counters: counters.into(),
             told_damage: Default::default(),
             wakers: Default::default(),
         });
@@ -139,6 +143,9 @@ impl Opening {
             }
         };
         core.change_view(|view| view.segments = segments.into());
+        let begin = core.view(|view| view.segments.front().map_or(next, |segment| segment.first));
+        core.around.catalogue.forget_unwritten_outside(core.name(), begin, next);
+        core.save_unwritten(&unwritten);
         // What some consumer has finished was there, and so was what the catalogue noted after it was durable.
         let gone = end.max(remembered.totals.oldest);
         if gone < logged {
@@ -325,8 +332,11 @@ impl Opening {
         let mut control = tail.and_then(|tail| tail.control.clone());
         // Of a segment that the power left without its first block, the one before it tells what counts.
         let is_bare = tail.is_none_or(|tail| tail.segment.is_empty());
+        let mut unwritten = tail.map(|tail| tail.unwritten.clone()).unwrap_or_default();
         if control.is_none() && (is_bare || checkpoints.done.is_empty()) {
-            control = segments.last().and_then(|segment| self.control_of(definition, segment));
+            let walked = segments.last().and_then(|segment| self.walk_sealed(definition, segment)).unwrap_or_default();
+            unwritten.add_all(&walked.unwritten);
+            control = walked.control;
         }
         let mut reserved = self.known(catalogue.reserved(&self.name)).unwrap_or_default();
         if let Some(control) = control {
@@ -342,12 +352,7 @@ impl Opening {
             gaps.add_all(&control.gaps);
         }
         gaps.forget_before(totals.oldest);
-        Remembered { checkpoints, totals, gaps, reserved }
-    }
-
-    /// Needed only when the last segment has no head, or the catalogue is gone.
-    fn control_of(&self, definition: &StreamDefinition, segment: &Segment) -> Option<Control> {
-        self.walk_sealed(definition, segment)?.control
+        Remembered { checkpoints, totals, gaps, unwritten, reserved }
     }
 
     fn walk_sealed(&self, definition: &StreamDefinition, segment: &Segment) -> Option<Walked> {

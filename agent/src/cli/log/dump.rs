@@ -1,6 +1,6 @@
 //! `forebay log dump`: prints blocks and records as they lie in the files.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, RangeInclusive};
 
 use anyhow::Context as _;
 use forebay_log_store::{
@@ -100,7 +100,7 @@ fn as_json(shown: &Dumped) -> Value {
 }
 
 fn control_lines(control: &DumpedControl) -> Vec<String> {
-    let DumpedControl { checkpoints, oldest, dropped, lost, gaps, reserved, boots } = control;
+    let DumpedControl { checkpoints, oldest, dropped, lost, gaps, reserved, unwritten, boots } = control;
     let mut lines: Vec<_> =
         checkpoints.iter().map(|(consumer, done)| format!("{consumer} was done up to {done}")).collect();
     lines.push(format!(
@@ -111,6 +111,9 @@ fn control_lines(control: &DumpedControl) -> Vec<String> {
     if *reserved > SequenceNumber::ZERO {
         lines.push(format!("numbers before {reserved} may have been given to records that were never written"));
     }
+    let of_no_record =
+        |range: &RangeInclusive<_>| format!("numbers {} to {} stand for no record", range.start(), range.end());
+    lines.extend(unwritten.iter().map(of_no_record));
     lines.extend(boots.iter().map(|DumpedBoot { id, number, lasted, began }| {
         let began = began.map_or("an unknown time".to_owned(), |began| format!("{} ms", began.0));
         format!("boot {id:08x}, number {number}, began at {began} and lasted {} s at least", lasted.as_secs())
@@ -131,6 +134,7 @@ fn control_json(control: &DumpedControl) -> Value {
         "lost": control.lost,
         "gaps": control.gaps.iter().map(pair).collect::<Vec<_>>(),
         "reserved": control.reserved.0,
+        "unwritten": control.unwritten.iter().map(pair).collect::<Vec<_>>(),
         "boots": boots.collect::<Vec<_>>(),
     })
 }
