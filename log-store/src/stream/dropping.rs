@@ -158,7 +158,7 @@ impl StreamWriter {
         if limit.is_some() {
             self.core.around.catalogue.flush();
         }
-        self.note_reserved();
+        self.note_unused();
     }
 
     /// Says whether their removal would survive a power cut.
@@ -182,20 +182,20 @@ impl StreamWriter {
     }
 
     /// Bytes of files that are only there for what comes next.
-    pub(super) fn reserved(&self) -> u64 {
+    pub(super) fn unused(&self) -> u64 {
         self.spare.unwrap_or(0) + self.active.unused()
     }
 
-    pub(super) fn note_reserved(&self) {
-        let reserved = self.reserved();
-        self.core.change_view(|view| view.reserved = reserved);
+    pub(super) fn note_unused(&self) {
+        let unused = self.unused();
+        self.core.change_view(|view| view.unused = unused);
     }
 
     /// Gives everything back that is only there for what comes next.
     pub(super) fn give_back(&mut self) {
         self.drop_spare();
         self.active.cut_unused();
-        self.note_reserved();
+        self.note_unused();
     }
 
     /// Gives the spare file's room back; says how much that was.
@@ -205,7 +205,7 @@ impl StreamWriter {
         if let Err(error) = self.core.around.disk.remove(&path) {
             self.core.tell(Event::NotRemoved { segment: path, reason: error.to_string() });
         }
-        self.note_reserved();
+        self.note_unused();
         bytes
     }
 

@@ -270,8 +270,8 @@ impl StreamWriter {
         }
         let (mut buffer, mut logged, mut unwritten) = (Vec::new(), self.logged, None);
         while logged < first {
-            let (kind, end) = match logged < self.lost_before {
-                true => (BlockKind::Gap, first.min(self.lost_before)),
+            let (kind, end) = match logged < self.gap_before {
+                true => (BlockKind::Gap, first.min(self.gap_before)),
                 false => (BlockKind::Unwritten, first),
             };
             if kind == BlockKind::Unwritten {

@@ -115,7 +115,7 @@ impl Opening {
             id,
             name: self.name.clone(),
             config: RwLock::new(Arc::new(config.clone())),
-            view: RwLock::new(View { segments: VecDeque::new(), horizon: remembered.totals.oldest, next, reserved: 0 }),
+            view: RwLock::new(View { segments: VecDeque::new(), horizon: remembered.totals.oldest, next, unused: 0 }),
             checkpoints: remembered.checkpoints.into(),
             limiters: Default::default(),
             marks: StreamMarks::found(marks, &self.known(self.around.catalogue.marks(&self.name)).unwrap_or_default())
@@ -171,7 +171,7 @@ impl Opening {
             active,
             next,
             logged,
-            lost_before: SequenceNumber::ZERO,
+            gap_before: SequenceNumber::ZERO,
             index_due: None,
             unsynced: None,
             newest_wall_ms,

@@ -97,7 +97,7 @@ pub(crate) struct StreamWriter {
     /// Everything before it is in the log's files, or never will be; what lies between is held in memory.
     pub(super) logged: SequenceNumber,
     /// Of the numbers that are in no file, those before this one are lost.
-    pub(super) lost_before: SequenceNumber,
+    pub(super) gap_before: SequenceNumber,
     /// An index entry for the next sync: a block's first number, and its place.
     pub(super) index_due: Option<(SequenceNumber, u64)>,
     /// What was written but not synced yet.
@@ -340,9 +340,9 @@ impl StreamWriter {
             let marks = lock(&self.core.marks).take_unsaved();
             self.core.around.catalogue.put_index(self.core.name(), first, self.active.first, offset, &marks);
         }
-        let (next, logged, len, reserved) = (self.next, self.logged, self.active.len, self.reserved());
+        let (next, logged, len, unused) = (self.next, self.logged, self.active.len, self.unused());
         self.core.change_view(|view| {
-            view.reserved = reserved;
+            view.unused = unused;
             view.next = next;
             let active = view.segments.back_mut().expect("the segment being written is always in the view");
             active.end = logged;
@@ -454,7 +454,7 @@ impl StreamWriter {
         self.active.cut_unused();
         self.active = active;
         self.core.change_view(|view| view.segments.push_back(segment));
-        self.note_reserved();
+        self.note_unused();
     }
 
     pub(super) fn stamp(&self, now: crate::clock::Now) -> Stamp {
