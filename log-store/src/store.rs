@@ -299,12 +299,18 @@ fn open_catalogue(
     let newer = |found| Error::NewerFormat { path: path.clone(), found, known: Catalogue::FORMAT_VERSION };
     // What is no directory is as broken as a directory of rubbish.
     let failed = |action, source| Error::Io { action, path: path.clone(), source };
-    let existed = !matches!(disk.list(&path), Err(error) if error.kind() == io::ErrorKind::NotFound);
+    let listed = disk.list(&path);
+    let existed = !matches!(&listed, Err(error) if error.kind() == io::ErrorKind::NotFound);
+    let had_files = listed.is_ok_and(|names| !names.is_empty());
+    let has_streams = || disk.list(&dir.join("streams")).is_ok_and(|names| !names.is_empty());
     let reason = match open_kv(&path).and_then(Catalogue::new) {
+        // sled makes an empty one of files that are damaged at their beginning, or cut.
+        Ok(Ok(catalogue)) if catalogue.is_new && had_files && has_streams() => {
+            catalogue.close();
+            "nothing in it can be read".to_owned()
+        }
         Ok(Ok(catalogue)) => {
-            // An empty one beside streams is no better than none: sled makes one of an empty or truncated directory.
-            let has_streams = disk.list(&dir.join("streams")).is_ok_and(|names| !names.is_empty());
-            if catalogue.is_new && has_streams {
+            if catalogue.is_new && has_streams() {
                 let reason = if existed { "it was empty" } else { "it was missing" };
                 events(Event::CatalogueRebuilt { set_aside: None, reason: reason.into() });
             }

@@ -78,6 +78,8 @@ impl Catalogue {
             }
             None if kv.scan(b"")?.is_empty() => {
                 kv.put(b"format", &encode(&Self::FORMAT_VERSION))?;
+                // From now on one that has nothing in it is a broken one.
+                kv.flush()?;
                 true
             }
             None => return Err(KvError::new("it has entries but no format version")),
