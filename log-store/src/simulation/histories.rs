@@ -356,3 +356,28 @@ fn two_changes_of_shards_that_failed_leave_one_of_them_or_none() {
     ];
     run(0, limits, Codec::None, &ops);
 }
+
+/// Found by a random history: the catalogue was lost, and the file of the dropped segment had come back.
+#[test]
+fn a_record_of_a_shard_that_is_gone_does_not_come_back() {
+    let limits = Limits { on_full: OnFull::DropOldest, max_bytes: None, min_free: MinFree::NONE, keep_delivered: true };
+    let append = || Op::Append { count: 1, bytes: 10 };
+    let ops = [
+        append(),
+        Op::Advance { seconds: 601 },
+        append(),
+        Op::ChangeShards { kind: 0, key: 1 },
+        Op::ChangeShards { kind: 0, key: 2 },
+        append(),
+        Op::Capacity { room: Some(51_489) },
+        append(),
+        Op::PowerCut { catalogue: CatalogueFound::Newest, reboot: None },
+        append(),
+        Op::FailSoon { operations: 7 },
+        Op::Append { count: 8, bytes: 14_968 },
+        Op::ChangeShards { kind: 0, key: 3 },
+        Op::PowerCut { catalogue: CatalogueFound::Lost, reboot: None },
+        Op::Append { count: 1, bytes: 7_768 },
+    ];
+    run(1_424_210_494_819_270_851, limits, Codec::Lz4, &ops);
+}

@@ -341,6 +341,8 @@ impl Opening {
             totals = totals.newest(control.totals);
             gaps.add_all(&control.gaps);
         }
+        // A file that a power cut brought back holds records of shards that are gone.
+        totals.oldest = totals.oldest.max(definition.shards.oldest());
         gaps.forget_before(totals.oldest);
         Remembered { checkpoints, totals, gaps, reserved }
     }
