@@ -90,6 +90,7 @@
 // Tests damage files and wait for threads on purpose.
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
+mod answers;
 mod batch;
 mod catalogue;
 mod clock;

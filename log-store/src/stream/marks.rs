@@ -101,7 +101,8 @@ impl StreamCore {
                 let is_over = |after: usize, before: usize, max: usize| after > max && after > before;
                 if is_over(after.0, before.0, MARKS_MAX) || is_over(after.1, before.1, bytes_max) {
                     let stream = self.name().to_owned();
-                    entry.refuse(Error::TooManyMarks { stream, count: after.0, bytes: after.1, bytes_max });
+                    let error = Error::TooManyMarks { stream, count: after.0, bytes: after.1, bytes_max };
+                    self.around.answers.give([(entry, Err(error))]);
                     continue;
                 }
                 changes = with;

@@ -447,6 +447,7 @@ pub(super) fn is_own(header: &SegmentHeader, definition: &StreamDefinition, firs
 
 impl Tail {
     fn into_active(self, core: &StreamCore) -> Active {
+        let has_control = self.tells_marks();
         Active {
             file: self.file,
             first: self.segment.first,
@@ -456,6 +457,7 @@ impl Tail {
             file_len: self.segment.bytes,
             since_index: self.since_index,
             boots_told: 0,
+            has_control,
         }
     }
 }

@@ -237,7 +237,7 @@ impl StreamWriter {
             Durability::Sync | Durability::MemoryFirst { .. } => self.write_durably(buffer),
         }?;
         if control {
-            self.active.boots_told = boots_told;
+            (self.active.boots_told, self.active.has_control) = (boots_told, true);
             self.control_written = since_boot;
             lock(&self.core.checkpoints).moved = false;
         }
