@@ -59,7 +59,7 @@ impl Writers {
         }
         let definition = writer.core().definition();
         let entries: Vec<Entry> = entries.into_iter().map(|entry| entry.brought_up_to_date(&definition)).collect();
-        let entries = writer.core().refuse_too_many_marks(entries);
+        let entries = writer.core().refuse_too_many_marks(entries, writer.segment_bytes());
         if entries.is_empty() {
             return true;
         }

@@ -51,7 +51,7 @@
 //! - A partition key has 1 to [`PARTITION_KEY_CHARS_MAX`] characters, a record's data at most [`RECORD_BYTES_MAX`] bytes, and a
 //!   record takes at most a quarter of its stream's quota.
 //! - A mark's name has 1 to [`MARK_NAME_BYTES_MAX`] bytes, its value at most [`MARK_VALUE_BYTES_MAX`]; a stream has at most
-//!   [`MARKS_MAX`] marks of [`MARKS_BYTES_MAX`] together, or 1/64 of its quota.
+//!   [`MARKS_MAX`] marks of [`MARKS_BYTES_MAX`] together, or 1/8 of a segment.
 //! - One process at a time opens a data directory, on a file system whose `flock` keeps others away. Unix only.
 //! - Memory: the queue of each stream, a commit's block, and some 200 KiB for each cursor, or the largest block it meets.
 //! - The catalogue is an index: losing it costs reading some segments' headers, and what a consumer did since the last
