@@ -36,7 +36,7 @@
 //! [`StoreConfig::checkpoint_interval`]; a power cut may take them back that far, so consumers may see records again.
 //!
 //! # Threads
-//! A [`Store`] has one thread, the committer, which writes all its streams. All handles may be used from any thread; a
+//! A [`Store`] has two threads: the committer writes all its streams, the other one calls each [`Done`]. All handles may be used from any thread; a
 //! [`Cursor`] belongs to one at a time, and any number of cursors read beside the writer without waiting for it.
 //! [`Done`], the callbacks of [`Stream::on_commit`] and the receiver of [`Event`]s are called on the log's threads: they must
 //! be quick, and must not call the store. [`Stream::append`] blocks only while [`StoreConfig::queue_bytes`] are waiting.
