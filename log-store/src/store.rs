@@ -9,6 +9,7 @@ use std::{
 };
 
 use crate::{
+    answers::Answers,
     batch::Batch,
     catalogue::{Catalogue, Kv, KvError, open_sled},
     clock::{Clock, ClockStatus, Now, TimeKeeper, Timestamp},
@@ -76,14 +77,20 @@ impl Store {
         let (writers, queue) = (Arc::clone(&parts.writers), Arc::clone(&parts.queue));
         let lock = Arc::clone(&parts.lock);
         let pace = Pace { commit_delay: config.commit_delay, tick: config.checkpoint_interval };
-        let thread = std::thread::Builder::new()
-            .name("committer".into())
-            .spawn(move || {
-                committer::run(&writers, &queue, pace);
-                // Nobody else may open the directory before the last byte is written.
-                drop(guard(&lock).take());
-            })
-            .map_err(|source| Error::Io { action: "start a thread for", path: config.dir.clone(), source })?;
+        let given = guard(&writers).around.answers.to_thread();
+        let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
+            let spawned = std::thread::Builder::new().name(name.into()).spawn(work);
+            spawned.map_err(|source| Error::Io { action: "start a thread for", path: config.dir.clone(), source })
+        };
+        let answers = spawn("answers", Box::new(|| given.tell_all()))?;
+        let commits = move || {
+            committer::run(&writers, &queue, pace);
+            // Nobody else may open the directory before the last byte is written.
+            drop(guard(&lock).take());
+            // What panics there is dealt with there.
+            let _ = answers.join();
+        };
+        let thread = spawn("committer", Box::new(commits))?;
         Ok(Self { config, parts, thread: Mutex::new(Some(thread)) })
     }
 
@@ -198,7 +205,8 @@ impl Parts {
         let (time, boot) = (Arc::new(TimeKeeper::new(Arc::clone(&clock), recorded)), clock.boot());
         let room = Room::new(config, Arc::clone(&disk), Arc::clone(&clock));
         let (packer, max_bytes) = (Arc::default(), config.max_bytes.unwrap_or(u64::MAX));
-        let around = Surroundings { disk, catalogue, clock, events, time, boot, packer, max_bytes };
+        let around =
+            Surroundings { disk, catalogue, clock, events, time, boot, packer, answers: Answers::default(), max_bytes };
         around.save_boots();
         around.look_at_clock();
         let writers = Writers { streams: Vec::new(), around: around.clone(), told_catalogue: false, room };

@@ -6,6 +6,7 @@
 //! no finding. [`repair`] needs the directory for itself.
 
 mod dump;
+mod files;
 mod repair;
 mod stats;
 mod verify;

@@ -10,8 +10,10 @@ use std::{
 };
 
 use super::{
-    Finding, FindingKind, io_error, stream_names,
-    walk::{Is, SegmentFile, Visit, Walk},
+    Finding, FindingKind,
+    files::{Is, SegmentFile},
+    io_error, stream_names,
+    walk::{Visit, Walk},
 };
 use crate::{
     clock::Stamp,

@@ -31,6 +31,8 @@ pub(super) struct Active {
     pub(super) since_index: u64,
     /// Which change of the boots its control blocks tell of; 0 if that is not known.
     pub(super) boots_told: u64,
+    /// Whether a control block in it tells what would be lost with the segments before; not if the power left it bare.
+    pub(super) has_control: bool,
 }
 
 /// What a new segment begins with.
@@ -121,7 +123,7 @@ impl Active {
         let len = bytes.len() as u64;
         core.count_framing(len);
         let file_len = len.max(recycled_bytes.into());
-        Ok(Self { file, first, salt, created, len, file_len, since_index: 0, boots_told })
+        Ok(Self { file, first, salt, created, len, file_len, since_index: 0, boots_told, has_control: true })
     }
 
     /// How many bytes the file has beyond its durable part.

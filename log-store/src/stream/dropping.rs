@@ -66,8 +66,8 @@ impl StreamWriter {
                 (count, freed) = self.core.view(|view| rules.for_room(view.sealed(), bytes, may_go));
             }
         }
-        self.drop_oldest(count, DropReason::Quota, limit, Files::Remove);
-        spare + freed
+        let dropped = self.drop_oldest(count, DropReason::Quota, limit, Files::Remove);
+        spare + freed.min(dropped)
     }
 
     /// How many bytes [`Self::make_room`] would free of what is delivered.
@@ -124,12 +124,15 @@ impl StreamWriter {
         Ok(())
     }
 
-    fn drop_oldest(&mut self, count: usize, reason: DropReason, limit: Option<&str>, files: Files) {
+    /// Says how many bytes the dropped segments took.
+    fn drop_oldest(&mut self, count: usize, reason: DropReason, limit: Option<&str>, files: Files) -> u64 {
+        let count = self.keep_control(count);
         if count == 0 {
-            return;
+            return 0;
         }
         let oldest = self.core.view(|view| view.oldest());
         let mut gone: Vec<Segment> = self.core.change_view(|view| view.segments.drain(..count).collect());
+        let bytes = gone.iter().map(|segment| segment.bytes).sum();
         // What lies before the horizon was counted when that moved.
         let (first, end) = (gone[0].first.max(oldest), gone[count - 1].end);
         if first < end {
@@ -159,6 +162,17 @@ impl StreamWriter {
             self.core.around.catalogue.flush();
         }
         self.note_unused();
+        bytes
+    }
+
+    /// How many of the oldest `count` segments may go: of those with a control block, the last one stays until the segment
+    /// being written has one.
+    fn keep_control(&mut self, count: usize) -> usize {
+        let sealed = self.core.view(|view| view.sealed().count());
+        let relies_on_sealed = !self.active.has_control && count > 0 && count == sealed;
+        let now = self.now().since_boot;
+        let stays = relies_on_sealed && (self.poisoned.is_some() || self.commit_control(now).is_err());
+        count - usize::from(stays)
     }
 
     /// Says whether their removal would survive a power cut.

@@ -35,6 +35,7 @@ pub(crate) use writer::{CommitError, SegmentLimits, Shortage, StreamWriter, bloc
 
 use self::{counts::Counters, held::Held, marks::StreamMarks};
 use crate::{
+    answers::Answers,
     catalogue::Catalogue,
     clock::{Arrival, Clock, Now, Stamp, TimeKeeper, Timestamp},
     config::StreamConfig,
@@ -62,6 +63,8 @@ pub(crate) struct Surroundings {
     pub(crate) boot: u32,
     /// One for all streams, since one thread writes them all.
     pub(crate) packer: Arc<Mutex<Packer>>,
+    /// For everybody who appends.
+    pub(crate) answers: Answers,
     /// What the whole data directory may take; no stream may take more.
     pub(crate) max_bytes: u64,
 }

@@ -351,6 +351,8 @@ impl Opening {
             totals = totals.newest(control.totals);
             gaps.add_all(&control.gaps);
         }
+        // A file that a power cut brought back holds records of shards that are gone.
+        totals.oldest = totals.oldest.max(definition.shards.oldest());
         gaps.forget_before(totals.oldest);
         Remembered { checkpoints, totals, gaps, unwritten, reserved }
     }
@@ -450,6 +452,7 @@ pub(super) fn is_own(header: &SegmentHeader, definition: &StreamDefinition, firs
 
 impl Tail {
     fn into_active(self, core: &StreamCore) -> Active {
+        let has_control = self.tells_marks();
         Active {
             file: self.file,
             first: self.segment.first,
@@ -459,6 +462,7 @@ impl Tail {
             file_len: self.segment.bytes,
             since_index: self.since_index,
             boots_told: 0,
+            has_control,
         }
     }
 }

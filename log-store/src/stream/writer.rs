@@ -237,7 +237,7 @@ impl StreamWriter {
             Durability::Sync | Durability::MemoryFirst { .. } => self.write_durably(buffer),
         }?;
         if control {
-            self.active.boots_told = boots_told;
+            (self.active.boots_told, self.active.has_control) = (boots_told, true);
             self.control_written = since_boot;
             lock(&self.core.checkpoints).moved = false;
         }
@@ -474,7 +474,8 @@ impl StreamWriter {
         usize::try_from(self.segment_bytes()).unwrap_or(usize::MAX)
     }
 
-    pub(super) fn segment_bytes(&self) -> u64 {
+    /// How large a segment becomes.
+    pub(crate) fn segment_bytes(&self) -> u64 {
         (self.core.quota() / SEGMENTS_PER_QUOTA).clamp(SEGMENT_BYTES_MIN, self.limits.bytes.max(SEGMENT_BYTES_MIN))
     }
 }
