@@ -413,3 +413,24 @@ fn marks_outlive_the_segments_that_a_bare_one_relies_on() {
     ];
     run(17_579_024_058_360_199_633, limits, Codec::None, &ops);
 }
+
+/// Found by a random history: only the padding of a block found no room, and a power cut undid that the block was cut off.
+#[test]
+fn what_was_refused_for_want_of_room_does_not_come_back() {
+    let limits =
+        Limits { on_full: OnFull::DropOldest, max_bytes: None, min_free: MinFree::NONE, keep_delivered: false };
+    let append = |count, bytes| Op::Append { count, bytes };
+    let ops = [
+        Op::Mark { name: 0, bytes: 2000 },
+        append(5, 500),
+        Op::Capacity { room: Some(9430) },
+        Op::Checkpoint { percent: 20 },
+        Op::Synchronise,
+        append(7, 500),
+        Op::Tick,
+        Op::PowerCut { catalogue: CatalogueFound::Newest, reboot: None },
+        append(8, 500),
+        append(1, 8761),
+    ];
+    run(318_389_705_510_318_876, limits, Codec::Lz4, &ops);
+}

@@ -298,8 +298,9 @@ impl StreamWriter {
             if !is_full(&error) {
                 return Err(self.poison("write to", &error));
             }
-            // What was written of the block is cut off, so that nothing of it is ever taken for a record.
-            if let Err(error) = self.active.file.truncate(self.active.len) {
+            // What was written of the block is cut off, durably, so that nothing of it is ever taken for a record: if only its
+            // padding found no room, all of it is there.
+            if let Err(error) = self.active.file.truncate(self.active.len).and_then(|()| self.active.file.sync()) {
                 return Err(self.poison("cut", &error));
             }
             self.active.file_len = self.active.len;
