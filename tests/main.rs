@@ -15,11 +15,13 @@ mod durability;
 mod harness;
 mod lifecycle;
 mod log;
+mod modbus_source;
 mod mqtt_listener;
 mod mqtt_source;
 mod oracle;
 mod pipeline;
 mod restart;
+mod serial_source;
 mod shaping;
 mod streams;
 #[allow(

@@ -5,6 +5,7 @@
 //! configuration file and its ports.
 
 pub(crate) mod alone;
+pub(crate) mod cable;
 pub(crate) mod certificates;
 pub(crate) mod counterpart;
 pub(crate) mod daemon;
@@ -14,6 +15,7 @@ pub(crate) mod gateway;
 pub(crate) mod http;
 pub(crate) mod kinesalite;
 pub(crate) mod kinesis;
+pub(crate) mod modbus;
 pub(crate) mod mosquitto;
 pub(crate) mod moto;
 pub(crate) mod port;
@@ -24,11 +26,13 @@ pub(crate) mod upstream;
 pub(crate) mod wait;
 
 pub(crate) use alone::alone;
+pub(crate) use cable::Cable;
 pub(crate) use device::Device;
 pub(crate) use forebay::Forebay;
 pub(crate) use gateway::Gateway;
 pub(crate) use kinesalite::Kinesalite;
 pub(crate) use kinesis::Kinesis;
+pub(crate) use modbus::ModbusServer;
 pub(crate) use mosquitto::{Mosquitto, mosquitto_pub, mosquitto_pub_lines};
 pub(crate) use moto::Moto;
 pub(crate) use port::free_port;

@@ -41,10 +41,10 @@ pub struct Intake<T = ()> {
     refused: VecDeque<(Batch, T)>,
     /// Whether what is in flight is awaited before anything is offered again.
     recovering: bool,
-    /// When what was refused is offered again. Kept here, since a source that hears often drops the wait as often.
-    again_at: Option<Instant>,
     /// Something came since the last batch was offered, though it may have made no record.
     touched: bool,
+    /// When what was refused is offered again. Kept here, since a source that hears often drops the wait as often.
+    again_at: Option<Instant>,
     key: String,
 }
 
@@ -58,8 +58,8 @@ impl<T: Default> Intake<T> {
             commits: Commits::new(context.ingest.for_connection()),
             refused: VecDeque::new(),
             recovering: false,
-            again_at: None,
             touched: false,
+            again_at: None,
             key: String::new(),
             context: context.clone(),
         }

@@ -18,12 +18,12 @@ pub const TYPES: &[Type] = &[
     serial::TYPE,
     modbus::RTU_TYPE,
     modbus::TCP_TYPE,
+    gps::TYPE,
+    sensor::TYPE,
     socket::TYPE,
     http::TYPE,
     exec::TYPE,
     stdin::TYPE,
-    gps::TYPE,
-    sensor::TYPE,
 ];
 
 /// A type of source.

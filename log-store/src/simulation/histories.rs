@@ -330,3 +330,29 @@ fn what_has_expired_is_room_for_a_record_that_fits_neither_the_quota_nor_the_dir
     sim.append(1, 10_000).expect("everything else is past its retention");
     sim.check();
 }
+
+/// Found by a random history: of two changes that failed, any may be what the next opening finds.
+#[test]
+fn two_changes_of_shards_that_failed_leave_one_of_them_or_none() {
+    let limits = Limits { on_full: OnFull::Reject, max_bytes: None, min_free: MinFree::NONE, keep_delivered: false };
+    let append = || Op::Append { count: 1, bytes: 10 };
+    let ops = [
+        Op::Others { bytes: 92 },
+        append(),
+        Op::Advance { seconds: 601 },
+        append(),
+        Op::Checkpoint { percent: 50 },
+        Op::Tick,
+        Op::Capacity { room: Some(175) },
+        Op::Synchronise,
+        Op::FailSoon { operations: 4 },
+        Op::ChangeShards { kind: 0, key: 1 },
+        append(),
+        append(),
+        Op::Synchronise,
+        Op::ChangeShards { kind: 0, key: 2 },
+        append(),
+        append(),
+    ];
+    run(0, limits, Codec::None, &ops);
+}

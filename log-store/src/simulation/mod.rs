@@ -119,7 +119,7 @@ pub(super) struct Simulation {
     delivered: SequenceNumber,
     /// Ranges of the open shards, and those that a failed change may have brought all the same.
     shards: Vec<(ShardIndex, HashKey)>,
-    shards_in_doubt: Option<Vec<(ShardIndex, HashKey)>>,
+    shards_in_doubt: Vec<Vec<(ShardIndex, HashKey)>>,
     /// Everything before it was dropped by right. A power cut may undo some removals of files and keep others.
     dropped_before: SequenceNumber,
     /// What a tick has certainly made durable.
@@ -165,7 +165,7 @@ impl Simulation {
             checkpoint: SequenceNumber::ZERO,
             delivered: SequenceNumber::ZERO,
             shards: ranges(&ShardMap::uniform(NonZeroU32::new(3).expect("not zero"))),
-            shards_in_doubt: None,
+            shards_in_doubt: Vec::new(),
             dropped_before: SequenceNumber::ZERO,
             durable_checkpoint: SequenceNumber::ZERO,
             recycled: false,
@@ -296,13 +296,13 @@ impl Simulation {
         let change = choose(&self.stream().shards());
         match self.stream().change_shards(change) {
             Ok(shards) => {
-                self.shards = ranges(&shards);
+                (self.shards, self.shards_in_doubt) = (ranges(&shards), Vec::new());
                 Ok(())
             }
             Err(Error::Shards { .. }) => Ok(()),
             Err(error) => {
                 let changed = self.stream().shards().changed(change, SequenceNumber::ZERO);
-                self.shards_in_doubt = changed.ok().map(|changed| ranges(&changed));
+                self.shards_in_doubt.extend(changed.ok().map(|changed| ranges(&changed)));
                 Err(error)
             }
         }
@@ -504,12 +504,12 @@ impl Simulation {
         }
         let shards = ranges(&stream.shards());
         assert!(
-            shards == self.shards || self.shards_in_doubt.as_ref() == Some(&shards),
+            shards == self.shards || self.shards_in_doubt.contains(&shards),
             "shards {shards:?}, not {:?} or {:?}",
             self.shards,
             self.shards_in_doubt
         );
-        (self.shards, self.shards_in_doubt) = (shards, None);
+        (self.shards, self.shards_in_doubt) = (shards, Vec::new());
         self.judge_marks(!found.is_empty());
         // What is left can only be the commit that was under way, whole.
         if !found.is_empty() {

@@ -163,6 +163,7 @@ impl Opening {
             poisoned: None,
             full: None,
             has_torn,
+            revision_tried: 0,
         };
         writer.configure(config)?;
         Ok(writer)

@@ -48,7 +48,10 @@ impl StreamWriter {
         if let Some(reason) = self.poisoned.clone() {
             return Err(Error::Poisoned { stream, reason });
         }
-        let definition = StreamDefinition { revision: definition.revision + 1, ..definition };
+        // What failed may be on the disk all the same: two definitions must never have one revision.
+        let revision = definition.revision.max(self.revision_tried) + 1;
+        self.revision_tried = revision;
+        let definition = StreamDefinition { revision, ..definition };
         self.roll_as(&definition).map_err(|error| match error {
             CommitError::Full(reason)
             | CommitError::NeverFits(reason)

@@ -112,6 +112,8 @@ pub(crate) struct StreamWriter {
     pub(super) full: Option<String>,
     /// Whether the opening left copies of torn ends.
     pub(super) has_torn: bool,
+    /// The highest revision of the definition that was ever written, or was to be.
+    pub(super) revision_tried: u32,
 }
 
 impl StreamWriter {
