@@ -22,6 +22,7 @@ pub(crate) mod port;
 pub(crate) mod publisher;
 pub(crate) mod python;
 pub(crate) mod small_disk;
+pub(crate) mod truck;
 pub(crate) mod upstream;
 pub(crate) mod wait;
 

@@ -91,6 +91,10 @@ impl Reports {
         match report {
             Report::Position(tpv) => {
                 let (fix, device) = (tpv.fix(), tpv.device);
+                if tpv.mode >= 2 && fix.position.is_none() {
+                    // gpsd has joined in the middle of an epoch and does not know yet where it is.
+                    return None;
+                }
                 let is_same =
                     |(current, of): &(Fix, _)| current.time.is_some() && current.time == fix.time && *of == device;
                 if self.current.as_ref().is_some_and(is_same) {
@@ -207,6 +211,9 @@ mod tests {
         );
         assert_eq!(say(&mut reports, TPV), None);
         assert!(!reports.is_pending(), "it was given already");
+        // The first that gpsd says of a receiver which speaks already.
+        let first = r#"{"class":"TPV","device":"/dev/pts/1","mode":3,"epv":27.600,"eph":17.100,"sep":28.500}"#;
+        assert!(say(&mut reports, first).is_none() && !reports.is_pending());
         assert_eq!(say(&mut reports, r#"{"class":"TPV","device":"/dev/pts/1","mode":1}"#), None);
         assert!(reports.flush().is_some_and(|(fix, _)| fix.position.is_none()));
     }
