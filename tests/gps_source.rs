@@ -103,7 +103,9 @@ fn a_drive_is_the_same_over_a_cable_tcp_and_udp() {
     let (mut stream, _) = server.accept().expect("it connects");
     stream.write_all(drive.as_bytes()).expect("it reads");
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
-    drive.lines().for_each(|line| drop(socket.send_to(line.as_bytes(), ("127.0.0.1", udp)).expect("sent")));
+    for line in drive.lines() {
+        socket.send_to(line.as_bytes(), ("127.0.0.1", udp)).expect("sent");
+    }
 
     wait_records(&agent, "cable", 11);
     wait_records(&agent, "tcp", 11);

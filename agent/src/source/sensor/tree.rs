@@ -120,11 +120,11 @@ mod tests {
     fn sensors_and_values_are_chosen_by_patterns() {
         let kept = |include: &[&str], exclude: &[&str]| {
             let values = |names: &[&str]| names.iter().map(|name| Measured::count(*name, 1, "")).collect();
-            let mut found = Found::default();
-            found.readings = vec![
+            let readings = vec![
                 Reading { sensor: "hwmon:box".into(), values: values(&["temp1", "fan1"]) },
                 Reading { sensor: "network:eth0".into(), values: values(&["rx_bytes"]) },
             ];
+            let mut found = Found { readings, unreadable: Vec::new() };
             Filter { include: patterns(include), exclude: patterns(exclude) }.apply(&mut found);
             let names = |reading: Reading| {
                 reading.values.into_iter().map(move |value| format!("{}/{}", reading.sensor, value.name))
