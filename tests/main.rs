@@ -14,6 +14,7 @@ mod dead_letters;
 mod durability;
 mod gps_source;
 mod harness;
+mod hearing;
 mod lifecycle;
 mod log;
 mod modbus_source;

@@ -70,10 +70,13 @@ fn crc16_modbus(data: &[u8]) -> [u8; 2] {
     crc.to_le_bytes()
 }
 
+/// A name, the configuration's lines, what is sent, and the records that come of it.
+type Kind = (&'static str, &'static str, Vec<u8>, Vec<Vec<u8>>);
+
 #[test]
 fn frames_of_every_kind_are_stored() {
     let whole = |text: &str| [text.as_bytes(), &crc16_modbus(text.as_bytes())].concat();
-    let kinds: [(&str, &str, Vec<u8>, Vec<Vec<u8>>); 9] = [
+    let kinds: [Kind; 9] = [
         ("line", "", b"one\r\ntwo\n".into(), vec![b"one".into(), b"two".into()]),
         (
             "delimiter",
@@ -150,7 +153,7 @@ fn a_device_that_is_unplugged_and_plugged_in_again_recovers_and_is_told_of_once(
 #[test]
 fn without_permission_it_is_said_what_is_missing_and_a_grant_is_enough() {
     let cable = Cable::new();
-    fs::set_permissions(cable.agent_end(), Permissions::from_mode(0)).expect("it is ours");
+    fs::set_permissions(cable.agent_end(), Permissions::from_mode(0o000)).expect("it is ours");
     let configuration = configuration(&[("scale", serial(&cable, "exclusive = false"))]);
     // Root may open anything unless its capabilities are taken away.
     let powerless = ["setpriv", "--inh-caps=-all", "--bounding-set=-all", "--"];

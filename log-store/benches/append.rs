@@ -1,6 +1,7 @@
 //! Synced appends of the log beside a plain `write` and `fdatasync` of the very same bytes in the same pieces; and reading.
 //!
 //! Both take turns in the same run, because a disk's speed changes by the minute; the ratio is the median of the turns.
+//! What is measured is commits that follow each other: not the first ones of a turn, nor how its data is made up.
 //! Run with `cargo bench -p forebay-log-store`. The files lie below the target directory: a real disk, where `/tmp` may
 //! not be one. `FOREBAY_BENCH_ROUNDS` sets the number of turns (default 9).
 
@@ -11,7 +12,7 @@ use std::{
     ops::ControlFlow,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    sync::mpsc,
+    sync::{OnceLock, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -23,10 +24,13 @@ use forebay_log_store::{
 };
 
 /// What one turn appends, in records' data.
-const BYTES_PER_TURN: usize = 24 << 20;
+const BYTES_PER_TURN: usize = 64 << 20;
 const RECORDS_PER_BATCH: usize = 100;
 /// As a source does that goes on while its earlier batches are on their way to the disk.
 const BATCHES_IN_FLIGHT: usize = 8;
+
+/// Each producer appends so many batches before the time counts.
+const BATCHES_BEFORE: usize = 4 * BATCHES_IN_FLIGHT;
 
 struct Case {
     record_bytes: usize,
@@ -39,6 +43,8 @@ struct Turn {
     plain: Duration,
     read: Duration,
     payload_bytes: u64,
+    /// Of those, what the times are of.
+    counted_bytes: u64,
     written_bytes: u64,
     commits: u64,
 }
@@ -104,8 +110,8 @@ fn report(case: &Case, turns: &[Turn]) {
         case.producers,
         of(&|turn| turn.commits as f64),
         of(&|turn| turn.written_bytes as f64 / turn.commits as f64 / 1024.0),
-        of(&|turn| rate(turn.payload_bytes, turn.log)),
-        of(&|turn| rate(turn.payload_bytes, turn.plain)),
+        of(&|turn| rate(turn.counted_bytes, turn.log)),
+        of(&|turn| rate(turn.counted_bytes, turn.plain)),
         median(ratios),
         of(&|turn| turn.written_bytes as f64 / turn.payload_bytes as f64),
         of(&|turn| rate(turn.payload_bytes, turn.read)),
@@ -121,15 +127,18 @@ fn turn(case: &Case, scratch: &Path) -> Turn {
     config.compression = Codec::None;
     let stream = store.stream(config).expect("opens");
     let batches = BYTES_PER_TURN / case.record_bytes / RECORDS_PER_BATCH / case.producers;
+    let pools: Vec<Pool> = (0..case.producers).map(Pool::new).collect();
     settle(scratch);
-    let begun = Instant::now();
+    let begin = OnceLock::new();
     thread::scope(|scope| {
-        for producer in 0..case.producers {
-            let stream = &stream;
-            scope.spawn(move || produce(stream, producer, batches, case.record_bytes));
+        for pool in &pools {
+            let (stream, begin) = (&stream, &begin);
+            scope.spawn(move || produce(stream, pool, batches, case.record_bytes, begin));
         }
     });
-    let log = begun.elapsed();
+    let ended = Instant::now();
+    let Begin { at, next } = begin.into_inner().expect("every turn is longer than that");
+    let log = ended - at;
     let stats = stream.stats();
     let begun = Instant::now();
     let mut cursor = stream.cursor(Start::Oldest);
@@ -144,31 +153,58 @@ fn turn(case: &Case, scratch: &Path) -> Turn {
     let read_took = begun.elapsed();
     assert_eq!(read, stats.payload_bytes);
     store.close();
-    let plain = write_plain(&dir, scratch);
+    let plain = write_plain(&dir, scratch, next);
     fs::remove_dir_all(&dir).expect("removed");
     Turn {
         log,
         plain,
         read: read_took,
         payload_bytes: stats.payload_bytes,
+        counted_bytes: stats.payload_bytes / stats.records * (stats.next.0 - next.0),
         written_bytes: stats.written_bytes,
         commits: stats.commits,
     }
 }
 
-fn produce(stream: &Stream, producer: usize, batches: usize, record_bytes: usize) {
-    let mut random = fastrand::Rng::with_seed(producer as u64);
-    let pool: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(1 << 20).collect();
-    let keys: Vec<String> = (0..20).map(|i| format!("device-{producer}-{i}")).collect();
+/// What a producer makes its records of; to make that is no work of the log.
+struct Pool {
+    seed: u64,
+    data: Vec<u8>,
+    keys: Vec<String>,
+}
+
+impl Pool {
+    fn new(producer: usize) -> Self {
+        let seed = producer as u64;
+        let mut random = fastrand::Rng::with_seed(seed);
+        let data = std::iter::repeat_with(|| random.u8(..)).take(1 << 20).collect();
+        Self { seed, data, keys: (0..20).map(|i| format!("device-{producer}-{i}")).collect() }
+    }
+}
+
+/// Where the time begins to count: the first commit of a turn waits for company that cannot come any faster, and commits
+/// follow each other from then on.
+struct Begin {
+    at: Instant,
+    /// The first record that counts.
+    next: SequenceNumber,
+}
+
+fn produce(stream: &Stream, pool: &Pool, batches: usize, record_bytes: usize, begin: &OnceLock<Begin>) {
+    let mut random = fastrand::Rng::with_seed(pool.seed);
+    let Pool { data, keys, .. } = pool;
     let (tell, told) = mpsc::channel::<bool>();
     for sent in 0..batches {
+        if sent == BATCHES_BEFORE {
+            begin.get_or_init(|| Begin { at: Instant::now(), next: stream.stats().next });
+        }
         if sent >= BATCHES_IN_FLIGHT {
             assert!(told.recv().expect("answered"), "taken");
         }
         let mut batch = stream.batch();
         for i in 0..RECORDS_PER_BATCH {
-            let at = random.usize(..pool.len() - record_bytes);
-            let record = NewRecord::new(&keys[i % keys.len()], &pool[at..at + record_bytes]);
+            let at = random.usize(..data.len() - record_bytes);
+            let record = NewRecord::new(&keys[i % keys.len()], &data[at..at + record_bytes]);
             batch.push(&record).expect("a sound record");
         }
         let tell = tell.clone();
@@ -185,14 +221,18 @@ fn settle(scratch: &Path) {
     File::open(scratch).and_then(|dir| dir.sync_all()).expect("synced");
 }
 
-/// Writes and syncs what the log wrote, in the same pieces, into one file for each segment.
-fn write_plain(dir: &Path, scratch: &Path) -> Duration {
+/// Writes and syncs what the log wrote, in the same pieces, into one file for each segment; the time counts from the record
+/// `next` on.
+fn write_plain(dir: &Path, scratch: &Path, next: SequenceNumber) -> Duration {
     let mut segments: Vec<(Vec<u8>, Vec<usize>)> = Vec::new();
+    let mut counts_from = None;
     let show = |dumped| {
         match dumped {
             // The head of a segment is one piece with the control block behind it.
             Dumped::Segment { path, .. } => segments.push((fs::read(path).expect("read"), Vec::new())),
-            Dumped::Block { offset, checkpoints: None, .. } => {
+            Dumped::Block { offset, first, checkpoints: None, .. } => {
+                let at = (segments.len() - 1, usize::try_from(offset).expect("small"));
+                counts_from = counts_from.or((first >= next).then_some(at));
                 segments.last_mut().expect("of a segment").1.push(usize::try_from(offset).expect("small"));
             }
             _ => {}
@@ -201,12 +241,15 @@ fn write_plain(dir: &Path, scratch: &Path) -> Duration {
     };
     dump(dir, "bench", SequenceNumber::ZERO, None, show).expect("readable");
     settle(scratch);
-    let begun = Instant::now();
+    let mut begun = Instant::now();
     for (i, (bytes, starts)) in segments.iter().enumerate() {
         let file = File::create_new(scratch.join(format!("plain-{i}"))).expect("created");
         let ends = starts.iter().copied().chain([bytes.len()]);
         let mut at = 0;
         for end in ends {
+            if Some((i, at)) == counts_from {
+                begun = Instant::now();
+            }
             file.write_all_at(&bytes[at..end], at as u64).expect("written");
             file.sync_data().expect("synced");
             at = end;

@@ -212,6 +212,7 @@ fn files_that_examples_name(etc: &Path) {
         ("gateway.key", &*key.serialize_pem()),
         ("devices-ca.pem", &*certificate),
         ("devices", "anna:secret\n"),
+        ("tokens", "f00d\n"),
     ] {
         std::fs::write(etc.join(name), text).expect("written");
     }

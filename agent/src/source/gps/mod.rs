@@ -25,7 +25,7 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow};
-pub use config::{Config, GeofenceConfig, Settings};
+pub use config::{Config, Settings};
 use fix::{Fix, Occasion};
 use forebay_log_store::Timestamp;
 use lines::Lines;

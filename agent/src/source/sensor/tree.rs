@@ -124,7 +124,7 @@ mod tests {
                 Reading { sensor: "hwmon:box".into(), values: values(&["temp1", "fan1"]) },
                 Reading { sensor: "network:eth0".into(), values: values(&["rx_bytes"]) },
             ];
-            let mut found = Found { readings, unreadable: Vec::new() };
+            let mut found = Found { readings, ..Found::default() };
             Filter { include: patterns(include), exclude: patterns(exclude) }.apply(&mut found);
             let names = |reading: Reading| {
                 reading.values.into_iter().map(move |value| format!("{}/{}", reading.sensor, value.name))
