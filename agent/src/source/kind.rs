@@ -5,14 +5,14 @@ use std::{fmt, future::Future, net::SocketAddr, pin::Pin, sync::Arc};
 use serde::de::DeserializeOwned;
 use toml::Table;
 
-use super::{SourceContext, mqtt, mqtt_broker};
+use super::{SourceContext, journald, mqtt, mqtt_broker, tail};
 use crate::config::{Problems, reader};
 
 /// A future that a trait object can give.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// All types, by name. README's table of sources says the same.
-pub const TYPES: &[Type] = &[mqtt::TYPE, mqtt_broker::TYPE];
+pub const TYPES: &[Type] = &[mqtt::TYPE, mqtt_broker::TYPE, tail::TYPE, journald::TYPE];
 
 /// A type of source.
 pub struct Type {

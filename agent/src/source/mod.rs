@@ -12,12 +12,14 @@ use crate::ingest::{Fields, Ingest, PartitionKeyTemplate, Rendered, shorten};
 
 mod commits;
 mod intake;
+pub mod journald;
 mod kind;
 pub mod mqtt;
 pub mod mqtt_broker;
 mod reconnect;
 mod shared;
 pub mod stats;
+pub mod tail;
 
 pub use intake::Intake;
 pub use kind::{BoxFuture, Config, Settings, Source, TYPES, Type};
