@@ -7,12 +7,13 @@ use std::sync::Arc;
 use crate::{
     error::{Appended, AppendedRun, Error},
     hash_key::HashKey,
+    marks::{self, Marks},
     record::{Encoded, NewRecord, PARTITION_KEY_CHARS_MAX, RECORD_BYTES_MAX},
     segment::StreamDefinition,
     shard::{ShardIndex, ShardMap},
 };
 
-/// Records of one stream that are committed together: all or none.
+/// Records of one stream, and marks, that are committed together: all or none.
 ///
 /// Made by [`Stream::batch`](crate::Stream::batch). Order within a shard is the order of [`Batch::push`].
 #[derive(Debug, Clone)]
@@ -22,6 +23,8 @@ pub struct Batch {
     revision: u32,
     record_bytes_max: usize,
     runs: Vec<Run>,
+    /// Boxed, since most have none and batches ride in errors.
+    marks: Box<Marks>,
 }
 
 /// A batch's records of one shard, encoded one after the other.
@@ -48,7 +51,8 @@ impl Batch {
     /// `record_bytes_max` is the stream's own limit, where that is below [`RECORD_BYTES_MAX`].
     pub(crate) fn new(definition: &StreamDefinition, record_bytes_max: usize) -> Self {
         let (shards, revision) = (Arc::clone(&definition.shards), definition.revision);
-        Self { shards, revision, record_bytes_max: record_bytes_max.min(RECORD_BYTES_MAX), runs: Vec::new() }
+        let record_bytes_max = record_bytes_max.min(RECORD_BYTES_MAX);
+        Self { shards, revision, record_bytes_max, runs: Vec::new(), marks: Box::default() }
     }
 
     /// Adds a record behind the others.
@@ -61,6 +65,21 @@ impl Batch {
         let run = &mut self.runs[at];
         Encoded::of(record).write(&mut run.encoded);
         Ok(run.shard)
+    }
+
+    /// Sets a mark of the stream: a named value, such as how far a source has read, that is committed with the batch's
+    /// records or not at all. It then stands until another batch sets it; an empty value removes it. A batch may have marks
+    /// alone.
+    ///
+    /// [`Stream::mark`](crate::Stream::mark) gives it back. The stream refuses a batch that would bring too many marks
+    /// ([`Error::TooManyMarks`]).
+    ///
+    /// # Errors
+    /// [`Error::BadMarkName`] and [`Error::MarkTooLarge`]; the batch is then unchanged.
+    pub fn set_mark(&mut self, name: &str, value: &[u8]) -> Result<(), Error> {
+        marks::check(name, value)?;
+        self.marks.change(name, value);
+        Ok(())
     }
 
     /// The run that the next record goes to, which is counted there already.
@@ -82,7 +101,7 @@ impl Batch {
 
     /// The same records in the shards that there are now.
     pub(crate) fn rerouted(&self, definition: &StreamDefinition) -> Rerouted {
-        let mut batch = Self::new(definition, self.record_bytes_max);
+        let mut batch = Self { marks: self.marks.clone(), ..Self::new(definition, self.record_bytes_max) };
         let mut routes = Vec::with_capacity(self.len());
         for run in &self.runs {
             let mut rest = run.encoded.as_slice();
@@ -109,10 +128,10 @@ impl Batch {
         self.runs.iter().map(|run| run.records as usize).sum()
     }
 
-    /// Whether it holds no record.
+    /// Whether it holds neither a record nor a mark.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.runs.is_empty()
+        self.runs.is_empty() && self.marks.is_empty()
     }
 
     /// Keys and data in bytes.
@@ -124,11 +143,15 @@ impl Batch {
     /// Encoded size in bytes: what it takes of a queue and, where it is not compressed, of the disk.
     #[must_use]
     pub fn encoded_bytes(&self) -> usize {
-        self.runs.iter().map(|run| run.encoded.len()).sum()
+        self.runs.iter().map(|run| run.encoded.len()).sum::<usize>() + self.marks.bytes()
     }
 
     pub(crate) fn runs(&self) -> &[Run] {
         &self.runs
+    }
+
+    pub(crate) fn marks(&self) -> &Marks {
+        &self.marks
     }
 }
 

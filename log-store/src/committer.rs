@@ -59,7 +59,13 @@ impl Writers {
         }
         let definition = writer.core().definition();
         let entries: Vec<Entry> = entries.into_iter().map(|entry| entry.brought_up_to_date(&definition)).collect();
-        if writer.memory_first().is_some() {
+        let entries = writer.core().refuse_too_many_marks(entries);
+        if entries.is_empty() {
+            return true;
+        }
+        // A mark must be durable with its records, and before anybody sees it.
+        let has_marks = entries.iter().any(|entry| !entry.batch.marks().is_empty());
+        if writer.memory_first().is_some() && !has_marks {
             return self.hold(queue, slot, entries);
         }
         let batches: Vec<&Batch> = entries.iter().map(|entry| &entry.batch).collect();

@@ -97,7 +97,7 @@ pub enum Durability {
     Interval(Duration),
     /// When it would survive a power cut, or when every consumer is done with it, whichever comes first. Records wait in
     /// memory, and only those that consumers have not finished after `spill_after` are written. What was delivered from
-    /// memory is never written, so nobody can read it again.
+    /// memory is never written, so nobody can read it again. A batch with marks is written at once, and what waits before it.
     MemoryFirst {
         /// How long a record may wait in memory.
         spill_after: Duration,

@@ -179,7 +179,7 @@ impl Cursor {
             }
             Found::Block { offset, header } => {
                 // A block with later numbers is what a failed commit left; the next segment has those numbers.
-                if header.end() <= self.next || header.kind == BlockKind::Control || header.first >= segment.end {
+                if header.end() <= self.next || header.kind == BlockKind::Control || header.is_taken_over(segment.end) {
                     return Ok(true);
                 }
                 self.read_block(segment, offset, &header)?;
@@ -340,7 +340,7 @@ pub(crate) fn for_each_record<'a>(
     mut take: impl FnMut(SequenceNumber, ShardIndex, Encoded<'a>),
 ) -> Result<(), &'static str> {
     let mut next = header.first;
-    for run in decode_runs(payload) {
+    for run in decode_runs(header.runs(payload)?) {
         let run = run.ok_or("the block's runs cannot be read")?;
         let end = next.0.checked_add(u64::from(run.records)).ok_or("the block's numbers are impossible")?;
         let end = SequenceNumber(end);

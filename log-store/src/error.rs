@@ -4,6 +4,7 @@ use std::{io, path::PathBuf};
 
 use crate::{
     batch::Batch,
+    marks::{MARK_NAME_BYTES_MAX, MARK_VALUE_BYTES_MAX, MARKS_MAX},
     sequence::SequenceNumber,
     shard::{ShardError, ShardIndex},
 };
@@ -61,6 +62,32 @@ pub enum Error {
         bytes: usize,
         /// The limit in bytes.
         max: usize,
+    },
+    /// A mark's name has 1 to 256 bytes.
+    #[error("a mark's name has 1 to {MARK_NAME_BYTES_MAX} bytes, not {bytes}")]
+    BadMarkName {
+        /// Its length in bytes.
+        bytes: usize,
+    },
+    /// A mark's value is over the limit.
+    #[error("a mark holds at most {MARK_VALUE_BYTES_MAX} bytes, not {bytes}")]
+    MarkTooLarge {
+        /// Its size in bytes.
+        bytes: usize,
+    },
+    /// The stream would have too many marks, or they would take too much together.
+    #[error(
+        "stream `{stream}` would have {count} marks of {bytes} bytes; it takes {MARKS_MAX} marks of {bytes_max} bytes together"
+    )]
+    TooManyMarks {
+        /// The stream.
+        stream: String,
+        /// How many there would be.
+        count: usize,
+        /// Their names and values in bytes.
+        bytes: usize,
+        /// The limit in bytes.
+        bytes_max: usize,
     },
     /// A stream name has 1 to 128 of `a-z A-Z 0-9 _ . -`.
     #[error("stream name `{name}` must have 1 to 128 characters of a-z A-Z 0-9 _ . - and not begin with a dot")]

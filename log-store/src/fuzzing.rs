@@ -14,7 +14,7 @@ use crate::{
     record::Encoded,
     segment::{
         BlockHeader, BlockKind, Codec, Control, Found, SegmentHeader, SegmentReader, StreamDefinition, Unpacker,
-        decode_runs, seal,
+        decode_runs, seal, write_marks,
     },
     sequence::SequenceNumber,
     stats::DropTotals,
@@ -29,6 +29,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("segment", segment),
     ("block", block),
     ("records", records),
+    ("marks", marks),
     ("control", control),
     ("codec", codec),
     ("catalogue", catalogue),
@@ -150,6 +151,21 @@ pub fn records(bytes: &[u8]) {
         assert_eq!(seen, u64::from(count));
     }
     assert!(decode_runs(payload).count() <= payload.len());
+}
+
+/// The payload of a records block that begins with marks; the first byte says how many records the header promises.
+pub fn marks(bytes: &[u8]) {
+    let Some((&count, payload)) = bytes.split_first() else { return };
+    let stamp = crate::clock::Stamp::default();
+    let mut header = BlockHeader::new(BlockKind::Records, SequenceNumber(1), u32::from(count), stamp);
+    header.marked = true;
+    if let Ok(marks) = header.marks(payload) {
+        let mut again = Vec::new();
+        write_marks(&mut again, &marks);
+        assert_eq!(header.marks(&again), Ok(marks));
+        assert_eq!(header.runs(&again), Ok(&[][..]));
+    }
+    payload_of(&header, payload);
 }
 
 fn read(record: &Encoded<'_>) {
@@ -279,6 +295,12 @@ mod tests {
         sound("catalogue", |bytes| StreamDefinition::decode(1, bytes).is_ok());
         sound("codec", |bytes| bytes[0] == 2 && Unpacker::default().unpack(Codec::Zstd, &bytes[5..], 4096).is_ok());
         sound("codec", |bytes| bytes[0] == 1 && Unpacker::default().unpack(Codec::Lz4, &bytes[5..], 4096).is_ok());
+        sound("marks", |bytes| {
+            let stamp = crate::clock::Stamp::default();
+            let mut header = BlockHeader::new(BlockKind::Records, SequenceNumber(1), 0, stamp);
+            header.marked = true;
+            header.marks(&bytes[1..]).is_ok_and(|marks| marks.len() == 2)
+        });
         sound("records", |bytes| decode_runs(&bytes[1..]).all(|run| run.is_some()));
     }
 
@@ -299,6 +321,7 @@ mod tests {
     fn make_corpora(dir: &Path) {
         use crate::{
             hash_key::HashKey,
+            marks::Marks,
             record::{NewRecord, Tag},
             segment::{FORMAT_VERSION, Packer},
             shard::ShardMap,
@@ -338,9 +361,15 @@ mod tests {
         let boots = timeline.boots().to_vec();
         save("catalogue", "boots", &postcard::to_allocvec(&boots).expect("encodes"));
         let reserved = SequenceNumber(1 << 20);
-        let control = Control { checkpoints: checkpoints.into(), totals, gaps, reserved, boots };
-        let control = postcard::to_allocvec(&control).expect("encodes");
-        save("control", "v2", &control);
+        let mut marks = Marks::default();
+        marks.change("tail//var/log/plant.log", b"{\"offset\":4096}");
+        marks.change("tail//var/log/old.log", b"");
+        let control =
+            Control { checkpoints: checkpoints.into(), totals, gaps, reserved, boots, marks: Marks::default() };
+        let v2 = postcard::to_allocvec(&control).expect("encodes");
+        save("control", "v2", &v2[..v2.len() - 1]);
+        let control = postcard::to_allocvec(&Control { marks: marks.clone(), ..control }).expect("encodes");
+        save("control", "v3", &control);
         save("control", "empty", &postcard::to_allocvec(&Control::default()).expect("encodes"));
 
         let tags = [Tag { name: "reason".into(), value: "refused".into() }];
@@ -357,6 +386,11 @@ mod tests {
         save("records", "two-runs", &[&[4], &*payload].concat());
         save("records", "one-too-few", &[&[5], &*payload].concat());
 
+        let mut marked = Vec::new();
+        write_marks(&mut marked, &marks);
+        save("marks", "alone", &[&[0], &*marked].concat());
+        save("marks", "with-records", &[&[4], &*marked, &*payload].concat());
+
         let mut blocks = Vec::new();
         let kinds = [(BlockKind::Control, control, 0), (BlockKind::Records, payload, 4), (BlockKind::Gap, vec![], 9)];
         for (kind, payload, records) in kinds {
@@ -366,6 +400,12 @@ mod tests {
             crate::segment::finish_block(&mut blocks, at, header, 0);
             save("block", &format!("{kind:?}").to_lowercase(), &blocks[at..]);
         }
+        let at = crate::segment::start_block(&mut blocks);
+        blocks.extend(marked);
+        let mut header = BlockHeader::new(BlockKind::Records, SequenceNumber(14), 0, stamp);
+        header.marked = true;
+        crate::segment::finish_block(&mut blocks, at, header, 0);
+        save("block", "marked", &blocks[at..]);
         save("segment", "sound", &blocks);
         let mut damaged = blocks.clone();
         damaged[70] ^= 1;

@@ -17,7 +17,8 @@
 //! It prints nothing: what a person should hear comes as an [`Event`].
 //!
 //! # Promises
-//! 1. A batch whose [`Done`] got [`Appended`] survives a power cut, whole, and is there exactly once.
+//! 1. A batch whose [`Done`] got [`Appended`] survives a power cut, whole, and is there exactly once. So do its marks, which
+//!    are there if and only if its records are: see [`Batch::set_mark`].
 //! 2. Records of a shard keep the order in which their batches were appended. Numbers are never used again.
 //! 3. A cursor never sees what is not durable yet.
 //! 4. Nothing is dropped silently: what retention, quota or damage took is counted by reason and told with its range.
@@ -49,6 +50,8 @@
 //! # Limits
 //! - A partition key has 1 to [`PARTITION_KEY_CHARS_MAX`] characters, a record's data at most [`RECORD_BYTES_MAX`] bytes, and a
 //!   record takes at most a quarter of its stream's quota.
+//! - A mark's name has 1 to [`MARK_NAME_BYTES_MAX`] bytes, its value at most [`MARK_VALUE_BYTES_MAX`]; a stream has at most
+//!   [`MARKS_MAX`] marks of [`MARKS_BYTES_MAX`] together, or 1/64 of its quota.
 //! - One process at a time opens a data directory, on a file system whose `flock` keeps others away. Unix only.
 //! - Memory: the queue of each stream, a commit's block, and some 200 KiB for each cursor, or the largest block it meets.
 //! - The catalogue is an index: losing it costs reading some segments' headers, and what a consumer did since the last
@@ -101,6 +104,7 @@ pub mod fuzzing;
 mod gaps;
 mod hash_key;
 pub mod inspect;
+mod marks;
 mod queue;
 mod rate;
 #[cfg(test)]
@@ -123,6 +127,7 @@ pub use cursor::{Cursor, ReadLimit, Start};
 pub use error::{Appended, AppendedRun, Error, Refused};
 pub use event::{DropReason, Event};
 pub use hash_key::HashKey;
+pub use marks::{MARK_NAME_BYTES_MAX, MARK_VALUE_BYTES_MAX, MARKS_BYTES_MAX, MARKS_MAX};
 pub use rate::RateLimiter;
 pub use record::{NewRecord, PARTITION_KEY_CHARS_MAX, RECORD_BYTES_MAX, Record, Tag};
 pub use segment::Codec;

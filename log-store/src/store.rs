@@ -436,6 +436,19 @@ impl Stream {
         }
     }
 
+    /// A mark, as the newest batch that is durable has set it; see [`Batch::set_mark`]. After a power cut it is that of the
+    /// newest batch that survived: never behind a record that is there, never ahead of one that is lost.
+    #[must_use]
+    pub fn mark(&self, name: &str) -> Option<Vec<u8>> {
+        self.core.mark(name)
+    }
+
+    /// All marks whose names begin with `prefix`, in the order of their names.
+    #[must_use]
+    pub fn marks(&self, prefix: &str) -> Vec<(String, Vec<u8>)> {
+        self.core.marks(prefix)
+    }
+
     /// A snapshot of its counters.
     #[must_use]
     pub fn stats(&self) -> StreamStats {

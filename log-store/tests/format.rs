@@ -72,11 +72,17 @@ fn crc(before: u32, bytes: &[u8]) -> u32 {
     })
 }
 
+/// A mark's name and value.
+fn mark(input: &mut Input<'_>) -> (String, Vec<u8>) {
+    (input.text().to_owned(), input.data().to_vec())
+}
+
 /// A stream as its files have it, in the words of `expected.txt`.
 #[derive(Default)]
 struct Found {
     shards: String,
     checkpoints: BTreeMap<String, u64>,
+    marks: BTreeMap<String, Vec<u8>>,
     records: String,
     codecs: Vec<u8>,
     next: u64,
@@ -102,9 +108,9 @@ impl Found {
     fn segment(&mut self, bytes: &[u8]) -> u16 {
         assert_eq!(&bytes[..4], b"FBSG");
         let version = u16::from_le_bytes([bytes[4], bytes[5]]);
-        assert!((1..=2).contains(&version) && bytes[6..8] == [0, 0]);
+        assert!((1..=3).contains(&version) && bytes[6..8] == [0, 0]);
         // A recycled file of a closed log was cut to what it holds.
-        assert!(version == 2 || bytes[48..52] == [0; 4]);
+        assert!(version > 1 || bytes[48..52] == [0; 4]);
         let behind_header = 56 + u32_at(bytes, 8) as usize;
         assert_eq!(crc(crc(0, &bytes[..52]), &bytes[56..behind_header]), u32_at(bytes, 52));
         let (first, id) = (u64_at(bytes, 16), u64_at(bytes, 40));
@@ -154,9 +160,15 @@ impl Found {
             };
             assert_eq!(payload.len(), u32_at(header, 12) as usize);
             assert_eq!(u64_at(header, 16), self.next);
+            assert!(version > 2 || header[4] & 0x40 == 0);
             match header[4] & 0x7f {
                 1 => self.records(header, &payload),
-                2 => self.control(header, &payload),
+                0x41 => {
+                    let mut payload = Input(&payload);
+                    self.set_marks(Input(payload.data()).list(mark));
+                    self.records(header, payload.0);
+                }
+                2 => self.control(header, &payload, version),
                 3 | 4 if version > 1 => self.next += u64::from(u32_at(header, 24)),
                 kind => panic!("kind {kind}"),
             }
@@ -166,7 +178,12 @@ impl Found {
         version
     }
 
-    fn control(&mut self, header: &[u8], payload: &[u8]) {
+    fn set_marks(&mut self, marks: Vec<(String, Vec<u8>)>) {
+        self.marks.extend(marks);
+        self.marks.retain(|_, value| !value.is_empty());
+    }
+
+    fn control(&mut self, header: &[u8], payload: &[u8], version: u16) {
         assert_eq!((header[5], u32_at(header, 24)), (0, 0));
         let mut payload = Input(payload);
         self.checkpoints = payload.list(|entry| (entry.text().to_owned(), entry.number())).into_iter().collect();
@@ -184,6 +201,11 @@ impl Found {
             }
             boot.option(|began| [(); 4].map(|()| began.number()));
         });
+        if version > 2 {
+            let marks = payload.list(mark);
+            // What was set before, here as there.
+            assert_eq!(marks.iter().cloned().collect::<BTreeMap<_, _>>(), self.marks);
+        }
         assert_eq!(payload.0.len(), 0);
     }
 
@@ -231,7 +253,12 @@ impl Found {
     fn described(&self, name: &str) -> String {
         let checkpoints: String =
             self.checkpoints.iter().map(|(name, done)| format!("checkpoint {name} {done}\n")).collect();
-        format!("stream {name}\n{}{checkpoints}{}", self.shards, self.records)
+        let marks: String = self
+            .marks
+            .iter()
+            .map(|(name, value)| format!("mark {name} {}\n", String::from_utf8_lossy(value)))
+            .collect();
+        format!("stream {name}\n{}{checkpoints}{marks}{}", self.shards, self.records)
     }
 }
 

@@ -23,6 +23,8 @@ pub(crate) trait Kv: Send + Sync {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, KvError>;
     fn put(&self, key: &[u8], value: &[u8]) -> Result<(), KvError>;
     fn remove(&self, key: &[u8]) -> Result<(), KvError>;
+    /// Puts entries, and removes those without a value: all or none.
+    fn put_all(&self, entries: &[(Vec<u8>, Option<Vec<u8>>)]) -> Result<(), KvError>;
     /// Removes the keys from `from` to before `end`.
     fn remove_range(&self, from: &[u8], end: &[u8]) -> Result<(), KvError>;
     /// Everything whose key begins with `prefix`, in order.
@@ -45,6 +47,10 @@ impl Kv for NoKv {
     }
 
     fn remove(&self, _key: &[u8]) -> Result<(), KvError> {
+        Ok(())
+    }
+
+    fn put_all(&self, _entries: &[(Vec<u8>, Option<Vec<u8>>)]) -> Result<(), KvError> {
         Ok(())
     }
 

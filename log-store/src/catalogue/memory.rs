@@ -67,6 +67,17 @@ impl Kv for MemoryKv {
         self.change(|entries| _ = entries.remove(key))
     }
 
+    fn put_all(&self, changes: &[(Vec<u8>, Option<Vec<u8>>)]) -> Result<(), KvError> {
+        self.change(|entries| {
+            for (key, value) in changes {
+                match value {
+                    Some(value) => _ = entries.insert(key.clone(), value.clone()),
+                    None => _ = entries.remove(key),
+                }
+            }
+        })
+    }
+
     fn remove_range(&self, from: &[u8], end: &[u8]) -> Result<(), KvError> {
         self.change(|entries| entries.retain(|key, _| key.as_slice() < from || key.as_slice() >= end))
     }

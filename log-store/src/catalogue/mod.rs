@@ -22,6 +22,7 @@ pub(crate) use self::{
 use crate::{
     clock::{Boot, Stamp},
     gaps::Gaps,
+    marks::Marks,
     segment::StreamDefinition,
     sequence::SequenceNumber,
     stats::DropTotals,
@@ -56,7 +57,7 @@ pub(crate) struct Catalogue {
 
 impl Catalogue {
     /// Persisted: the version of keys and values.
-    pub(crate) const FORMAT_VERSION: u16 = 2;
+    pub(crate) const FORMAT_VERSION: u16 = 3;
 
     /// Checks the version of an open store, or sets it in an empty one.
     ///
@@ -109,7 +110,7 @@ impl Catalogue {
     /// Forgets everything about a stream.
     pub(crate) fn forget_stream(&self, stream: &str) {
         self.change(|kv| {
-            for kind in [b'g', b'i', b'c'] {
+            for kind in [b'g', b'i', b'c', b'm'] {
                 let from = prefix(kind, stream);
                 let mut end = from.clone();
                 *end.last_mut().expect("a prefix ends with a zero") = 1;
@@ -145,9 +146,51 @@ impl Catalogue {
         });
     }
 
-    /// Notes that in the segment that begins at `segment`, the block that begins with `first` lies at `offset`.
-    pub(crate) fn put_index(&self, stream: &str, first: SequenceNumber, segment: SequenceNumber, offset: u64) {
-        self.put(key(b'i', stream, Some(first)), &(segment, offset));
+    /// Notes that in the segment that begins at `segment`, the block that begins with `first` lies at `offset`; and the
+    /// marks that have changed since the index entry before. Together, so that whoever goes on reading there has all marks.
+    pub(crate) fn put_index(
+        &self,
+        stream: &str,
+        first: SequenceNumber,
+        segment: SequenceNumber,
+        offset: u64,
+        marks: &Marks,
+    ) {
+        let mut entries = vec![(key(b'i', stream, Some(first)), Some(encode(&(segment, offset))))];
+        for (name, value) in marks.iter() {
+            let mut key = prefix(b'm', stream);
+            key.extend_from_slice(name.as_bytes());
+            entries.push((key, (!value.is_empty()).then(|| value.to_vec())));
+        }
+        let bytes = entries.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum();
+        self.count_written(stream, bytes);
+        self.change(|kv| kv.put_all(&entries));
+    }
+
+    /// The newest index entry of a stream: the number of a block, its segment and its offset.
+    pub(crate) fn newest_place(&self, stream: &str) -> Option<(SequenceNumber, SequenceNumber, u64)> {
+        let (from, to) = [SequenceNumber::ZERO, SequenceNumber(u64::MAX)].map(|at| key(b'i', stream, Some(at))).into();
+        let (key, value) = self.read(|kv| kv.last_in(&from, &to)).ok().flatten()?;
+        let (segment, offset) = decode::<(SequenceNumber, u64)>("index", &value).ok()?;
+        Some((decode_sequence(&key, prefix(b'i', stream).len()).ok()?, segment, offset))
+    }
+
+    /// Forgets index entries of blocks that begin with `from` or later, because there are none.
+    pub(crate) fn forget_places(&self, stream: &str, from: SequenceNumber) {
+        let mut end = prefix(b'i', stream);
+        *end.last_mut().expect("a prefix ends with a zero") = 1;
+        self.change(|kv| kv.remove_range(&key(b'i', stream, Some(from)), &end));
+    }
+
+    /// A stream's marks as of its newest index entry.
+    pub(crate) fn marks(&self, stream: &str) -> Result<Marks, KvError> {
+        let prefix = prefix(b'm', stream);
+        let mut marks = Marks::default();
+        for (key, value) in self.read(|kv| kv.scan(&prefix))? {
+            let name = str::from_utf8(&key[prefix.len()..]).map_err(|_| KvError::new("a key is not UTF-8"))?;
+            marks.change(name, &value);
+        }
+        Ok(marks)
     }
 
     /// The last known place of a block at or before `wanted` in this segment.
@@ -247,10 +290,13 @@ impl Catalogue {
         let value = encode(value);
         // `<kind>/<stream>`, then a zero or nothing.
         let name = key.get(2..).and_then(|name| name.split(|byte| *byte == 0).next()).unwrap_or_default();
-        let name = String::from_utf8_lossy(name).into_owned();
-        *self.written.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default() +=
-            (key.len() + value.len()) as u64;
+        self.count_written(&String::from_utf8_lossy(name), key.len() + value.len());
         self.change(|kv| kv.put(&key, &value));
+    }
+
+    fn count_written(&self, stream: &str, bytes: usize) {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        *written.entry(stream.to_owned()).or_default() += bytes as u64;
     }
 
     /// After the first failure nothing more is changed: what is there stays a sound earlier state, which recovery knows

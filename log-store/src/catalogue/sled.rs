@@ -92,6 +92,17 @@ impl Kv for SledKv {
         self.with(|db| db.remove(key).map(drop))
     }
 
+    fn put_all(&self, entries: &[(Vec<u8>, Option<Vec<u8>>)]) -> Result<(), KvError> {
+        let mut batch = sled::Batch::default();
+        for (key, value) in entries {
+            match value {
+                Some(value) => batch.insert(key.as_slice(), value.as_slice()),
+                None => batch.remove(key.as_slice()),
+            }
+        }
+        self.with(|db| db.apply_batch(batch))
+    }
+
     fn remove_range(&self, from: &[u8], end: &[u8]) -> Result<(), KvError> {
         self.with(|db| {
             for key in db.range(from..end).keys() {

@@ -16,6 +16,7 @@ use crate::{
     cursor::decode,
     disk::{Disk, RealDisk},
     error::Error,
+    marks::Marks,
     record::Record,
     segment::BlockHeader,
     sequence::SequenceNumber,
@@ -74,6 +75,13 @@ pub enum Dumped {
     },
     /// A record.
     Record(Record),
+    /// A mark that the block before has set; of a control block, one that was set before it.
+    Mark {
+        /// Its name.
+        name: String,
+        /// Its value; empty if the mark was removed.
+        value: Vec<u8>,
+    },
     /// Something that is not as it should be.
     Finding(Finding),
 }
@@ -127,7 +135,8 @@ pub(crate) fn dump_on(
         }
         Visit::Control { offset, header, control } => {
             let arrival = timeline.arrival(header.arrival).at;
-            show(block(offset, header, arrival, Some(control.checkpoints)))
+            show(block(offset, header, arrival, Some(control.checkpoints)))?;
+            show_marks(&control.marks, &mut show)
         }
         Visit::Gap { offset, header } => {
             show(Dumped::Gap { offset, first: header.first, last: header.end().previous() })
@@ -135,10 +144,13 @@ pub(crate) fn dump_on(
         Visit::Unwritten { offset, header } => {
             show(Dumped::Unwritten { offset, first: header.first, last: header.end().previous() })
         }
-        Visit::Records { header, .. } if header.end() <= from => ControlFlow::Continue(()),
-        Visit::Records { offset, header, payload, .. } => {
+        Visit::Records { header, .. } if header.end() < from || header.end() == from && header.records > 0 => {
+            ControlFlow::Continue(())
+        }
+        Visit::Records { offset, header, payload, marks, .. } => {
             let arrival = pass.next(timeline.arrival(header.arrival), 0);
             show(block(offset, header, arrival.at, None))?;
+            show_marks(&marks, &mut show)?;
             let mut records = VecDeque::new();
             // The walk has decoded it once already.
             if decode(payload, header, arrival, header.first.max(from), None, &mut records).is_err() {
@@ -155,4 +167,8 @@ pub(crate) fn dump_on(
         }
     });
     walked.map(drop)
+}
+
+fn show_marks(marks: &Marks, show: &mut impl FnMut(Dumped) -> ControlFlow<()>) -> ControlFlow<()> {
+    marks.iter().try_for_each(|(name, value)| show(Dumped::Mark { name: name.to_owned(), value: value.to_vec() }))
 }

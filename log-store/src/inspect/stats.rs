@@ -14,6 +14,7 @@ use crate::{
     clock::{Pass, Timeline, Timestamp},
     disk::{Disk, RealDisk},
     error::Error,
+    marks::Marks,
     segment::{BlockHeader, decode_runs},
     sequence::SequenceNumber,
     shard::ShardIndex,
@@ -47,6 +48,8 @@ pub struct StreamCounts {
     pub block_sizes: BTreeMap<u64, u64>,
     /// By shard.
     pub shards: BTreeMap<ShardIndex, ShardCounts>,
+    /// Marks: named values that were committed with records.
+    pub marks: u64,
     /// Records that damage took before a repair.
     pub lost_before: u64,
     /// Places where something is not as it should be: see [`verify`](super::verify).
@@ -94,6 +97,7 @@ fn count(disk: &dyn Disk, data_dir: &Path, name: String) -> Result<StreamCounts,
     let timeline = Timeline::recorded(boots::in_stream(disk, &stream_dir(data_dir, &name)));
     let mut pass = Pass::default();
     let mut counts = StreamCounts { name, ..StreamCounts::default() };
+    let mut found_marks = Marks::default();
     // The callback never breaks off.
     let _ = walk.run(SequenceNumber::ZERO, &mut |visit| {
         match visit {
@@ -101,17 +105,22 @@ fn count(disk: &dyn Disk, data_dir: &Path, name: String) -> Result<StreamCounts,
                 counts.segments += 1;
                 counts.bytes += bytes;
             }
-            Visit::Control { .. } => counts.control_blocks += 1,
+            Visit::Control { control, .. } => {
+                counts.control_blocks += 1;
+                found_marks = control.marks;
+            }
             Visit::Gap { header, .. } => counts.lost_before += u64::from(header.records),
             Visit::Unwritten { .. } => {}
             Visit::Finding(_) => counts.findings += 1,
-            Visit::Records { header, payload, payload_bytes, .. } => {
+            Visit::Records { header, payload, payload_bytes, marks, .. } => {
+                found_marks.apply(&marks);
                 counts.payload_bytes += payload_bytes;
                 counts.count_block(header, pass.next(timeline.arrival(header.arrival), 0).at, payload);
             }
         }
         ControlFlow::Continue(())
     })?;
+    counts.marks = found_marks.len() as u64;
     Ok(counts)
 }
 
@@ -119,17 +128,18 @@ impl StreamCounts {
     fn count_block(&mut self, header: &BlockHeader, arrival: Timestamp, payload: &[u8]) {
         self.blocks += 1;
         self.records += u64::from(header.records);
-        let first = header.first;
-        let oldest = self.range.as_ref().map_or(first, |range| *range.start());
-        self.range = Some(oldest..=header.end().previous());
-        let earliest = self.arrivals.as_ref().map_or(arrival, |range| *range.start());
-        self.arrivals = Some(earliest..=arrival);
+        if header.records > 0 {
+            let oldest = self.range.as_ref().map_or(header.first, |range| *range.start());
+            self.range = Some(oldest..=header.end().previous());
+            let earliest = self.arrivals.as_ref().map_or(arrival, |range| *range.start());
+            self.arrivals = Some(earliest..=arrival);
+        }
         *self.block_sizes.entry(header.total_bytes().next_power_of_two()).or_default() += 1;
         let codec = self.codecs.entry(header.codec.name()).or_default();
         codec.blocks += 1;
         codec.stored_bytes += u64::from(header.stored_bytes);
         codec.raw_bytes += u64::from(header.raw_bytes);
-        for run in decode_runs(payload).flatten() {
+        for run in decode_runs(header.runs(payload).unwrap_or_default()).flatten() {
             let shard = self.shards.entry(run.shard).or_default();
             shard.records += u64::from(run.records);
             shard.encoded_bytes += run.encoded.len() as u64;

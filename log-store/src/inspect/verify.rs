@@ -13,6 +13,7 @@ use super::{
 use crate::{
     disk::{Disk, RealDisk},
     error::Error,
+    marks::Marks,
     sequence::SequenceNumber,
     shard::Shard,
 };
@@ -66,6 +67,8 @@ pub struct StreamReport {
     pub lost_before: u64,
     /// Checkpoints in the newest control block. Those in the catalogue may be further.
     pub checkpoints: BTreeMap<String, SequenceNumber>,
+    /// The marks: named values that were committed with records.
+    pub marks: BTreeMap<String, Vec<u8>>,
     /// What was found, in the order of the log; at most [`FINDINGS_MAX`].
     pub findings: Vec<Finding>,
     /// How many more there were.
@@ -135,6 +138,7 @@ fn verify_stream(disk: &dyn Disk, data_dir: &Path, name: String, depth: Depth) -
         payload_bytes: walk.decodes.then_some(0),
         ..StreamReport::default()
     };
+    let mut found_marks = Marks::default();
     // The callback never breaks off.
     let _ = walk.run(SequenceNumber::ZERO, &mut |visit| {
         match visit {
@@ -153,18 +157,24 @@ fn verify_stream(disk: &dyn Disk, data_dir: &Path, name: String, depth: Depth) -
             Visit::Control { control, .. } => {
                 report.control_blocks += 1;
                 report.checkpoints = control.checkpoints;
+                found_marks = control.marks;
             }
             Visit::Gap { header, .. } => report.lost_before += u64::from(header.records),
             Visit::Unwritten { .. } => {}
-            Visit::Records { header, payload_bytes, .. } => {
+            Visit::Records { header, payload_bytes, marks, .. } => {
                 report.blocks += 1;
                 report.records += u64::from(header.records);
                 report.payload_bytes = report.payload_bytes.map(|bytes| bytes + payload_bytes);
+                found_marks.apply(&marks);
+                if header.records == 0 {
+                    return ControlFlow::Continue(());
+                }
                 report.first = report.first.or(Some(header.first));
                 report.last = Some(header.end().previous());
             }
         }
         ControlFlow::Continue(())
     })?;
+    report.marks = found_marks.iter().map(|(name, value)| (name.to_owned(), value.to_vec())).collect();
     Ok(report)
 }

@@ -12,6 +12,7 @@ use crate::{
     cursor::for_each_record,
     disk::Disk,
     error::Error,
+    marks::Marks,
     segment::{
         BlockHeader, BlockKind, Control, Found, SegmentHeader, SegmentReader, StreamDefinition, file_name,
         parse_file_name, salt,
@@ -36,12 +37,13 @@ pub(super) enum Visit<'a> {
         header: &'a BlockHeader,
         control: Control,
     },
-    /// Payload and its size are there only if the walk decodes.
+    /// Payload and its size are there only if the walk decodes; marks always. Without records it has marks alone.
     Records {
         offset: u64,
         header: &'a BlockHeader,
         payload: &'a [u8],
         payload_bytes: u64,
+        marks: Marks,
     },
     Gap {
         offset: u64,
@@ -385,8 +387,7 @@ impl Blocks<'_> {
 
     fn block(&mut self, offset: u64, header: &BlockHeader, visit: &mut Visitor<'_>) -> io::Result<ControlFlow<()>> {
         let records = Some((header.first, header.end()));
-        let is_control = header.kind == BlockKind::Control;
-        if !is_control && self.account.place.next_segment.is_some_and(|next| header.first >= next) {
+        if self.account.place.next_segment.is_some_and(|next| header.is_taken_over(next)) {
             let what = "the next segment has the numbers of this block";
             self.account.remember(Pending { offset, what, records });
             return Ok(ControlFlow::Continue(()));
@@ -398,12 +399,12 @@ impl Blocks<'_> {
         }
         enum Content<'p> {
             Control(Control),
-            Records(&'p [u8], u64),
+            Records(&'p [u8], u64, Marks),
             Gap,
             Unwritten,
         }
         let payload = match header.kind {
-            BlockKind::Records if !self.decodes => Ok([].as_slice()),
+            BlockKind::Records if !self.decodes && !header.marked => Ok([].as_slice()),
             _ => self.reader.payload(offset, header)?,
         };
         let content = payload.and_then(|payload| match header.kind {
@@ -412,11 +413,11 @@ impl Blocks<'_> {
             }
             BlockKind::Gap => Ok(Content::Gap),
             BlockKind::Unwritten => Ok(Content::Unwritten),
-            BlockKind::Records if !self.decodes => Ok(Content::Records(payload, 0)),
+            BlockKind::Records if !self.decodes => Ok(Content::Records(&[], 0, header.marks(payload)?)),
             BlockKind::Records => {
                 let mut bytes = 0;
                 for_each_record(payload, header, header.first, None, |_, _, record| bytes += record.payload_bytes())?;
-                Ok(Content::Records(payload, bytes))
+                Ok(Content::Records(payload, bytes, header.marks(payload)?))
             }
         });
         if let ControlFlow::Break(()) = self.account.tell_pending(offset, header.first, visit) {
@@ -441,8 +442,10 @@ impl Blocks<'_> {
             Ok(Content::Control(control)) => visit(Visit::Control { offset, header, control }),
             Ok(Content::Gap) => visit(Visit::Gap { offset, header }),
             Ok(Content::Unwritten) => visit(Visit::Unwritten { offset, header }),
-            Ok(Content::Records(payload, payload_bytes)) if header.end() > self.from => {
-                visit(Visit::Records { offset, header, payload, payload_bytes })
+            Ok(Content::Records(payload, payload_bytes, marks))
+                if header.end() > self.from || header.records == 0 && header.end() == self.from =>
+            {
+                visit(Visit::Records { offset, header, payload, payload_bytes, marks })
             }
             _ => ControlFlow::Continue(()),
         })

@@ -51,7 +51,9 @@ fn make_golden(dir: &Path) {
         let mut records: Vec<_> = plain.iter().map(|(key, data)| NewRecord::new(key, data)).collect();
         let explicit = HashKey((round as u128) << 125);
         records.push(NewRecord { explicit_hash_key: Some(explicit), ..NewRecord::new(&wide, b"") });
-        store.append(&telemetry, &records);
+        let position = format!("{{\"file\":{round},\"offset\":{}}}", round * 4096);
+        let removed = ("tail//var/log/old.log", if round % 2 == 0 { "" } else { "1" });
+        store.append_with_marks(&telemetry, &records, &[("tail//var/log/plant.log", &position), removed]);
         let tags = [
             Tag { name: "reason".into(), value: format!("refused {round} times") },
             Tag { name: "destination".into(), value: "cloud".into() },
@@ -60,7 +62,8 @@ fn make_golden(dir: &Path) {
         let letter = NewRecord { tags: &tags[..round as usize % 3], ..NewRecord::new("dead", &all_bytes) };
         store.append(&letters, &[letter]);
         let compression = [Codec::None, Codec::Lz4, Codec::Zstd][round as usize % 3];
-        store.append(&packed(compression), &records);
+        let first = format!("file {}", round % 4);
+        store.append_with_marks(&packed(compression), &records, &[(&first, &position), ("last", &position)]);
         if round == 6 {
             let split = ShardChange::Split { shard: ShardIndex(0), at: HashKey(1 << 120) };
             telemetry.change_shards(split).expect("within the first shard");
@@ -74,6 +77,10 @@ fn make_golden(dir: &Path) {
     for i in 0..60 {
         store.append(&telemetry, &[NewRecord::new(&key(i), format!("late {i}").as_bytes())]);
     }
+    // Marks without a record, and behind them records without a mark.
+    store.append_with_marks(&letters, &[], &[("alone", "1"), ("removed", "2")]);
+    store.append_with_marks(&letters, &[], &[("alone", "3"), ("removed", "")]);
+    store.append(&letters, &[NewRecord::new("dead", b"the last letter")]);
     let _ = fs::remove_file(dir.join("data/LOCK"));
     fs::write(dir.join("expected.txt"), described_all(&[packed(Codec::Zstd), telemetry, letters])).expect("written");
     store.close();
@@ -91,6 +98,9 @@ fn described(stream: &Stream) -> String {
     }
     for (consumer, done) in stream.stats().checkpoints {
         let _ = writeln!(text, "checkpoint {consumer} {done}");
+    }
+    for (name, value) in stream.marks("") {
+        let _ = writeln!(text, "mark {name} {}", String::from_utf8_lossy(&value));
     }
     for record in drain(stream.cursor(Start::Oldest)) {
         let Record { sequence_number, shard, arrival, partition_key, explicit_hash_key, tags, data, .. } = record;
@@ -164,6 +174,7 @@ fn every_golden_directory_reads_as_it_was_written() {
         make_golden(Path::new(&to));
     }
     check_golden(&golden(1), 1, 2);
+    check_golden(&golden(2), 2, 3);
     check_golden(&newest().0, FORMAT_VERSION, 3);
 }
 
@@ -183,7 +194,7 @@ fn a_log_of_version_1_goes_on_in_segments_of_today() {
     assert_eq!((telemetry.format, telemetry.findings.as_slice()), (Some(FORMAT_VERSION), &[][..]));
     // No older program takes the compressed block for damage: it refuses the segment, and the catalogue, by name.
     let kv = open_sled(&dir.path().join("catalogue")).expect("opens");
-    assert_eq!(kv.get(b"format").expect("readable"), Some(vec![2]));
+    assert_eq!(kv.get(b"format").expect("readable"), Some(vec![3]));
 }
 
 #[test]

@@ -78,7 +78,14 @@ impl ByHand {
     }
 
     fn append(&self, stream: &Stream, records: &[NewRecord<'_>]) -> Appended {
+        self.append_with_marks(stream, records, &[])
+    }
+
+    fn append_with_marks(&self, stream: &Stream, records: &[NewRecord<'_>], marks: &[(&str, &str)]) -> Appended {
         let mut batch = stream.batch();
+        for (name, value) in marks {
+            batch.set_mark(name, value.as_bytes()).expect("a sound mark");
+        }
         for record in records {
             batch.push(record).expect("a sound record");
         }

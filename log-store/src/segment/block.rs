@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
     codec::{Codec, Packer},
@@ -11,6 +11,7 @@ use super::{
 use crate::{
     clock::{Boot, Stamp},
     gaps::Gaps,
+    marks::Marks,
     sequence::SequenceNumber,
     shard::ShardIndex,
     stats::DropTotals,
@@ -20,6 +21,8 @@ use crate::{
 pub(super) const MAGIC: [u8; 4] = *b"FBLK";
 /// Bit of the kind's byte for [`BlockHeader::together`].
 const TOGETHER: u8 = 0x80;
+/// Bit of the kind's byte for [`BlockHeader::marked`].
+const MARKED: u8 = 0x40;
 /// Length of a block's header.
 pub(crate) const BLOCK_HEADER_BYTES: usize = 64;
 /// No block is longer: one batch of the largest record is well below. More is damage.
@@ -33,7 +36,7 @@ const PADDING_PART: u64 = 8;
 /// What a block holds. Persisted: never renumber.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BlockKind {
-    /// Runs of records.
+    /// Marks, if the header says so, and runs of records, none if there are marks alone.
     Records = 1,
     /// A [`Control`].
     Control = 2,
@@ -50,6 +53,8 @@ pub(crate) struct BlockHeader {
     /// Whether nothing was synced between the block before it and this one: that it is there does not mean that the other
     /// one was. Since format version 2.
     pub(crate) together: bool,
+    /// Whether its payload begins with marks; only of records blocks. Since format version 3.
+    pub(crate) marked: bool,
     pub(crate) codec: Codec,
     /// Bytes of payload on disk.
     pub(crate) stored_bytes: u32,
@@ -79,6 +84,38 @@ impl BlockHeader {
         BLOCK_HEADER_BYTES as u64 + u64::from(self.stored_bytes) + u64::from(self.padding)
     }
 
+    /// Whether the segment that begins with `next` has its numbers: then it is what a failed commit left.
+    pub(crate) fn is_taken_over(&self, next: SequenceNumber) -> bool {
+        self.kind != BlockKind::Control && (self.first > next || self.first == next && self.records > 0)
+    }
+
+    /// The marks of a records block, given its payload.
+    ///
+    /// # Errors
+    /// What does not fit.
+    pub(crate) fn marks(&self, payload: &[u8]) -> Result<Marks, &'static str> {
+        let (marks, _) = self.split(payload)?;
+        let marks = marks.map_or(Ok(Marks::default()), postcard::from_bytes);
+        marks.map_err(|_| "the block's marks cannot be read")
+    }
+
+    /// The runs of a records block, given its payload.
+    ///
+    /// # Errors
+    /// What does not fit.
+    pub(crate) fn runs<'a>(&self, payload: &'a [u8]) -> Result<&'a [u8], &'static str> {
+        Ok(self.split(payload)?.1)
+    }
+
+    fn split<'a>(&self, payload: &'a [u8]) -> Result<(Option<&'a [u8]>, &'a [u8]), &'static str> {
+        if !self.marked {
+            return Ok((None, payload));
+        }
+        let taken = postcard::take_from_bytes::<&serde_bytes::Bytes>(payload);
+        let (marks, runs) = taken.map_err(|_| "the block's marks cannot be read")?;
+        Ok((Some(marks), runs))
+    }
+
     /// Whether it may hold records of this shard.
     pub(crate) fn may_hold(&self, shard: ShardIndex) -> bool {
         self.shard_bits & shard_bit(shard) != 0
@@ -87,7 +124,7 @@ impl BlockHeader {
     fn encode(&self, salt: u32) -> [u8; BLOCK_HEADER_BYTES] {
         let mut out = [0; BLOCK_HEADER_BYTES];
         out[..4].copy_from_slice(&MAGIC);
-        out[4] = self.kind as u8 | if self.together { TOGETHER } else { 0 };
+        out[4] = self.kind as u8 | if self.together { TOGETHER } else { 0 } | if self.marked { MARKED } else { 0 };
         out[5] = self.codec as u8;
         out[6..8].copy_from_slice(&self.padding.to_le_bytes());
         out[8..12].copy_from_slice(&self.stored_bytes.to_le_bytes());
@@ -115,17 +152,19 @@ impl BlockHeader {
         if salted_crc(salt, &bytes[..60]) != u32_at(bytes, 60) {
             return Err("the block header's checksum does not match");
         }
-        let kind = match bytes[4] & !TOGETHER {
+        let marked = bytes[4] & MARKED != 0;
+        let kind = match bytes[4] & !(TOGETHER | MARKED) {
             1 => BlockKind::Records,
-            2 => BlockKind::Control,
-            3 => BlockKind::Gap,
-            4 => BlockKind::Unwritten,
+            2 if !marked => BlockKind::Control,
+            3 if !marked => BlockKind::Gap,
+            4 if !marked => BlockKind::Unwritten,
             _ => return Err("the block is of an unknown kind"),
         };
         let codec = Codec::from_byte(bytes[5]).ok_or("the block is compressed in an unknown way")?;
         let header = Self {
             kind,
             together: bytes[4] & TOGETHER != 0,
+            marked,
             codec,
             stored_bytes: u32_at(bytes, 8),
             raw_bytes: u32_at(bytes, 12),
@@ -162,15 +201,23 @@ pub(crate) struct Control {
     pub(crate) reserved: SequenceNumber,
     /// The boots of the machine, if they have changed since the last control block. Since format version 2.
     pub(crate) boots: Vec<Boot>,
+    /// All marks that were set before it. Since format version 3.
+    pub(crate) marks: Marks,
 }
 
 impl Control {
     /// Decodes a payload; what an older version did not write is empty.
     pub(crate) fn decode(payload: &[u8]) -> Result<Self, postcard::Error> {
         let ((checkpoints, totals), added) = postcard::take_from_bytes(payload)?;
-        let (gaps, reserved, boots) = if added.is_empty() { Default::default() } else { postcard::from_bytes(added)? };
-        Ok(Self { checkpoints, totals, gaps, reserved, boots })
+        let ((gaps, reserved, boots), added) = take_or_default(added)?;
+        let (marks, _) = take_or_default(added)?;
+        Ok(Self { checkpoints, totals, gaps, reserved, boots, marks })
     }
+}
+
+/// What a later version added at the end; the default where there is nothing.
+fn take_or_default<T: Default + DeserializeOwned>(added: &[u8]) -> Result<(T, &[u8]), postcard::Error> {
+    if added.is_empty() { Ok(Default::default()) } else { postcard::take_from_bytes(added) }
 }
 
 /// What stands before a run's records.
@@ -210,6 +257,12 @@ pub(crate) fn write_absent(
     let at = start_block(out);
     finish_block(out, at, BlockHeader::new(kind, first, records, arrival), salt);
     first.plus(records.into())
+}
+
+/// Appends the marks with which a block's payload begins.
+pub(crate) fn write_marks(out: &mut Vec<u8>, marks: &Marks) {
+    let marks = postcard::to_allocvec(marks).expect("a Vec takes any number of bytes");
+    *out = postcard::to_extend(serde_bytes::Bytes::new(&marks), std::mem::take(out)).expect("as above");
 }
 
 /// Appends one shard's records, which come in parts, to a block's payload; returns the shard's bit.
@@ -269,6 +322,7 @@ impl BlockHeader {
         Self {
             kind,
             together: false,
+            marked: false,
             codec: Codec::None,
             stored_bytes: 0,
             raw_bytes: 0,

@@ -8,7 +8,7 @@ use crate::{clock::Stamp, disk::DiskFile, error::Error, sequence::SequenceNumber
 /// `FBSG`, the first four bytes of a segment.
 const MAGIC: [u8; 4] = *b"FBSG";
 /// Persisted: the version of everything in a segment, blocks and records included.
-pub(crate) const FORMAT_VERSION: u16 = 2;
+pub(crate) const FORMAT_VERSION: u16 = 3;
 /// Length of the part before the stream definition.
 const FIXED_BYTES: usize = 56;
 /// A definition of 10,000 shards takes some 400 KiB; more is damage.
@@ -209,9 +209,9 @@ mod tests {
     #[test]
     fn a_newer_version_is_named_as_such() {
         let newer = SegmentHeader { version: FORMAT_VERSION + 1, ..header() };
-        assert!(matches!(read(&newer.encode()), Err(Error::NewerFormat { found: 3, known: 2, .. })));
+        assert!(matches!(read(&newer.encode()), Err(Error::NewerFormat { found: 4, known: 3, .. })));
         let mut bytes = header().encode();
-        bytes[4] = 3;
+        bytes[4] = 4;
         assert!(matches!(read(&bytes), Err(Error::Corrupt { .. })), "a flipped bit is no newer version");
     }
 

@@ -14,7 +14,7 @@ pub(crate) use block::rewrite_header;
 pub(crate) use block::seal;
 pub(crate) use block::{
     BLOCK_HEADER_BYTES, BlockHeader, BlockKind, Control, decode_runs, finish_block, pack_block, padding, padding_max,
-    start_block, write_absent, write_run,
+    start_block, write_absent, write_marks, write_run,
 };
 pub use codec::Codec;
 pub(crate) use codec::Packer;

@@ -16,6 +16,11 @@ fn workload(sim: &mut Simulation) {
                 return;
             }
         }
+        // Now and then there is nothing but a mark to be kept, or to be removed.
+        let alone = if round % 3 == 0 { Vec::new() } else { vec![7; 100] };
+        if sim.set_mark("alone", &alone).is_err() {
+            return;
+        }
         sim.save_checkpoint(SequenceNumber(round * 15));
         // One of them while the segment being written is empty, and while a batch waits.
         let changed = match round {
@@ -51,6 +56,7 @@ fn count(count: u32) -> NonZeroU32 {
 fn simulation(seed: u64, compression: Codec) -> Simulation {
     let mut sim = Simulation::new(seed);
     sim.stream_config.compression = compression;
+    sim.with_marks = true;
     sim
 }
 

@@ -37,6 +37,9 @@ const MODES: [Durability; 3] = [
 
 type Told = Arc<Mutex<Option<Result<Appended, Refused>>>>;
 
+/// Names and values that a batch sets.
+type NewMarks = Vec<(&'static str, String)>;
+
 /// One append, and what became of it.
 struct Append {
     /// Numbers of its records in the order they were made.
@@ -49,6 +52,9 @@ struct Append {
 struct World {
     sim: Simulation,
     issued: u64,
+    /// Batches that set marks: the numbers that their records were issued with, and what they set.
+    marked: Vec<(RangeInclusive<u64>, NewMarks)>,
+    batches: u64,
     open: Vec<Append>,
     /// Acknowledged: what is owed, by what was issued; when it came, and its number.
     owed: BTreeMap<u64, (Duration, SequenceNumber)>,
@@ -74,6 +80,8 @@ impl World {
         let mut world = Self {
             sim,
             issued: 0,
+            marked: Vec::new(),
+            batches: 0,
             open: Vec::new(),
             owed: BTreeMap::new(),
             read: HashSet::new(),
@@ -103,6 +111,13 @@ impl World {
             pushed.push(batch.push(&NewRecord::new(&key, data.as_bytes())).expect("a sound record"));
             issued.push(self.issued);
         }
+        let marks = self.next_marks();
+        for (name, value) in &marks {
+            batch.set_mark(name, value.as_bytes()).expect("a sound mark");
+        }
+        if !marks.is_empty() {
+            self.marked.push((issued[0]..=self.issued, marks));
+        }
         let told = Told::default();
         let tell = Arc::clone(&told);
         let done = Box::new(move |outcome| *tell.lock().expect("unpoisoned") = Some(outcome));
@@ -110,6 +125,47 @@ impl World {
         self.open.push(Append { issued, pushed, at: self.sim.clock.now().since_boot, told });
         self.sim.commit_queued();
         self.collect();
+    }
+
+    /// What the next batch sets: nothing mostly, so that some records may wait in memory.
+    fn next_marks(&mut self) -> NewMarks {
+        self.batches += 1;
+        let value = self.issued.to_string();
+        match self.batches % 8 {
+            3 => vec![("position", value)],
+            5 => vec![("position", value.clone()), ("file", value)],
+            7 if self.batches % 16 == 7 => vec![("position", value), ("file", String::new())],
+            7 => vec![("position", value)],
+            _ => Vec::new(),
+        }
+    }
+
+    /// Each mark is that of the newest batch that set it and of which anything is there: never behind a record that
+    /// survived, never ahead of one that is lost.
+    fn check_marks(&self, there: &HashSet<u64>) {
+        let oldest = self.sim.stream().stats().oldest;
+        let gone: HashSet<u64> =
+            self.seen.iter().filter(|(number, _)| **number < oldest).map(|(_, issued)| *issued).collect();
+        for name in ["position", "file"] {
+            let found = self.sim.stream().mark(name).unwrap_or_default();
+            let found = String::from_utf8(found).expect("digits");
+            let set = |marks: &[(&'static str, String)]| {
+                marks.iter().find(|(set, _)| *set == name).map(|(_, value)| value.clone())
+            };
+            let batches = || self.marked.iter().filter_map(|(issued, marks)| Some((issued, set(marks)?)));
+            let survivor = batches().rfind(|(issued, _)| there.contains(issued.end()));
+            let setter = batches().rfind(|(_, value)| *value == found && !found.is_empty());
+            match (survivor, setter) {
+                (None, None) => assert_eq!(found, "", "{name} was never set to that"),
+                (Some((issued, value)), None) => assert_eq!(found, value, "{name} is behind {issued:?}"),
+                (survivor, Some((setter, _))) => {
+                    let behind = survivor.filter(|(issued, _)| issued.end() > setter.end());
+                    assert_eq!(behind, None, "{name} is {found}, behind a record that is there");
+                    let is_known = |issued: u64| [there, &gone, &self.read].iter().any(|set| set.contains(&issued));
+                    assert!(setter.clone().all(is_known), "{name} is {found}, ahead of a record that is lost");
+                }
+            }
+        }
     }
 
     /// Takes in what appends were told.
@@ -234,6 +290,7 @@ impl World {
             self.saw(record.sequence_number, issued);
         }
         let there: HashSet<u64> = found.iter().map(issued).collect();
+        self.check_marks(&there);
         self.forget_lost();
         for (issued, (_, number)) in &self.owed {
             // With `interval`, readers see it after the next sync.

@@ -24,6 +24,11 @@ enum Op {
         count: usize,
         bytes: usize,
     },
+    /// A batch with a mark and no record; an empty value removes it.
+    Mark {
+        name: u8,
+        bytes: usize,
+    },
     /// A share of what there is, in percent.
     Checkpoint {
         percent: u64,
@@ -102,6 +107,7 @@ fn limits() -> impl Strategy<Value = Limits> {
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         10 => (1usize..20, prop_oneof![Just(10usize), Just(500), 0usize..20_000]).prop_map(|(count, bytes)| Op::Append { count, bytes }),
+        2 => (0u8..4, prop_oneof![0usize..40, Just(2000usize)]).prop_map(|(name, bytes)| Op::Mark { name, bytes }),
         3 => (0u64..=100).prop_map(|percent| Op::Checkpoint { percent }),
         3 => (1u64..700).prop_map(|seconds| Op::Advance { seconds }),
         1 => (0u64..100).prop_map(|years| Op::SetWall { years }),
@@ -140,6 +146,7 @@ pub(super) fn histories() -> u32 {
 
 fn run(seed: u64, limits: Limits, compression: Codec, ops: &[Op]) {
     let mut sim = Simulation::new(seed);
+    sim.with_marks = true;
     sim.stream_config.compression = compression;
     sim.stream_config.on_full = limits.on_full;
     sim.stream_config.keep_delivered = limits.keep_delivered;
@@ -180,6 +187,16 @@ fn step(sim: &mut Simulation, op: &Op) {
                 start(sim);
             }
         },
+        Op::Mark { name, bytes } => {
+            let value = vec![b'a' + name; bytes];
+            match sim.set_mark(&format!("alone {name}"), &value).map_err(|refused| refused.error) {
+                Ok(()) | Err(Error::Full { .. }) => {}
+                Err(_) => {
+                    sim.power_cut(CatalogueFound::Newest);
+                    start(sim);
+                }
+            }
+        }
         Op::Checkpoint { percent } => sim.save_checkpoint(SequenceNumber(sim.newest().0 * percent / 100)),
         Op::Advance { seconds } => sim.clock.advance(Duration::from_secs(seconds)),
         Op::SetWall { years } => sim.clock.set_wall(crate::clock::Timestamp(years * YEAR_MS)),

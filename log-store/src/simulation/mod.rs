@@ -12,6 +12,7 @@ mod full;
 mod histories;
 mod lessons;
 mod lifetimes;
+mod marks;
 mod random_damage;
 mod recycling;
 mod resharding;
@@ -106,6 +107,12 @@ pub(super) struct Simulation {
     pub(super) acknowledged: BTreeMap<SequenceNumber, Known>,
     /// The commit under way when the power went.
     in_doubt: Vec<Known>,
+    /// Whether every batch sets marks; and some have them alone.
+    pub(super) with_marks: bool,
+    /// As the newest acknowledged batches have set them.
+    marks: BTreeMap<String, Vec<u8>>,
+    /// What the commit in doubt has set.
+    marks_in_doubt: Vec<(String, Vec<u8>)>,
     issued: u64,
     checkpoint: SequenceNumber,
     /// The furthest checkpoint ever: what it covers was delivered, and may go, though a power cut takes the checkpoint back.
@@ -151,6 +158,9 @@ impl Simulation {
             running: None,
             acknowledged: BTreeMap::new(),
             in_doubt: Vec::new(),
+            with_marks: false,
+            marks: BTreeMap::new(),
+            marks_in_doubt: Vec::new(),
             issued: 0,
             checkpoint: SequenceNumber::ZERO,
             delivered: SequenceNumber::ZERO,
@@ -244,6 +254,10 @@ impl Simulation {
             pushed.push(batch.push(&NewRecord::new(&key, &data)).expect("a sound record"));
             known.push(Known { key, data, at, boot, block_end: None });
         }
+        let marks = if self.with_marks { marks::of_batch(self.issued) } else { Vec::new() };
+        for (name, value) in &marks {
+            batch.set_mark(name, value).expect("a sound mark");
+        }
         meanwhile(self);
         let stream = self.stream();
         let told = Arc::new(Mutex::new(None));
@@ -254,6 +268,7 @@ impl Simulation {
         let outcome = told.lock().expect("unpoisoned").take().expect("every append is answered");
         match &outcome {
             Ok(appended) => {
+                marks::apply(&mut self.marks, marks);
                 let places = appended.places(&pushed);
                 assert_eq!(places.len(), known.len());
                 let end = places.iter().map(|(_, number)| number.next()).max();
@@ -264,7 +279,7 @@ impl Simulation {
             }
             // A full disk leaves nothing of the commit behind.
             Err(Refused { error: Error::Full { .. }, .. }) => {}
-            Err(_) => self.in_doubt = known,
+            Err(_) => (self.in_doubt, self.marks_in_doubt) = (known, marks),
         }
         self.judge_drops();
         outcome
@@ -491,6 +506,7 @@ impl Simulation {
             self.shards_in_doubt
         );
         (self.shards, self.shards_in_doubt) = (shards, None);
+        self.judge_marks(!found.is_empty());
         // What is left can only be the commit that was under way, whole.
         if !found.is_empty() {
             let pairs = |known: Vec<Known>| -> Vec<_> {

@@ -169,9 +169,10 @@ pub(super) fn write_control(
     }
     let checkpoints = lock(&core.checkpoints).done.clone();
     let reserved = core.reserved();
+    let marks = lock(&core.marks).written().clone();
     let control = {
         let counters = lock(&core.counters);
-        Control { checkpoints, totals: counters.totals, gaps: counters.gaps.persisted(), reserved, boots }
+        Control { checkpoints, totals: counters.totals, gaps: counters.gaps.persisted(), reserved, boots, marks }
     };
     let at = start_block(out);
     *out = postcard::to_extend(&control, std::mem::take(out)).expect("a Vec takes any number of bytes");

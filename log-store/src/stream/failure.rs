@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{CommitError, StreamWriter};
+use super::{CommitError, StreamWriter, lock};
 use crate::event::Event;
 
 impl StreamWriter {
@@ -37,6 +37,7 @@ impl StreamWriter {
         if self.unsynced.take().is_none() {
             return;
         }
+        lock(&self.core.marks).forget_unsynced();
         let (end, bytes) = self.core.view(|view| {
             let active = view.segments.back().expect("never empty");
             (active.end, active.bytes)

@@ -139,7 +139,7 @@ impl Opening {
                 Some(OwnFile { sealed: Some(entry), .. }) => entry.last.next(),
                 Some(before) => {
                     let path = self.dir.join(file_name(before.first));
-                    walk(&self.around, definition, before.first, 0, before.bytes, &path)?.end
+                    walk(&self.around, definition, before.first, 0, before.bytes, &path, None)?.end
                 }
                 None => file.first,
             };

@@ -99,9 +99,9 @@ impl StreamWriter {
         let now = self.core.around.clock.now();
         let stamp = self.stamp(now);
         let mut image = Vec::new();
-        let at = start_block(&mut image);
+        start_block(&mut image);
         let batches: Vec<&Batch> = entries.iter().map(|entry| &entry.batch).collect();
-        let (added, appended, shards) = self.gather(&mut image, at, &batches, stamp);
+        let (added, appended, shards) = self.gather(&mut image, &batches, stamp);
         let waiting: Vec<_> = entries.into_iter().zip(appended).collect();
         {
             let mut held = lock(&self.core.held);
@@ -242,7 +242,8 @@ impl StreamWriter {
         }
         self.write_durably(&buffer)?;
         let newest = &packed.last().expect("at least one").0;
-        self.index(newest.first, block_at as u64, buffer.len() as u64);
+        self.active.since_index += buffer.len() as u64;
+        self.index(newest.first, block_at as u64);
         self.logged = newest.end();
         let newest = newest.arrival;
         self.advance(buffer.len() as u64, newest);

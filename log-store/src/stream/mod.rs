@@ -2,11 +2,13 @@
 
 mod active;
 pub(crate) mod boots;
+mod control;
 mod deletion;
 mod dropping;
 mod failure;
 mod files;
 mod held;
+mod marks;
 mod recovery;
 mod reshape;
 mod retention;
@@ -31,7 +33,7 @@ pub(crate) use tail::{keep_torn, torn_bytes};
 pub(crate) use view::{Segment, View};
 pub(crate) use writer::{CommitError, SegmentLimits, Shortage, StreamWriter, block_bytes};
 
-use self::held::Held;
+use self::{held::Held, marks::StreamMarks};
 use crate::{
     catalogue::Catalogue,
     clock::{Arrival, Clock, Now, Stamp, TimeKeeper},
@@ -106,6 +108,7 @@ pub(crate) struct StreamCore {
     checkpoints: Mutex<Checkpoints>,
     limiters: Mutex<BTreeMap<ShardIndex, RateLimiter>>,
     counters: Mutex<Counters>,
+    marks: Mutex<StreamMarks>,
     held: Mutex<Held>,
     /// See [`Control::reserved`](crate::segment::Control).
     reserved: Mutex<SequenceNumber>,
@@ -356,6 +359,7 @@ impl StreamCore {
         let mut checkpoints = lock(&self.checkpoints);
         *checkpoints = Checkpoints::default();
         drop(checkpoints);
+        *lock(&self.marks) = StreamMarks::default();
         self.wake_readers();
     }
 

@@ -15,7 +15,8 @@ use super::{
     Checkpoints, Counters, Segment, StreamCore, StreamWriter, Surroundings, View,
     active::Active,
     files::{OwnFile, Ruined},
-    tail::{Tail, walk},
+    marks::StreamMarks,
+    tail::{Tail, Walked, walk},
     writer::SegmentLimits,
 };
 use crate::{
@@ -25,6 +26,7 @@ use crate::{
     error::Error,
     event::Event,
     gaps::Gaps,
+    marks::Marks,
     segment::{Control, SPARE_FILE_NAME, SegmentHeader, StreamDefinition, file_name, parse_file_name, salt},
     sequence::SequenceNumber,
     shard::ShardMap,
@@ -72,7 +74,10 @@ impl Opening {
         let tail = self.read_tail(&definition, &mut files)?;
         let mut segments = self.list_segments(&definition, &files, tail.as_ref())?;
         self.merge_boots(tail.as_ref(), &segments);
-        let remembered = self.remembered(&definition, tail.as_ref(), &segments);
+        let mut remembered = self.remembered(&definition, tail.as_ref(), &segments);
+        let marks = self.marks(&definition, tail.as_ref(), &segments);
+        // Without a control block the newest segment relies on those before it, which may go.
+        remembered.checkpoints.moved |= tail.as_ref().is_some_and(|tail| !tail.tells_marks());
         self.remove_dropped(&mut segments, remembered.totals.oldest);
         // The next segment that is dropped will be another one.
         let _ = self.around.disk.remove(&self.dir.join(SPARE_FILE_NAME));
@@ -81,6 +86,8 @@ impl Opening {
         // Segments may have been taken away from outside: a number once given is not given again.
         let done = remembered.checkpoints.done.values().copied().max().unwrap_or_default();
         let end = tail.as_ref().map_or(SequenceNumber(1), |tail| tail.segment.end);
+        // Of blocks that are gone: the newest entry says from where on all marks are read.
+        self.around.catalogue.forget_places(&self.name, end);
         let known = end.max(done.next()).max(remembered.totals.oldest);
         // Of these some were given to records that never had to be written.
         let reserved = if remembered.reserved > end { remembered.reserved } else { SequenceNumber::ZERO };
@@ -98,6 +105,8 @@ impl Opening {
             view: RwLock::new(View { segments: VecDeque::new(), horizon: remembered.totals.oldest, next, reserved: 0 }),
             checkpoints: remembered.checkpoints.into(),
             limiters: Default::default(),
+            marks: StreamMarks::found(marks, &self.known(self.around.catalogue.marks(&self.name)).unwrap_or_default())
+                .into(),
             held: Default::default(),
             reserved: reserved.into(),
             counters: Counters {
@@ -255,7 +264,7 @@ impl Opening {
         } else if open_ended && let Some(last) = segments.pop() {
             // There is no tail, so this one has to be read through to know where it ends.
             let path = self.dir.join(file_name(last.first));
-            let walked = walk(&self.around, definition, last.first, 0, last.bytes, &path)?;
+            let walked = walk(&self.around, definition, last.first, 0, last.bytes, &path, None)?;
             segments.push(Segment { end: walked.end.max(last.first), ..last });
         }
         Ok(segments)
@@ -307,9 +316,37 @@ impl Opening {
 
     /// Needed only when the catalogue is gone and the last segment's head was torn.
     fn control_of(&self, definition: &StreamDefinition, segment: &Segment) -> Option<Control> {
+        self.walk_sealed(definition, segment)?.control
+    }
+
+    fn walk_sealed(&self, definition: &StreamDefinition, segment: &Segment) -> Option<Walked> {
         let path = self.dir.join(file_name(segment.first));
         let start = self.header(segment.first).map_or(0, |header| header.encoded_len());
-        walk(&self.around, definition, segment.first, start, segment.bytes, &path).ok()?.control
+        walk(&self.around, definition, segment.first, start, segment.bytes, &path, Some(segment.end)).ok()
+    }
+
+    /// The marks: those of the newest control block, or of the catalogue where the reading began, and what was set since.
+    fn marks(&self, definition: &StreamDefinition, tail: Option<&Tail>, segments: &[Segment]) -> Marks {
+        let Some(tail) = tail else { return Marks::default() };
+        let control = tail.control.as_ref().map(|control| control.marks.clone());
+        let before = control.or_else(|| tail.marks_before.clone());
+        let mut marks = before.unwrap_or_else(|| self.marks_at_end(definition, segments));
+        marks.apply(&tail.marks_set);
+        marks
+    }
+
+    /// The marks at the end of these segments. Needed only when the head of the last one is damaged.
+    fn marks_at_end(&self, definition: &StreamDefinition, segments: &[Segment]) -> Marks {
+        let (mut marks, mut set_since) = (Marks::default(), Vec::new());
+        for walked in segments.iter().rev().filter_map(|segment| self.walk_sealed(definition, segment)) {
+            set_since.push(walked.marks_set);
+            if let Some(control) = walked.control {
+                marks = control.marks;
+                break;
+            }
+        }
+        set_since.iter().rev().for_each(|changes| marks.apply(changes));
+        marks
     }
 
     /// Removes again what a power cut brought back after it had been dropped.

@@ -8,6 +8,7 @@ use crate::{
     disk::{Disk, DiskFile},
     error::Error,
     event::Event,
+    marks::Marks,
     segment::{
         BlockKind, Control, FORMAT_VERSION, Found, SegmentHeader, SegmentReader, StreamDefinition, file_name, salt,
     },
@@ -26,6 +27,10 @@ pub(super) struct Tail {
     pub(super) is_of_today: bool,
     /// The newest control block among what was read.
     pub(super) control: Option<Control>,
+    /// What the blocks behind that have set; without one, all that were read.
+    pub(super) marks_set: Marks,
+    /// The marks before what was read, if that began in the middle, where the catalogue knows them.
+    pub(super) marks_before: Option<Marks>,
     /// The newest list of the machine's boots among what was read.
     pub(super) boots: Vec<Boot>,
     pub(super) since_index: u64,
@@ -34,8 +39,8 @@ pub(super) struct Tail {
 /// What reading a segment through found.
 #[derive(Clone, Default)]
 pub(super) struct Walked {
-    /// Whether a sound block was where the reading began.
-    found_at_start: bool,
+    /// The sound block where the reading began, if there was one.
+    found_at_start: Option<SequenceNumber>,
     blocks: u64,
     /// Behind the last sound block.
     end_offset: u64,
@@ -44,7 +49,16 @@ pub(super) struct Walked {
     pub(super) end: SequenceNumber,
     newest: Option<Stamp>,
     pub(super) control: Option<Control>,
+    /// What the blocks behind that have set.
+    pub(super) marks_set: Marks,
     boots: Vec<Boot>,
+}
+
+impl Tail {
+    /// Whether what was read of it tells all marks.
+    pub(super) fn tells_marks(&self) -> bool {
+        self.control.is_some() || self.marks_before.is_some()
+    }
 }
 
 impl Opening {
@@ -78,15 +92,22 @@ impl Opening {
         let file = self.around.disk.open(&path).map_err(|source| self.io("open segment", &path, source))?;
         let len = file.len().map_err(|source| self.io("measure segment", &path, source))?;
         let start = header.as_ref().map_or(0, SegmentHeader::encoded_len);
-        let from_start = || walk(&self.around, definition, first, start, len, &path);
-        let place = self.around.catalogue.place(&self.name, first, SequenceNumber(u64::MAX));
-        let (from, walked) = match place.filter(|place| *place >= start && *place < len) {
-            Some(place) => {
-                let walked = walk(&self.around, definition, first, place, len, &path)?;
-                // An entry that points into nowhere is as good as none.
-                if walked.found_at_start { (place, walked) } else { (start, from_start()?) }
+        let from_start = || walk(&self.around, definition, first, start, len, &path, None);
+        let catalogue = &self.around.catalogue;
+        let place = catalogue.newest_place(&self.name).filter(|(_, segment, _)| *segment == first);
+        let place = place.filter(|(.., offset)| (start..len).contains(offset));
+        let known = place.and_then(|place| Some((place, self.known(catalogue.marks(&self.name))?)));
+        let (from, walked, marks_before) = match known {
+            Some(((number, _, place), marks)) => {
+                let walked = walk(&self.around, definition, first, place, len, &path, None)?;
+                // An entry that points into nowhere, or at another block, is as good as none.
+                if walked.found_at_start == Some(number) {
+                    (place, walked, Some(marks))
+                } else {
+                    (start, from_start()?, None)
+                }
             }
-            None => (start, from_start()?),
+            None => (start, from_start()?, None),
         };
         if header.is_none() && walked.blocks == 0 {
             let kept = self.rename(first, "torn")?;
@@ -114,8 +135,9 @@ impl Opening {
             header.map_or_else(|| Stamp::new(self.around.boot, self.around.clock.now()), |header| header.created);
         let newest = walked.newest.unwrap_or(created);
         let segment = Segment { first, end: walked.end.max(first), bytes: cut, newest };
-        let (control, boots, since_index) = (walked.control, walked.boots, cut - from);
-        Ok(Some(Tail { file, segment, created, is_of_today, control, boots, since_index }))
+        let Walked { control, marks_set, boots, .. } = walked;
+        let since_index = cut - from;
+        Ok(Some(Tail { file, segment, created, is_of_today, control, marks_set, marks_before, boots, since_index }))
     }
 
     fn tell_torn(&self, segment: &Path, offset: u64, bytes: u64, kept: Option<PathBuf>) {
@@ -151,6 +173,8 @@ pub(crate) fn torn_bytes(file: &dyn DiskFile, offset: u64, len: u64) -> Option<V
 /// Damage between sound blocks is passed over here; readers tell of it. What lies behind the last sound block is a torn
 /// end: a commit that never finished, so that nobody was told of it. So is all from a place that does not fit on, if nothing
 /// shows that it was ever synced: no block behind it was begun after a sync.
+///
+/// `next` is where the next segment begins, if there is one.
 pub(super) fn walk(
     around: &Surroundings,
     definition: &StreamDefinition,
@@ -158,6 +182,7 @@ pub(super) fn walk(
     from: u64,
     len: u64,
     path: &Path,
+    next: Option<SequenceNumber>,
 ) -> Result<Walked, Error> {
     let io = |source| Error::Io { action: "read segment", path: path.into(), source };
     let file = around.disk.open_read(path).map_err(io)?;
@@ -182,14 +207,24 @@ pub(super) fn walk(
                 } else if offset > walked.end_offset {
                     unfinished.get_or_insert_with(|| walked.clone());
                 }
-                walked.found_at_start |= offset == from;
+                if offset == from {
+                    walked.found_at_start = Some(header.first);
+                }
                 if header.kind == BlockKind::Control {
                     let payload = reader.payload(offset, &header).map_err(io)?.ok();
                     if let Some(control) = payload.and_then(|payload| Control::decode(payload).ok()) {
                         if !control.boots.is_empty() {
                             walked.boots.clone_from(&control.boots);
                         }
+                        walked.marks_set = Marks::default();
                         walked.control = Some(control);
+                    }
+                }
+                // What a failed commit left stands in a segment that another one follows.
+                if header.marked && next.is_none_or(|next| !header.is_taken_over(next)) {
+                    let payload = reader.payload(offset, &header).map_err(io)?.ok();
+                    if let Some(marks) = payload.and_then(|payload| header.marks(payload).ok()) {
+                        walked.marks_set.change_all(&marks);
                     }
                 }
                 walked.newest = Some(header.arrival);

@@ -15,9 +15,10 @@ use crate::{
     disk::is_full,
     error::{Appended, AppendedRun},
     event::Event,
+    marks::Marks,
     segment::{
         BLOCK_HEADER_BYTES, BlockHeader, BlockKind, StreamDefinition, finish_block, pack_block, padding, padding_max,
-        start_block, write_run,
+        start_block, write_marks, write_run,
     },
     sequence::SequenceNumber,
     shard::ShardIndex,
@@ -25,17 +26,15 @@ use crate::{
 
 /// An index entry is due after this many bytes of blocks, or after an eighth of a small segment.
 const INDEX_EVERY_BYTES: u64 = 1 << 20;
-/// A control block with moved checkpoints is due after this long, so that a lost catalogue repeats seconds, not days.
-const CONTROL_EVERY: Duration = Duration::from_secs(10);
 /// A stream of a small quota still has this many segments to drop from.
 const SEGMENTS_PER_QUOTA: u64 = 8;
 const SEGMENT_BYTES_MIN: u64 = 64 << 10;
-/// More than a segment's header and first control block take, unless there are hundreds of shards.
+/// More than a segment's header and first control block take, unless there are hundreds of shards or marks.
 pub(super) const SEGMENT_START_BYTES: u64 = 16 << 10;
 /// What is written together at the most when records in memory are brought to the disk.
 pub(super) const WRITE_BYTES_MAX: u64 = 4 << 20;
-/// More than a run's header takes.
-const RUN_HEADER_BYTES_MAX: u64 = 20;
+/// More than what stands before a run or a mark.
+const PART_HEADER_BYTES_MAX: u64 = 20;
 
 /// Sizes and ages of segments.
 #[derive(Debug, Clone, Copy)]
@@ -63,7 +62,7 @@ pub(super) struct Unsynced {
     /// Since the boot.
     since: Duration,
     /// Of its newest block.
-    newest: Stamp,
+    pub(super) newest: Stamp,
 }
 
 /// Room that is missing in the data directory.
@@ -84,8 +83,8 @@ impl Shortage {
 /// More than these batches take as one block.
 pub(crate) fn block_bytes(batches: &[&Batch]) -> u64 {
     let encoded: u64 = batches.iter().map(|batch| batch.encoded_bytes() as u64).sum();
-    let runs: u64 = batches.iter().map(|batch| batch.load().count() as u64).sum();
-    BLOCK_HEADER_BYTES as u64 + encoded + runs * RUN_HEADER_BYTES_MAX
+    let parts: u64 = batches.iter().map(|batch| (batch.load().count() + batch.marks().len() + 1) as u64).sum();
+    BLOCK_HEADER_BYTES as u64 + encoded + parts * PART_HEADER_BYTES_MAX
 }
 
 /// The writer's state.
@@ -162,7 +161,13 @@ impl StreamWriter {
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
         let at = start_block(&mut buffer);
-        let (mut header, appended, shards) = self.gather(&mut buffer, at, batches, stamp);
+        let mut marks = Marks::default();
+        batches.iter().for_each(|batch| marks.change_all(batch.marks()));
+        if !marks.is_empty() {
+            write_marks(&mut buffer, &marks);
+        }
+        let (mut header, appended, shards) = self.gather(&mut buffer, batches, stamp);
+        header.marked = !marks.is_empty();
         let codec = self.core.config().compression;
         pack_block(&mut buffer, at, &mut header, codec, &mut lock(&self.core.around.packer));
         let (first, end) = (header.first, header.end());
@@ -174,22 +179,26 @@ impl StreamWriter {
         self.buffer.shrink_to(2 << 20);
         let block_at = outcome?;
 
-        self.index(first, block_at, bytes);
+        lock(&self.core.marks).write(marks);
+        self.active.since_index += bytes;
+        // Without records, a segment's newest record stays what it was, and its number is not that of a place.
+        let newest = if first < end { stamp } else { self.newest_record(stamp) };
+        if first < end {
+            self.index(first, block_at);
+        }
         (self.next, self.logged) = (end, end);
         self.advance(bytes, stamp);
         self.core.count_records(shards.into_iter());
         self.core.count_written(stored_bytes, bytes - stored_bytes);
         match self.core.config().durability {
-            Durability::Interval(_) => {
-                _ = self.unsynced.get_or_insert(Unsynced { since: now.since_boot, newest: stamp })
-            }
+            Durability::Interval(_) => _ = self.unsynced.get_or_insert(Unsynced { since: now.since_boot, newest }),
             Durability::Sync | Durability::MemoryFirst { .. } => {
-                self.publish(stamp);
+                self.publish(newest);
                 self.core.wake_readers();
             }
         }
         if let Some(unsynced) = &mut self.unsynced {
-            unsynced.newest = stamp;
+            unsynced.newest = newest;
         }
         Ok(appended)
     }
@@ -235,22 +244,22 @@ impl StreamWriter {
 
     pub(super) fn roll_if_due(&mut self, bytes: u64) -> Result<(), CommitError> {
         let too_large = self.active.len + bytes > self.segment_bytes();
-        if !self.is_active_empty() && (too_large || self.is_active_old()) {
+        // Marks without records may fill a segment too: the next one has them at its head, under the same name.
+        let only_marks = too_large && self.active.len > self.segment_bytes() / 2;
+        if only_marks || !self.is_active_empty() && (too_large || self.is_active_old()) {
             self.spare_delivered();
             self.roll()?;
         }
         Ok(())
     }
 
-    /// Appends the runs of all batches' records to the block that begins at `at` in `buffer`, by shard.
+    /// Appends the runs of all batches' records to the block at the end of `buffer`, by shard.
     pub(super) fn gather(
         &self,
         buffer: &mut Vec<u8>,
-        at: usize,
         batches: &[&Batch],
         stamp: Stamp,
     ) -> (BlockHeader, Vec<Appended>, Vec<(ShardIndex, u32, u64)>) {
-        debug_assert_eq!(buffer.len(), at + BLOCK_HEADER_BYTES);
         let mut runs: Vec<(usize, &Run)> =
             batches.iter().enumerate().flat_map(|(i, batch)| batch.runs().iter().map(move |run| (i, run))).collect();
         runs.sort_by_key(|(_, run)| run.shard);
@@ -324,8 +333,10 @@ impl StreamWriter {
     /// Makes everything written, and now synced, visible to readers.
     pub(super) fn publish(&mut self, newest: Stamp) {
         self.unsynced = None;
+        lock(&self.core.marks).publish();
         if let Some((first, offset)) = self.index_due.take() {
-            self.core.around.catalogue.put_index(self.core.name(), first, self.active.first, offset);
+            let marks = lock(&self.core.marks).take_unsaved();
+            self.core.around.catalogue.put_index(self.core.name(), first, self.active.first, offset, &marks);
         }
         let (next, logged, len, reserved) = (self.next, self.logged, self.active.len, self.reserved());
         self.core.change_view(|view| {
@@ -339,8 +350,7 @@ impl StreamWriter {
     }
 
     /// Notes where the block that begins with `first` lies, once in a while.
-    pub(super) fn index(&mut self, first: SequenceNumber, block_at: u64, bytes: u64) {
-        self.active.since_index += bytes;
+    pub(super) fn index(&mut self, first: SequenceNumber, block_at: u64) {
         if self.active.since_index >= INDEX_EVERY_BYTES.min(self.segment_bytes() / 8) {
             self.active.since_index = 0;
             let offset = self.active.len + block_at;
@@ -401,56 +411,6 @@ impl StreamWriter {
             let _ = self.commit_control(now);
         }
         self.give_back();
-    }
-
-    fn save_checkpoints(&self) -> bool {
-        let mut checkpoints = lock(&self.core.checkpoints);
-        let unsaved = std::mem::take(&mut checkpoints.unsaved);
-        for consumer in &unsaved {
-            let done = checkpoints.done[consumer];
-            self.core.around.catalogue.put_checkpoint(self.core.name(), consumer, done);
-        }
-        drop(checkpoints);
-        let mut counters = lock(&self.core.counters);
-        let damaged = std::mem::take(&mut counters.unsaved);
-        if damaged {
-            self.core.around.catalogue.put_gaps(self.core.name(), &counters.gaps.persisted());
-            self.core.around.catalogue.put_drops(self.core.name(), &counters.totals);
-        }
-        damaged || !unsaved.is_empty()
-    }
-
-    fn control_is_due(&self, now: Duration) -> bool {
-        lock(&self.core.checkpoints).moved && now.saturating_sub(self.control_written) >= CONTROL_EVERY
-    }
-
-    /// Whether the log does not have yet all that is known of the machine's boots.
-    fn has_news_of_boots(&self) -> bool {
-        self.active.boots_told != self.core.around.time.changes()
-    }
-
-    /// Whether there are records whose time would be lost with the catalogue. Of a boot without records nothing is owed.
-    fn owes_its_boot(&self) -> bool {
-        let newest = self.core.view(|view| view.segments.iter().rev().find(|segment| !segment.is_empty()).copied());
-        self.has_news_of_boots() && newest.is_some_and(|segment| segment.newest.boot == self.core.around.boot)
-    }
-
-    pub(super) fn commit_control(&mut self, now: Duration) -> Result<(), CommitError> {
-        let stamp = self.stamp(self.core.around.clock.now());
-        let mut buffer = Vec::new();
-        let mut header = BlockHeader::new(BlockKind::Control, self.logged, 0, stamp);
-        header.together = self.unsynced.is_some();
-        let boots_told = write_control(&self.core, &mut buffer, header, self.active.salt, self.active.boots_told);
-        self.write_durably(&buffer)?;
-        self.active.boots_told = boots_told;
-        lock(&self.core.checkpoints).moved = false;
-        self.control_written = now;
-        let newest = self.core.view(|view| view.segments.back().map(|active| active.newest));
-        let newest = self.unsynced.as_ref().map(|unsynced| unsynced.newest).or(newest).unwrap_or(stamp);
-        self.advance(buffer.len() as u64, Stamp { wall_ms: self.newest_wall_ms.max(newest.wall_ms), ..newest });
-        self.publish(newest);
-        self.core.count_framing(buffer.len() as u64);
-        Ok(())
     }
 
     /// Seals the segment being written and begins the next one.
