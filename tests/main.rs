@@ -13,12 +13,15 @@ mod clock;
 mod dead_letters;
 mod durability;
 mod harness;
+mod journald_source;
 mod lifecycle;
 mod log;
+mod mqtt_listener;
 mod mqtt_source;
 mod oracle;
 mod pipeline;
 mod restart;
+mod shaping;
 mod streams;
 #[allow(
     dead_code,
@@ -26,3 +29,4 @@ mod streams;
     reason = "the harness offers a whole vocabulary, of which a test uses what it needs"
 )]
 mod support;
+mod tail_source;

@@ -3,14 +3,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 use std::thread;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rcgen::ExtendedKeyUsagePurpose;
 use serde_json::Value;
 
+use crate::support::certificates::Authority;
 use crate::support::counterpart::program;
 use crate::support::daemon::PATIENCE;
 use crate::support::forebay::Home;
@@ -112,8 +112,14 @@ fn messages_of_every_version_and_quality_of_service_arrive_in_order() {
 
 #[test]
 fn what_is_published_while_the_agent_or_the_broker_is_away_arrives() {
+    for version in ["'3.1.1'", "5"] {
+        arrives_though_both_were_away(version);
+    }
+}
+
+fn arrives_though_both_were_away(version: &str) {
     let mut broker = Mosquitto::start("");
-    let mut agent = Forebay::start(&configuration(&broker.url(), ""));
+    let mut agent = Forebay::start(&configuration(&broker.url(), &format!("version = {version}")));
     wait_connected(&agent);
     let publish = |broker: &Mosquitto, range| {
         mosquitto_pub_lines(broker.port(), &["-q", "1", "-t", "plant/a"], &lines(range));
@@ -132,11 +138,109 @@ fn what_is_published_while_the_agent_or_the_broker_is_away_arrives() {
 }
 
 #[test]
+fn what_a_version_5_publisher_says_about_a_message_is_kept_as_tags() {
+    let broker = Mosquitto::start("");
+    let agent = Forebay::start(&configuration(&broker.url(), "version = 5"));
+    wait_connected(&agent);
+    let said = [
+        ["user-property", "unit", "C"].as_slice(),
+        &["user-property", "unit", "F"],
+        &["content-type", "text/plain"],
+        &["response-topic", "plant/answers"],
+        &["correlation-data", "request-7"],
+    ];
+    let mut arguments = vec!["-V", "5", "-q", "1", "-t", "plant/a", "-m", "21.5"];
+    for property in said {
+        arguments.extend(["-D", "publish"].iter().chain(property));
+    }
+    broker.publish(&arguments);
+    broker.publish(&["-V", "311", "-q", "1", "-t", "plant/a", "-m", "22.5"]);
+    wait_stored(&agent, 2);
+    let output = agent.home().forebay(&["tail", "telemetry", "--json", "--config", "forebay.toml"]);
+    let lines = String::from_utf8(output.stdout).expect("JSON is text");
+    let mut records = lines.lines().map(|line| serde_json::from_str::<Value>(line).expect("every line is JSON"));
+    let with = records.next().expect("the first record");
+    let mut tags: Vec<(String, String)> = serde_json::from_value(with["tags"].clone()).expect("pairs");
+    tags.sort();
+    let expected = [
+        ("content-type", "text/plain"),
+        ("correlation-data", "request-7"),
+        ("response-topic", "plant/answers"),
+        ("unit", "C"),
+        ("unit", "F"),
+    ];
+    assert_eq!(tags, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    let without = records.next().expect("the second record");
+    assert!(without["tags"].as_array().is_none_or(Vec::is_empty), "{without}");
+}
+
+#[test]
+fn clients_of_a_group_share_what_is_published() {
+    for version in ["'3.1.1'", "5"] {
+        let broker = Mosquitto::start("max_inflight_messages 0");
+        let one = configuration(&broker.url(), &format!("version = {version}"))
+            .replace("topics = [\"plant/#\"]", "topics = [\"$share/gateways/plant/#\"]");
+        let [one, other] = [one.clone(), one.replace("gateway-7", "gateway-8")].map(|configuration| {
+            // Each has an API of its own.
+            let (before, rest) = configuration.split_once("listen = \"127.0.0.1:").expect("an API");
+            let (_, rest) = rest.split_once('"').expect("a port");
+            let agent = Forebay::start(&format!("{before}listen = \"127.0.0.1:{}\"{rest}", free_port()));
+            wait_connected(&agent);
+            agent
+        });
+        // Connected is not yet subscribed: a message that comes out shows that both are.
+        let probe = |agent: &Forebay| {
+            eventually(PATIENCE, "it is subscribed", || {
+                broker.publish(&["-q", "1", "-t", "plant/probe", "-m", "?"]);
+                stored_count(agent) > 0
+            });
+        };
+        probe(&one);
+        probe(&other);
+        mosquitto_pub_lines(broker.port(), &["-q", "1", "-t", "plant/a"], &lines(1..=1000));
+        let shares = || [&one, &other].map(|agent| stored(agent).remove("plant/a").unwrap_or_default());
+        eventually(PATIENCE, "everything is stored", || shares().iter().map(Vec::len).sum::<usize>() >= 1000);
+        let [mut all, other] = shares();
+        assert!(!all.is_empty() && !other.is_empty(), "{} and {}", all.len(), other.len());
+        all.extend(other);
+        all.sort_unstable_by_key(|number| number.parse::<u32>().expect("a number"));
+        assert!(all == numbers(1..=1000), "each message is stored once, by one of them");
+    }
+}
+
+#[test]
+fn another_broker_takes_over_and_the_first_is_come_back_to() {
+    let [mut first, mut second] = [Mosquitto::start(""), Mosquitto::start("")];
+    let both = format!("brokers = [\"{}\", \"{}\"]\nversion = 5", first.url(), second.url());
+    let configuration = configuration("-", &both).replace("broker = \"-\"", "");
+    let agent = Forebay::start(&configuration);
+    wait_connected(&agent);
+    let publish = |broker: &Mosquitto, number: u32| {
+        // Until it is known that we are subscribed there, nobody keeps it for us.
+        eventually(PATIENCE, "the message is stored", || {
+            broker.publish(&["-q", "1", "-t", "plant/a", "-m", &number.to_string()]);
+            stored(&agent).get("plant/a").is_some_and(|stored| stored.contains(&number.to_string()))
+        });
+    };
+    publish(&first, 1);
+    first.kill9();
+    publish(&second, 2);
+    first.start_again();
+    publish(&second, 3);
+    second.kill9();
+    publish(&first, 4);
+    assert_eq!(stored(&agent)["plant/a"], numbers(1..=4));
+    let log = agent.log();
+    assert!(log.contains(&first.url()) && log.contains(&second.url()), "{log}");
+}
+
+#[test]
 fn an_agent_killed_at_random_moments_loses_nothing_and_keeps_order() {
     const EACH: u32 = 20_000;
-    for qos in ["1", "2"] {
+    const KILLS: u32 = 10;
+    for (qos, version) in [("1", "'3.1.1'"), ("2", "'3.1.1'"), ("1", "5"), ("2", "5")] {
         let broker = Mosquitto::start("");
-        let mut agent = Forebay::start(&configuration(&broker.url(), &format!("qos = {qos}")));
+        let mut agent = Forebay::start(&configuration(&broker.url(), &format!("qos = {qos}\nversion = {version}")));
         wait_connected(&agent);
         let port = broker.port();
         thread::scope(|scope| {
@@ -144,8 +248,8 @@ fn an_agent_killed_at_random_moments_loses_nothing_and_keeps_order() {
                 let topic = format!("plant/{device}");
                 scope.spawn(move || mosquitto_pub_lines(port, &["-q", qos, "-t", &topic], &lines(1..=EACH)));
             }
-            for _ in 0..5 {
-                let more = (stored_count(&agent) + fastrand::u64(1..5000)).min(u64::from(EACH));
+            for _ in 0..KILLS {
+                let more = (stored_count(&agent) + fastrand::u64(1..4000)).min(u64::from(EACH));
                 wait_stored(&agent, more);
                 agent.kill9();
                 agent.start_again();
@@ -157,7 +261,10 @@ fn an_agent_killed_at_random_moments_loses_nothing_and_keeps_order() {
         eventually(PATIENCE, "the last message is stored", || stored(&agent).contains_key("plant/fresh"));
         let stored = stored(&agent);
         for key in ["plant/a", "plant/b"] {
-            assert!(stored[key] == numbers(1..=EACH), "{key} is not complete, or not in order, at QoS {qos}");
+            assert!(
+                stored[key] == numbers(1..=EACH),
+                "{key} is not complete, or not in order, at QoS {qos} of {version}"
+            );
         }
     }
 }
@@ -301,33 +408,6 @@ fn a_full_stream_holds_the_broker_back_without_losing_the_connection() {
     arrived.dedup();
     assert!(arrived == (1..=2000).map(|number| format!("{number:05}")).collect::<Vec<_>>(), "{arrived:?}");
     assert_eq!(connections(), 1);
-}
-
-/// Who signs certificates.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-impl Authority {
-    /// A new one, whose certificate goes to `NAME.crt`.
-    fn new(name: &str, dir: &Path) -> Self {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(rcgen::DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().expect("a key");
-        let authority = CertifiedIssuer::self_signed(params, key).expect("a certificate");
-        fs::write(dir.join(format!("{name}.crt")), authority.pem()).expect("a temporary directory takes a file");
-        Self(authority)
-    }
-
-    /// Writes a certificate and its key to `FILE.crt` and `FILE.key`.
-    fn issue(&self, file: &str, name: &str, purpose: ExtendedKeyUsagePurpose, dir: &Path) {
-        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
-        params.distinguished_name.push(rcgen::DnType::CommonName, name);
-        params.extended_key_usages = vec![purpose];
-        let key = KeyPair::generate().expect("a key");
-        let certificate = params.signed_by(&key, &self.0).expect("a certificate");
-        fs::write(dir.join(format!("{file}.crt")), certificate.pem()).expect("a temporary directory takes a file");
-        fs::write(dir.join(format!("{file}.key")), key.serialize_pem()).expect("a temporary directory takes a file");
-    }
 }
 
 #[track_caller]

@@ -16,12 +16,12 @@ use tracing::{info, warn};
 
 use crate::{
     api::{self, Api, Server},
-    config::{self, Config, stream},
+    config::{Config, stream},
     delivery::{Delivery, DeliveryStats},
-    disk_room,
+    disk_room, edge_sequence,
     log_events::LogEvents,
     service_manager,
-    source::{SourceContext, SourceStats},
+    source::{Shaping, SourceContext, SourceStats},
     status::{ObservedDestination, ObservedSource, Observer},
     streams::Streams,
     supervise::{Group, supervise},
@@ -74,7 +74,7 @@ async fn run_on(
     let server = Server::bind(config.api.listen).await?;
     let (mut intake, mut outlet, mut watchers) = (Group::new(), Group::new(), Group::new());
     let observed_destinations = start_deliveries(&config, &streams, &mut outlet).await?;
-    let observed_sources = start_sources(config.sources, &streams, &mut intake).await?;
+    let observed_sources = start_sources(&config, store, &streams, &mut intake).await?;
 
     let observer = Arc::new(Observer::new(
         std::path::absolute(&config.store.dir).unwrap_or(config.store.dir),
@@ -98,13 +98,17 @@ async fn run_on(
 
 /// Starts the sources, after every one of them has what it listens on.
 async fn start_sources(
-    sources: BTreeMap<String, config::Source>,
+    config: &Config,
+    store: &Arc<Store>,
     streams: &Streams,
     group: &mut Group,
 ) -> anyhow::Result<BTreeMap<String, ObservedSource>> {
     let mut bound = Vec::new();
     let mut observed = BTreeMap::new();
-    for (name, config) in sources {
+    let gateway = config.agent.gateway_id();
+    let numbered = config.sources.values().any(|source| source.shape.has_envelope());
+    let base = if numbered { edge_sequence::base(&config.store.dir).context("number envelopes")? } else { 0 };
+    for (name, config) in config.sources.clone() {
         let source = config.settings.bind().await.with_context(|| format!("start source {name}"))?;
         let stats = Arc::new(SourceStats::default());
         let ingest = streams.get(&config.stream)?.ingest;
@@ -116,6 +120,11 @@ async fn start_sources(
             },
             partition_key: config.partition_key,
             max_record: config.shared.max_record,
+            shaping: {
+                let shape = config.shape.for_source(&gateway, &name, base).counted_by(Arc::clone(&stats));
+                let store = Arc::clone(store);
+                Shaping::new(shape, move || store.clock())
+            },
             stats: Arc::clone(&stats),
             stop: group.stop(),
         };

@@ -10,6 +10,10 @@ pub mod delivery;
 pub mod demo;
 pub mod destination;
 pub mod disk_room;
+pub mod edge_sequence;
+pub mod framing;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod ingest;
 pub mod log_events;
 pub mod logging;

@@ -12,7 +12,12 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error};
+use tracing::{debug, error, info};
+
+/// What a task returns as its error when it has nothing left to do, and with it the agent: everything stops in good order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it is done")]
+pub struct Done;
 
 /// Tasks that are stopped together.
 pub struct Group {
@@ -90,7 +95,7 @@ impl Group {
     }
 }
 
-/// Runs until `stop` is cancelled or a task ends by itself, then stops `groups` in their order.
+/// Runs until `stop` is cancelled or a task ends by itself (with [`Done`], as it may), then stops `groups` in their order.
 ///
 /// # Errors
 /// The first error of a task, a task that ended early, or tasks that did not stop within `grace`.
@@ -103,6 +108,9 @@ pub async fn supervise<const N: usize>(
     tokio::select! {
         () = stop.cancelled() => {}
         (name, outcome) = any_end(&mut groups) => {
+            if outcome.as_ref().is_err_and(|error| error.is::<Done>()) {
+                info!(task = name, "done; everything stops");
+            }
             let outcome = outcome.and_then(|()| Err(anyhow!("it ended though nobody had asked it to")));
             keep_first(&mut first, name, outcome);
         }
@@ -131,6 +139,9 @@ async fn any_end<const N: usize>(groups: &mut [Group; N]) -> (String, anyhow::Re
 
 fn keep_first(first: &mut Option<anyhow::Error>, name: String, outcome: anyhow::Result<()>) {
     let Err(error) = outcome else { return };
+    if error.is::<Done>() {
+        return;
+    }
     if first.is_none() {
         *first = Some(error.context(format!("run {name}")));
     } else {
@@ -176,6 +187,16 @@ mod tests {
         let error = supervise(groups, CancellationToken::new(), GRACE).await.expect_err("b failed");
         assert_eq!(format!("{error:#}"), "run delivery b: boom");
         assert_eq!(*ended.lock().expect("unpoisoned"), ["source a", "delivery c"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_is_done_stops_everybody_and_is_no_failure() {
+        let ended: Arc<Mutex<Vec<_>>> = Arc::default();
+        let mut groups = [Group::new(), Group::new()];
+        groups[0].spawn("source a", async { Err(Done.into()) });
+        obedient(&mut groups[1], "delivery b", &ended);
+        supervise(groups, CancellationToken::new(), GRACE).await.expect("all is done");
+        assert_eq!(*ended.lock().expect("unpoisoned"), ["delivery b"]);
     }
 
     #[tokio::test(start_paused = true)]

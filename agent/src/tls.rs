@@ -1,4 +1,4 @@
-//! TLS as a client: whom we trust and who we are, for whoever connects to something.
+//! TLS as a client: whom we trust and who we are, for whoever connects to something; [`server`] is for who is connected to.
 //!
 //! One provider in the whole binary: ring, named here and never taken from the process's default. Files are read when a
 //! connection is made, so that a renewed certificate is used without a restart.
@@ -12,6 +12,8 @@ use rustls::{
 };
 
 use crate::config::Problems;
+
+pub mod server;
 
 /// The PEM files that a configuration names.
 #[derive(Debug, Clone, Copy, Default)]

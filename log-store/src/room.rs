@@ -163,7 +163,7 @@ impl Writers {
         mut write: impl FnMut(&mut StreamWriter) -> Result<T, CommitError>,
     ) -> Result<T, CommitError> {
         let error = loop {
-            let used = self.streams.iter().flatten().map(StreamWriter::disk_bytes).sum();
+            let used = self.used();
             let Some(writer) = &mut self.streams[slot] else {
                 return Err(CommitError::Poisoned("the stream was deleted".to_owned()));
             };
@@ -173,7 +173,8 @@ impl Writers {
                 Some(shortage) => writer.room_under_quota(bytes).and(Err(CommitError::DiskFull(shortage))),
             };
             match outcome {
-                Err(CommitError::DiskFull(shortage)) if self.make_room(slot, &shortage) > 0 => {}
+                // What has expired meanwhile may be all that could go.
+                Err(CommitError::DiskFull(shortage)) if self.make_room(slot, &shortage) > 0 || self.used() < used => {}
                 Err(CommitError::DiskFull(shortage)) => {
                     break CommitError::Full(format!("no room is left by {}", shortage.limit));
                 }
@@ -185,6 +186,11 @@ impl Writers {
             writer.note_full(reason);
         }
         Err(error)
+    }
+
+    /// What the segments of all streams take.
+    fn used(&self) -> u64 {
+        self.streams.iter().flatten().map(StreamWriter::disk_bytes).sum()
     }
 
     /// Drops segments for the stream in `slot`, in the order that [`OnFull`] says. Returns how many bytes that freed.

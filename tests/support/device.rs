@@ -103,6 +103,16 @@ impl Device {
         }
     }
 
+    /// Waits for the end of the connection, whatever comes before it.
+    #[track_caller]
+    pub(crate) fn receive_all(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        match self.stream.read_to_end(&mut bytes) {
+            Err(error) if error.kind() != ErrorKind::ConnectionReset => panic!("the server does not end it: {error}"),
+            _ => bytes,
+        }
+    }
+
     /// Publishes at QoS 1 and waits for the acknowledgement.
     #[track_caller]
     pub(crate) fn publish(&mut self, topic: &str, payload: &[u8]) {

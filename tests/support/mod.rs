@@ -5,6 +5,7 @@
 //! configuration file and its ports.
 
 pub(crate) mod alone;
+pub(crate) mod certificates;
 pub(crate) mod counterpart;
 pub(crate) mod daemon;
 pub(crate) mod device;

@@ -85,7 +85,7 @@ pub(super) async fn check(State(access): State<Arc<Access>>, mut request: Reques
 }
 
 /// Whether a `Host` header asks for loopback. Nobody can give these names to another machine.
-fn is_loopback(host: &str) -> bool {
+pub(crate) fn is_loopback(host: &str) -> bool {
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => host.split(':').next().unwrap_or_default(),

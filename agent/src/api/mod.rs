@@ -27,6 +27,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 pub use access::Access;
+pub(crate) use access::is_loopback;
 pub use config::{Config, Settings, parse_address};
 pub use serve::Server;
 

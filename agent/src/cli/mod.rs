@@ -6,6 +6,7 @@ mod check;
 pub(crate) mod client;
 mod demo;
 mod log;
+mod mqtt_password;
 mod output;
 mod put;
 mod reach;
@@ -49,6 +50,8 @@ enum Command {
     Put(put::Args),
     /// Make, change and delete streams of the running agent, and split and merge their shards
     Stream(stream::Args),
+    /// Make a line of the password file of an mqtt-broker source; the password is read from standard input
+    MqttPassword(mqtt_password::Args),
     /// Look into the files of a log, and mend them
     #[command(subcommand)]
     Log(log::Command),
@@ -79,6 +82,7 @@ pub fn main() -> ExitCode {
         Command::Tail(args) => args.run(),
         Command::Put(args) => args.run(),
         Command::Stream(args) => args.run(),
+        Command::MqttPassword(args) => args.run(),
         Command::Log(command) => command.run(),
     };
     let Err(error) = outcome else { return ExitCode::SUCCESS };

@@ -13,6 +13,8 @@ const GRACE_PERIOD_MAX: Duration = Duration::from_secs(80);
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Config {
+    /// What this gateway is called in envelopes; the host's name if left out.
+    pub gateway_id: Option<String>,
     /// How long stopping may take: what is on its way to the disk is stored, what is on its way out is awaited.
     #[serde(with = "duration")]
     pub grace_period: Duration,
@@ -38,13 +40,24 @@ pub enum LogLevel {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { grace_period: Duration::from_secs(10), log_level: LogLevel::Info }
+        Self { gateway_id: None, grace_period: Duration::from_secs(10), log_level: LogLevel::Info }
     }
 }
 
 impl Config {
+    /// What this gateway is called.
+    #[must_use]
+    pub fn gateway_id(&self) -> String {
+        let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+        self.gateway_id.clone().unwrap_or_else(host)
+    }
+
     /// Notes what cannot be.
     pub fn validate(&self, path: &str, problems: &mut Problems) {
+        let fits = |id: &String| (1..=256).contains(&id.len()) && !id.contains(char::is_control);
+        if !self.gateway_id.as_ref().is_none_or(fits) {
+            problems.add(format!("{path}.gateway-id"), "is 1 to 256 bytes of text without control characters");
+        }
         if self.grace_period > GRACE_PERIOD_MAX {
             let [max, given] = [GRACE_PERIOD_MAX, self.grace_period].map(duration::show);
             problems.add(format!("{path}.grace-period"), format!("must be {max} or less, not {given}"));

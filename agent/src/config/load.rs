@@ -46,6 +46,8 @@ pub struct Source {
     pub kind: &'static str,
     /// What all types have settings for.
     pub shared: source::Shared,
+    /// What is made of what comes, before it is stored.
+    pub shape: source::shape::Shape,
     /// What its type has settings for.
     pub settings: Arc<dyn source::Settings>,
 }
@@ -163,6 +165,9 @@ fn read_source(name: &str, mut table: Table, references: &mut References, proble
     }
     let shared = reader::read(reader::split_off::<source::SharedConfig>(&mut table), &path, &[], problems);
     let shared = shared.map(|shared: source::SharedConfig| shared.validate(&path, problems));
+    let shape: Option<source::shape::Config> =
+        reader::read(reader::split_off::<source::shape::Config>(&mut table), &path, &[], problems);
+    let shape = shape.and_then(|shape| shape.validate(&path, problems));
     let names: Vec<_> = source::TYPES.iter().map(|kind| kind.name).collect();
     let kind =
         kind_of(kind, &names, &path, problems).and_then(|name| source::TYPES.iter().find(|kind| kind.name == name));
@@ -174,16 +179,27 @@ fn read_source(name: &str, mut table: Table, references: &mut References, proble
         .map_err(|error| problems.add(format!("{path}.partition-key"), error.to_string()))
         .ok();
     let kind = kind?;
-    if let Some(name) = partition_key.as_ref().and_then(|template| template.unknown_among(kind.placeholders)) {
-        let known = kind.placeholders.iter().copied().chain(["source", "json:/pointer"]);
-        let message = format!("a source of type `{}` knows no `{name}`; {}", kind.name, there_are(known));
-        problems.add(format!("{path}.partition-key"), message);
+    let templates = partition_key.iter().map(|template| ("partition-key", template));
+    for (key, template) in templates.chain(shape.iter().flat_map(source::shape::Shape::templates)) {
+        if let Some(name) = template.unknown_among(kind.placeholders) {
+            let known = kind.placeholders.iter().copied().chain(["source", "json:/pointer"]);
+            let message = format!("a source of type `{}` knows no `{name}`; {}", kind.name, there_are(known));
+            problems.add(format!("{path}.{key}"), message);
+        }
     }
-    let elsewhere: Vec<_> =
-        ["type", "stream", "partition-key"].iter().chain(reader::keys_of::<source::SharedConfig>()).copied().collect();
+    let common: [&[&str]; 3] = [
+        &["type", "stream", "partition-key"],
+        reader::keys_of::<source::SharedConfig>(),
+        reader::keys_of::<source::shape::Config>(),
+    ];
+    let elsewhere = common.concat();
     let settings = (kind.read)(table, &path, &elsewhere, problems);
     for (key, address) in settings.iter().flat_map(|settings| settings.listens_on()) {
-        references.listener(format!("{path}.{key}"), address);
+        let shared = settings.as_ref().and_then(|settings| settings.shares_listener_as());
+        references.shared_listener(format!("{path}.{key}"), address, shared);
+    }
+    for (key, what) in settings.iter().flat_map(|settings| settings.claims()) {
+        references.claim(format!("{path}.{key}"), what);
     }
     Some(Source {
         stream: stream.into_option()?,
@@ -191,6 +207,7 @@ fn read_source(name: &str, mut table: Table, references: &mut References, proble
         partition_key_text,
         kind: kind.name,
         shared: shared?,
+        shape: shape?,
         settings: settings?,
     })
 }

@@ -9,6 +9,7 @@ pub mod duration;
 mod load;
 pub mod log;
 pub mod min_free;
+pub mod octets;
 mod problem;
 pub mod reader;
 mod references;
@@ -19,5 +20,6 @@ pub mod stream;
 mod tests;
 
 pub use load::{Config, Destination, Error, Source};
+pub use octets::Octets;
 pub use problem::{Problem, Problems, key_path, names, there_are};
 pub use secret::Secret;

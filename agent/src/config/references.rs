@@ -15,7 +15,8 @@ use super::{Problems, reader::nearest, stream, there_are};
 #[derive(Debug, Default)]
 pub(super) struct References {
     streams: Vec<(String, String)>,
-    listeners: Vec<(String, SocketAddr)>,
+    listeners: Vec<Listener>,
+    claims: Vec<(String, String)>,
     dead_letters: BTreeSet<String>,
 }
 
@@ -27,7 +28,17 @@ impl References {
 
     /// `path` listens on an address.
     pub(super) fn listener(&mut self, path: impl Into<String>, address: SocketAddr) {
-        self.listeners.push((path.into(), address));
+        self.shared_listener(path, address, None);
+    }
+
+    /// The same for a listener that others may share which say the same of it.
+    pub(super) fn shared_listener(&mut self, path: impl Into<String>, address: SocketAddr, shared: Option<String>) {
+        self.listeners.push(Listener { path: path.into(), address, shared });
+    }
+
+    /// `path` names something that only one can have, and this is what it is called.
+    pub(super) fn claim(&mut self, path: String, what: String) {
+        self.claims.push((path, what));
     }
 
     /// There is such a destination, and so the stream of its dead letters.
@@ -35,7 +46,7 @@ impl References {
         self.dead_letters.insert(stream::dead_letter_stream(destination));
     }
 
-    /// Notes every reference to what does not exist, and every two listeners that cannot both be.
+    /// Notes every reference to what does not exist, and every two that cannot both be.
     pub(super) fn check(&self, streams: &BTreeMap<String, StreamConfig>, problems: &mut Problems) {
         for (path, stream) in &self.streams {
             if !streams.contains_key(stream) && !self.dead_letters.contains(stream) {
@@ -51,11 +62,38 @@ impl References {
                 );
             }
         }
-        for (i, (path, address)) in self.listeners.iter().enumerate() {
-            if let Some((other, _)) = self.listeners[..i].iter().find(|(_, other)| collide(address, other)) {
-                problems.add(path, format!("{address} is already what `{other}` listens on"));
+        for (i, listener) in self.listeners.iter().enumerate() {
+            let Listener { path, address, .. } = listener;
+            let other =
+                self.listeners[..i].iter().find(|other| collide(address, &other.address) && !listener.goes_with(other));
+            if let Some(other) = other {
+                let how = match (&listener.shared, &other.shared) {
+                    (Some(_), Some(_)) => "; sources that share a listener say the same of it",
+                    _ => "",
+                };
+                problems.add(path, format!("{address} is already what `{}` listens on{how}", other.path));
             }
         }
+        for (i, (path, what)) in self.claims.iter().enumerate() {
+            if let Some((other, _)) = self.claims[..i].iter().find(|(_, claimed)| claimed == what) {
+                problems.add(path, format!("{what} is already what `{other}` has for itself"));
+            }
+        }
+    }
+}
+
+/// Somebody who listens.
+#[derive(Debug)]
+struct Listener {
+    path: String,
+    address: SocketAddr,
+    shared: Option<String>,
+}
+
+impl Listener {
+    /// Whether one socket can be for both.
+    fn goes_with(&self, other: &Self) -> bool {
+        self.address == other.address && self.shared.is_some() && self.shared == other.shared
     }
 }
 

@@ -114,11 +114,12 @@ fn unknown_keys_and_sections_are_refused_with_the_nearest_known_one() {
 #[test]
 fn what_sources_and_destinations_must_say_is_asked_for() {
     let found = problems_of("data-dir = 'x'\n[sources.a]\n[destinations.b]\ntype = 'kinesiss'\n[sources.c]\ntype = 3");
+    let types = crate::config::there_are(source::TYPES.iter().map(|kind| kind.name));
     assert_eq!(
         found,
         [
             "sources.a.stream: missing; name the stream that its records go to",
-            "sources.a.type: missing; there are `mqtt` and `mqtt-broker`",
+            &*format!("sources.a.type: missing; {types}"),
             "sources.c.type: must be a string, not 3",
             "sources.c.stream: missing; name the stream that its records go to",
             "destinations.b.from: missing; name the stream whose records it gets",
@@ -182,11 +183,15 @@ fn what_is_not_toml_is_told_with_line_and_column() {
 #[test]
 fn examples_are_configurations() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let etc = tempfile::tempdir().expect("a directory");
+    files_that_examples_name(etc.path());
     let mut examples = BTreeMap::new();
     for entry in dir.read_dir().expect("the folder of examples") {
         let file = entry.expect("an entry").path();
         if file.extension().is_some_and(|extension| extension == "toml") {
-            examples.insert(file.clone(), Config::load(&file));
+            let text = std::fs::read_to_string(&file).expect("an example");
+            let text = text.replace("/etc/forebay", &etc.path().display().to_string());
+            examples.insert(file, Config::parse(&text));
         }
     }
     assert!(!examples.is_empty());
@@ -194,6 +199,21 @@ fn examples_are_configurations() {
         if let Err(error) = outcome {
             panic!("{}: {error}", file.display());
         }
+    }
+}
+
+/// What the examples name below `/etc/forebay`.
+fn files_that_examples_name(etc: &Path) {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let params = rcgen::CertificateParams::new(vec!["gateway".to_owned()]).expect("a name");
+    let certificate = params.self_signed(&key).expect("a certificate").pem();
+    for (name, text) in [
+        ("gateway.pem", &*certificate),
+        ("gateway.key", &*key.serialize_pem()),
+        ("devices-ca.pem", &*certificate),
+        ("devices", "anna:secret\n"),
+    ] {
+        std::fs::write(etc.join(name), text).expect("written");
     }
 }
 
@@ -214,6 +234,7 @@ fn the_complete_example_shows_every_key() {
         ("sources.devices", keys_of::<source::mqtt_broker::Config>()),
         ("sources.plant", keys_of::<source::mqtt::Config>()),
         ("sources.plant", keys_of::<source::SharedConfig>()),
+        ("sources.plant", keys_of::<source::shape::Config>()),
         ("destinations.cloud", keys_of::<destination::kinesis::Config>()),
         ("destinations.cloud", keys_of::<delivery::Config>()),
     ] {

@@ -1,4 +1,4 @@
-//! JSON pointers (RFC 6901) into a payload, for partition keys.
+//! JSON pointers (RFC 6901) into a payload, for partition keys and for what a source does with records.
 //!
 //! Only the way to the value is followed; nothing else of the document is kept, and numbers come out exactly as they
 //! were written, so that long identifiers are not rounded. The whole document has to be JSON all the same.
@@ -10,14 +10,14 @@ use serde_json::value::RawValue;
 
 /// Where in a document a value is. The empty pointer is the document itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct JsonPointer {
+pub(crate) struct JsonPointer {
     text: String,
     tokens: Vec<String>,
 }
 
 impl JsonPointer {
     /// Parses a pointer; the error is a sentence fragment.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut tokens = text.split('/');
         if tokens.next() != Some("") {
             return Err("needs a JSON pointer, which begins with a slash".into());
@@ -27,11 +27,16 @@ impl JsonPointer {
         Ok(Self { text: text.to_owned(), tokens })
     }
 
+    /// What leads to the value: names of members and indices of elements. None for the document itself.
+    pub(crate) fn tokens(&self) -> &[String] {
+        &self.tokens
+    }
+
     /// Appends the value to `out`: a string as it is, a number or a boolean as its JSON text.
     pub(super) fn write_scalar(&self, document: &[u8], out: &mut String) -> Result<(), String> {
-        let mut reader = serde_json::Deserializer::from_slice(document);
-        let found = Walk(&self.tokens).deserialize(&mut reader).and_then(|found| reader.end().map(|()| found));
-        let found = found.map_err(|error| format!("not JSON ({error})"))?.ok_or("there is nothing there")?;
+        let found = find(&self.tokens, document)
+            .map_err(|error| format!("not JSON ({error})"))?
+            .ok_or("there is nothing there")?;
         match found.get().as_bytes().first() {
             Some(b'"') => {
                 out.push_str(&serde_json::from_str::<String>(found.get()).map_err(|error| error.to_string())?)
@@ -43,6 +48,16 @@ impl JsonPointer {
         }
         Ok(())
     }
+}
+
+/// The text of the value that the tokens lead to, if it is there.
+///
+/// # Errors
+/// The document is not JSON.
+pub(crate) fn find<'d>(tokens: &[String], document: &'d [u8]) -> Result<Option<&'d RawValue>, serde_json::Error> {
+    let mut reader = serde_json::Deserializer::from_slice(document);
+    let found = Walk(tokens).deserialize(&mut reader)?;
+    reader.end().map(|()| found)
 }
 
 impl fmt::Display for JsonPointer {

@@ -4,7 +4,7 @@
 //! it is durable. It keeps the order of one caller's offers. It never drops: what it cannot store it gives an error for,
 //! and the caller does not acknowledge.
 
-mod json_pointer;
+pub(crate) mod json_pointer;
 mod partition_key;
 
 use std::sync::{
@@ -71,6 +71,12 @@ impl Ingest {
         Self { broken: Arc::default(), ..self.clone() }
     }
 
+    /// Whether offers wait for a rate limit.
+    #[must_use]
+    pub fn is_limited(&self) -> bool {
+        self.limiter.is_some() || self.stream.config().rate_limit.is_some()
+    }
+
     /// The stream behind it.
     #[must_use]
     pub fn stream(&self) -> &Stream {
@@ -88,8 +94,17 @@ impl Ingest {
     /// # Cancel safety
     /// Dropped before it returns, it has queued nothing, though the rate limits may have been charged.
     pub async fn offer(&self, batch: Batch, when_full: WhenFull) -> Pending {
+        self.admit(&batch).await;
+        self.queue(batch, when_full).await
+    }
+
+    /// The first half of [`Ingest::offer`]: waits for rate limits.
+    ///
+    /// # Cancel safety
+    /// Dropped before it returns, the rate limits may have been charged.
+    pub async fn admit(&self, batch: &Batch) {
         if let Some(limiter) = &self.limiter {
-            while let Err(wait) = limiter.admit(&batch) {
+            while let Err(wait) = limiter.admit(batch) {
                 tokio::time::sleep(wait).await;
             }
         }
@@ -98,6 +113,13 @@ impl Ingest {
                 tokio::time::sleep(wait).await;
             }
         }
+    }
+
+    /// The second half: waits for room in the queue, and queues the batch.
+    ///
+    /// # Cancel safety
+    /// Dropped before it returns, it has queued nothing.
+    pub async fn queue(&self, batch: Batch, when_full: WhenFull) -> Pending {
         // A batch larger than the whole queue waits until the queue is empty.
         let bytes = batch.encoded_bytes().clamp(1, self.queue_bytes);
         let permits = u32::try_from(bytes).unwrap_or(u32::MAX);

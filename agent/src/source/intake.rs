@@ -18,8 +18,11 @@ use crate::ingest::Fields;
 /// A batch grows up to this while the one before it is being offered. One record may be larger.
 const BATCH_BYTES_MAX: usize = 512 * 1024;
 
-/// The same in records: well below what a shard takes in a second, for which an offer has to wait.
-const BATCH_RECORDS_MAX: usize = 500;
+/// The same in records, where a rate limit counts them: well below what a shard takes in a second, for which an offer has to wait.
+const LIMITED_BATCH_RECORDS_MAX: usize = 500;
+
+/// And where none does.
+const BATCH_RECORDS_MAX: usize = 10_000;
 
 /// Encoded bytes that may be on their way to the disk.
 const IN_FLIGHT_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -34,6 +37,7 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 pub struct Intake<T = ()> {
     context: SourceContext,
     batch: Batch,
+    records_max: usize,
     /// Of the records in `batch`.
     with: T,
     commits: Commits<T>,
@@ -41,6 +45,8 @@ pub struct Intake<T = ()> {
     refused: VecDeque<(Batch, T)>,
     /// Whether what is in flight is awaited before anything is offered again.
     recovering: bool,
+    /// Something came since the last batch was offered, though it may have made no record.
+    touched: bool,
     key: String,
 }
 
@@ -50,10 +56,12 @@ impl<T: Default> Intake<T> {
     pub fn new(context: &SourceContext) -> Self {
         Self {
             batch: context.ingest.batch(),
+            records_max: if context.ingest.is_limited() { LIMITED_BATCH_RECORDS_MAX } else { BATCH_RECORDS_MAX },
             with: T::default(),
             commits: Commits::new(context.ingest.for_connection()),
             refused: VecDeque::new(),
             recovering: false,
+            touched: false,
             key: String::new(),
             context: context.clone(),
         }
@@ -61,6 +69,7 @@ impl<T: Default> Intake<T> {
 
     /// Takes what came: makes records of it as the source is configured. What cannot be stored is counted and told.
     pub fn add(&mut self, fields: &Fields<'_>, tags: &[Tag]) {
+        self.touched = true;
         if let Err(error) = self.context.add(fields, tags, &mut self.batch, &mut self.key)
             && self.context.stats.refused("not-storable")
         {
@@ -82,7 +91,7 @@ impl<T: Default> Intake<T> {
     #[must_use]
     pub fn has_room(&self) -> bool {
         self.batch.encoded_bytes() < BATCH_BYTES_MAX
-            && self.batch.len() < BATCH_RECORDS_MAX
+            && self.batch.len() < self.records_max
             && self.commits.bytes() < IN_FLIGHT_BYTES_MAX
             && self.refused.is_empty()
     }
@@ -90,7 +99,7 @@ impl<T: Default> Intake<T> {
     /// Whether everything that was taken is durable.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.batch.is_empty() && self.refused.is_empty() && self.commits.is_idle()
+        self.batch.is_empty() && !self.touched && self.refused.is_empty() && self.commits.is_idle()
     }
 
     /// Sends off what was added as far as that is possible now, and waits until something happens to what was sent: gives
@@ -150,7 +159,9 @@ impl<T: Default> Intake<T> {
         }
         if let Some((batch, with)) = self.refused.pop_front() {
             self.commits.offer(batch, with);
-        } else if !self.batch.is_empty() {
+        } else if !self.batch.is_empty() || self.touched {
+            // Also without a record, as when all were filtered out: what goes with it has its turn.
+            self.touched = false;
             let batch = mem::replace(&mut self.batch, self.context.ingest.batch());
             self.commits.offer(batch, mem::take(&mut self.with));
         }
@@ -191,6 +202,7 @@ mod tests {
             ingest: limit.map_or(ingest.clone(), |limit| ingest.limited(limit)),
             partition_key: PartitionKeyTemplate::parse("{source}").expect("a template"),
             max_record: 1000,
+            shaping: Default::default(),
             stats: Arc::new(SourceStats::default()),
             stop: CancellationToken::new(),
         };

@@ -5,14 +5,14 @@ use std::{fmt, future::Future, net::SocketAddr, pin::Pin, sync::Arc};
 use serde::de::DeserializeOwned;
 use toml::Table;
 
-use super::{SourceContext, journald, mqtt, mqtt_broker, tail};
+use super::{SourceContext, exec, http, journald, mqtt, mqtt_broker, socket, stdin, tail};
 use crate::config::{Problems, reader};
 
 /// A future that a trait object can give.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// All types, by name. README's table of sources says the same.
-pub const TYPES: &[Type] = &[mqtt::TYPE, mqtt_broker::TYPE, tail::TYPE, journald::TYPE];
+pub const TYPES: &[Type] = &[mqtt::TYPE, mqtt_broker::TYPE, socket::TYPE, http::TYPE, exec::TYPE, stdin::TYPE, tail::TYPE, journald::TYPE];
 
 /// A type of source.
 pub struct Type {
@@ -51,6 +51,16 @@ pub trait Settings: fmt::Debug + Send + Sync {
 
     /// Which keys name an address to listen on, and which.
     fn listens_on(&self) -> Vec<(&'static str, SocketAddr)> {
+        Vec::new()
+    }
+
+    /// For a listener that several sources may share: what they have to say alike, so that there can be one for all of them.
+    fn shares_listener_as(&self) -> Option<String> {
+        None
+    }
+
+    /// Which keys name something else that only one source can have, and what that is called.
+    fn claims(&self) -> Vec<(&'static str, String)> {
         Vec::new()
     }
 

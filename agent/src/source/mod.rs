@@ -10,19 +10,32 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ingest::{Fields, Ingest, PartitionKeyTemplate, Rendered, shorten};
 
+mod accept;
 mod commits;
+pub mod exec;
+pub mod http;
 mod intake;
 pub mod journald;
 mod kind;
 pub mod mqtt;
 pub mod mqtt_broker;
+mod mqtt_tags;
+mod pump;
 mod reconnect;
+pub mod shape;
+mod shaping;
 mod shared;
+pub mod socket;
 pub mod stats;
+pub mod stdin;
 pub mod tail;
+mod trouble;
+
+use shape::Raw;
 
 pub use intake::Intake;
 pub use kind::{BoxFuture, Config, Settings, Source, TYPES, Type};
+pub use shaping::Shaping;
 pub use shared::{Config as SharedConfig, Shared};
 pub use stats::SourceStats;
 
@@ -37,6 +50,8 @@ pub struct SourceContext {
     pub partition_key: PartitionKeyTemplate,
     /// Largest data of a record, in bytes.
     pub max_record: usize,
+    /// What is made of what comes, before it is stored.
+    pub shaping: Shaping,
     /// What it counts.
     pub stats: Arc<SourceStats>,
     /// Cancelled when it is to stop: take nothing new, finish what is on its way to the disk, acknowledge it, return.
@@ -46,12 +61,39 @@ pub struct SourceContext {
 impl SourceContext {
     /// Adds to `batch` what the source is configured to make of something that came; `key` is memory that is used again.
     ///
-    /// What is larger than `max-record` is counted as `"oversize"`, told and left out.
+    /// What is larger than `max-record` afterwards is counted as `"oversize"`, told and left out. So it may add nothing, or
+    /// several records. Once the log has refused a batch with something that the device sends again, call [`Shaping::forget`].
     ///
     /// # Errors
-    /// The log does not take such a record.
+    /// The log does not take such a record; others of the same payload are added all the same.
     pub fn add(&self, fields: &Fields<'_>, tags: &[Tag], batch: &mut Batch, key: &mut String) -> Result<(), Error> {
-        let data = fields.payload;
+        let Some((shape, now)) = self.shaping.now() else { return self.push(fields, fields.payload, tags, batch, key) };
+        let mut outcome = Ok(());
+        let raw = Raw { payload: fields.payload, tags, fields: *fields, now };
+        let shaped = shape.apply(&raw, &mut |shaped| {
+            let fields = Fields { payload: shaped.decoded, ..*fields };
+            let pushed = self.push(&fields, shaped.data, shaped.tags, batch, key);
+            if outcome.is_ok() {
+                outcome = pushed;
+            }
+        });
+        if let Err(refusal) = shaped
+            && self.stats.refused(refusal.reason)
+        {
+            tracing::error!(source = &*self.name, reason = refusal.reason, %refusal, "record is refused; dropped");
+        }
+        outcome
+    }
+
+    /// The payload of the fields is what the partition key is made of.
+    fn push(
+        &self,
+        fields: &Fields<'_>,
+        data: &[u8],
+        tags: &[Tag],
+        batch: &mut Batch,
+        key: &mut String,
+    ) -> Result<(), Error> {
         if data.len() > self.max_record {
             self.oversize(data.len());
             return Ok(());
@@ -106,6 +148,7 @@ mod tests {
             ingest: Ingest::new(stream, 1 << 20),
             partition_key: PartitionKeyTemplate::parse(template).expect("a template"),
             max_record: 1 << 20,
+            shaping: Shaping::default(),
             stats: Arc::clone(&stats),
             stop: CancellationToken::new(),
         };

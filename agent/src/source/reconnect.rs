@@ -6,7 +6,7 @@ use std::time::Duration;
 const FIRST: Duration = Duration::from_millis(500);
 
 /// A connection that lived this long was a good one: the next trouble is a new trouble.
-const STABLE: Duration = Duration::from_secs(10);
+pub(super) const STABLE: Duration = Duration::from_secs(10);
 
 /// Why there is no connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

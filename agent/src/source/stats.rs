@@ -54,11 +54,16 @@ impl SourceStats {
     /// Whether it begins an episode, so that the caller tells of it once and not a thousand times a second: it is the
     /// first for this reason, or the first after a quiet minute.
     pub fn refused(&self, reason: &'static str) -> bool {
+        self.refused_many(reason, 1)
+    }
+
+    /// The same for so many at once, as when somebody else has counted them.
+    pub fn refused_many(&self, reason: &'static str, many: u64) -> bool {
         let now = Instant::now();
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         let refusals = refused.entry(reason).or_insert(Refusals { count: 0, newest: now });
         let begins = refusals.count == 0 || now.duration_since(refusals.newest) >= EPISODE_QUIET;
-        *refusals = Refusals { count: refusals.count + 1, newest: now };
+        *refusals = Refusals { count: refusals.count + many, newest: now };
         begins
     }
 

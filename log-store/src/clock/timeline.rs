@@ -123,11 +123,16 @@ impl Timeline {
     /// Takes a boot over among the first `earlier` ones, or what it adds to what is known of it.
     fn take(&mut self, mut boot: Boot, mut earlier: usize) {
         if let Some(at) = self.boots.iter().position(|known| known.id == boot.id) {
+            let is_taken = self.boots[..earlier].iter().any(|known| known.number == boot.number);
             let known = &mut self.boots[at];
             known.lasted_ms = known.lasted_ms.max(boot.lasted_ms);
             known.began = Began::both(known.began, boot.began);
-            // A number that was given without knowing of all boots before is too small, never too large.
-            if boot.number <= known.number || at >= earlier {
+            // A number that was given without knowing of all boots before is too small, never too large. One that a later
+            // boot was given meanwhile moves nothing.
+            if boot.number <= known.number || (at < earlier && is_taken) {
+                return;
+            }
+            if at >= earlier {
                 known.number = known.number.max(boot.number);
                 return;
             }

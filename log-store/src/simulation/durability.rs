@@ -310,10 +310,9 @@ impl World {
                 Event::Damaged { records: Some(records), .. } => {
                     // A stale catalogue may have forgotten what was dropped before, and a file that could not be removed
                     // comes back.
-                    let is_within = |dropped: &RangeInclusive<SequenceNumber>| {
-                        dropped.contains(records.start()) && dropped.contains(records.end())
-                    };
-                    if !self.dropped.iter().any(is_within) {
+                    let was_dropped =
+                        |number: u64| self.dropped.iter().any(|dropped| dropped.contains(&SequenceNumber(number)));
+                    if !(records.start().0..=records.end().0).all(was_dropped) {
                         lost.push(records);
                     }
                 }

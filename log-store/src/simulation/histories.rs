@@ -286,3 +286,47 @@ fn a_closed_shard_ends_though_only_a_file_that_could_not_be_removed_is_left_of_i
     ];
     run(9_753_371_542_000_136_390, limits, Codec::None, &ops);
 }
+
+/// Found by a random history: the log and the catalogue had numbered the boots differently, and one of them was forgotten.
+#[test]
+fn a_boot_that_two_records_number_differently_keeps_its_time() {
+    let limits = Limits { on_full: OnFull::Reject, max_bytes: None, min_free: MinFree::NONE, keep_delivered: false };
+    let cut = |catalogue, reboot| Op::PowerCut { catalogue, reboot };
+    let ops = [
+        cut(CatalogueFound::Newest, Some((0, 0))),
+        cut(CatalogueFound::Newest, Some((0, 0))),
+        Op::Synchronise,
+        Op::Append { count: 1, bytes: 10 },
+        cut(CatalogueFound::Lost, None),
+        cut(CatalogueFound::Stale(20), Some((0, 0))),
+        cut(CatalogueFound::Stale(0), Some((0, 0))),
+    ];
+    run(0, limits, Codec::None, &ops);
+    let ops = [
+        Op::Append { count: 1, bytes: 10 },
+        Op::Append { count: 1, bytes: 10 },
+        cut(CatalogueFound::Newest, Some((0, 0))),
+        Op::Append { count: 1, bytes: 10 },
+        cut(CatalogueFound::Newest, Some((0, 0))),
+        Op::Synchronise,
+        cut(CatalogueFound::Lost, None),
+        Op::Append { count: 1, bytes: 10 },
+        cut(CatalogueFound::Stale(4), Some((0, 0))),
+        cut(CatalogueFound::Stale(104), Some((0, 0))),
+    ];
+    run(0, limits, Codec::None, &ops);
+}
+
+/// Found by a random history: what expired for the quota was not seen to be room under the limit of the directory.
+#[test]
+fn what_has_expired_is_room_for_a_record_that_fits_neither_the_quota_nor_the_directory() {
+    let mut sim = Simulation::new(0);
+    sim.stream_config.on_full = OnFull::Reject;
+    (sim.store_config.max_bytes, sim.stream_config.quota) = (Some(500_000), 600_000);
+    sim.open().expect("an empty disk");
+    while sim.append(1, 10_000).is_ok() {}
+    sim.save_checkpoint(sim.newest());
+    sim.clock.advance(2 * sim.stream_config.retention);
+    sim.append(1, 10_000).expect("everything else is past its retention");
+    sim.check();
+}

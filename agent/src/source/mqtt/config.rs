@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use rumqttc::mqttbytes::{self, QoS};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de};
 
 use crate::{
     config::{Problems, Secret, duration},
@@ -20,9 +20,17 @@ const TEXT_BYTES_MAX: usize = u16::MAX as usize;
 pub struct Config {
     /// `"mqtt://host:port"`, or `"mqtts://host:port"` for TLS. The ports are 1883 and 8883 unless given.
     pub broker: Option<String>,
+    /// Several of them in place of one: they are tried in this order, and one is connected to at a time.
+    pub brokers: Option<Vec<String>>,
+    /// Of MQTT: `"3.1.1"` or `5`.
+    pub version: Version,
+    /// How long a version 5 broker keeps our session and its messages while we are away; for ever if left out, as those
+    /// of version 3.1.1 do.
+    #[serde(with = "duration::option")]
+    pub session_expiry: Option<Duration>,
     /// Names our session at the broker, which keeps messages for it while we are away. No other client may use it.
     pub client_id: Option<String>,
-    /// Topic filters, such as `"plant/+/temperature"` or `"#"`.
+    /// Topic filters, such as `"plant/+/temperature"` or `"#"`; `"$share/group/filter"` shares with others of the group.
     pub topics: Option<Vec<String>>,
     /// The highest quality of service that the broker delivers to us with: 0, 1 or 2. At 0 it keeps nothing for us.
     pub qos: u8,
@@ -52,6 +60,9 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             broker: None,
+            brokers: None,
+            version: Version::V311,
+            session_expiry: None,
             client_id: None,
             topics: None,
             qos: 1,
@@ -73,7 +84,10 @@ impl Default for Config {
 /// Settings that were found right.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    pub(super) broker: Broker,
+    /// At least one.
+    pub(super) brokers: Vec<Broker>,
+    pub(super) version: Version,
+    pub(super) session_expiry: Option<Duration>,
     pub(super) client_id: String,
     pub(super) topics: Vec<String>,
     pub(super) qos: QoS,
@@ -85,6 +99,46 @@ pub struct Settings {
     pub(super) keep_alive: Duration,
     pub(super) max_in_flight: usize,
     pub(super) max_backoff: Duration,
+}
+
+/// A version of MQTT: `"3.1.1"`, `"5"` or `5`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// 3.1.1, which every broker speaks.
+    V311,
+    /// 5, which brings what publishers say about their messages.
+    V5,
+}
+
+impl<'de> Deserialize<'de> for Version {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct VersionVisitor;
+
+        impl de::Visitor<'_> for VersionVisitor {
+            type Value = Version;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("\"3.1.1\" or 5")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Version, E> {
+                match text {
+                    "3.1.1" => Ok(Version::V311),
+                    "5" => Ok(Version::V5),
+                    _ => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
+                }
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Version, E> {
+                match number {
+                    5 => Ok(Version::V5),
+                    _ => Err(E::invalid_value(de::Unexpected::Signed(number), &self)),
+                }
+            }
+        }
+
+        deserializer.deserialize_any(VersionVisitor)
+    }
 }
 
 /// Where the broker is.
@@ -100,17 +154,7 @@ impl source::Config for Config {
 
     fn validate(&self, path: &str, problems: &mut Problems) -> Option<Settings> {
         let mut wrong = |key: &str, message: String| problems.add(format!("{path}.{key}"), message);
-        let broker = match self.broker.as_deref().map(Broker::parse) {
-            Some(Ok(broker)) => Some(broker),
-            Some(Err(message)) => {
-                wrong("broker", message);
-                None
-            }
-            None => {
-                wrong("broker", "missing; such as \"mqtt://127.0.0.1:1883\"".into());
-                None
-            }
-        };
+        let brokers = self.brokers(&mut wrong);
         match self.client_id.as_deref() {
             None => wrong("client-id", "missing; the broker keeps our messages under it".into()),
             Some(text) => check_text("client-id", text, &mut wrong),
@@ -119,11 +163,8 @@ impl source::Config for Config {
             None => wrong("topics", "missing; such as [\"plant/#\"]".into()),
             Some([]) => wrong("topics", "names no topic".into()),
             Some(topics) => {
-                for topic in topics.iter().filter(|topic| !mqttbytes::valid_filter(topic)) {
-                    wrong(
-                        "topics",
-                        format!("`{topic}` is not a topic filter: `+` and `#` stand alone between slashes, `#` last"),
-                    );
+                for (topic, message) in topics.iter().filter_map(|topic| Some((topic, wrong_with_filter(topic)?))) {
+                    wrong("topics", format!("`{topic}` is not a topic filter: {message}"));
                 }
                 topics.iter().for_each(|topic| check_text("topics", topic, &mut wrong));
             }
@@ -140,6 +181,16 @@ impl source::Config for Config {
         if !(Duration::from_secs(1)..=Duration::from_secs(65535)).contains(&self.keep_alive) {
             wrong("keep-alive", format!("is between 1s and 18h, not {}", duration::show(self.keep_alive)));
         }
+        match self.session_expiry {
+            Some(_) if self.version != Version::V5 => {
+                wrong("session-expiry", "is of no use without `version = 5`: 3.1.1 has none".into());
+            }
+            // The largest number stands for ever.
+            Some(expiry) if expiry.as_secs() == 0 || expiry.as_secs() >= u64::from(u32::MAX) => {
+                wrong("session-expiry", format!("is between 1s and 136 years, not {}", duration::show(expiry)));
+            }
+            _ => {}
+        }
         if self.max_in_flight == 0 {
             wrong("max-in-flight", "must be at least 1".into());
         }
@@ -148,9 +199,11 @@ impl source::Config for Config {
         }
         let password =
             Secret::read(path, "password", self.password_file.as_deref(), self.password_env.as_deref(), problems);
-        self.validate_tls(broker.as_ref(), path, problems);
+        self.validate_tls(brokers.as_deref().unwrap_or_default(), path, problems);
         Some(Settings {
-            broker: broker?,
+            brokers: brokers?,
+            version: self.version,
+            session_expiry: self.session_expiry,
             client_id: self.client_id.clone()?,
             topics: self.topics.clone()?,
             qos: qos?,
@@ -168,28 +221,60 @@ impl source::Config for Config {
 }
 
 impl Config {
-    fn validate_tls(&self, broker: Option<&Broker>, path: &str, problems: &mut Problems) {
+    /// The brokers in their order, if all of them are right.
+    fn brokers(&self, wrong: &mut impl FnMut(&str, String)) -> Option<Vec<Broker>> {
+        let (key, texts) = match (&self.broker, &self.brokers) {
+            (Some(_), Some(_)) => {
+                wrong("brokers", "there is `broker` already: write all of them here".into());
+                return None;
+            }
+            (None, None) => {
+                wrong("broker", "missing; such as \"mqtt://127.0.0.1:1883\"".into());
+                return None;
+            }
+            (Some(broker), None) => ("broker", std::slice::from_ref(broker)),
+            (None, Some(brokers)) if brokers.is_empty() => {
+                wrong("brokers", "names no broker".into());
+                return None;
+            }
+            (None, Some(brokers)) => ("brokers", &**brokers),
+        };
+        let mut parse = |text: &String| Broker::parse(text).map_err(|message| wrong(key, message)).ok();
+        // Each of them is looked at before the first that is wrong decides.
+        let parsed: Vec<_> = texts.iter().map(&mut parse).collect();
+        let brokers: Vec<Broker> = parsed.into_iter().collect::<Option<_>>()?;
+        for (at, broker) in brokers.iter().enumerate().filter(|(at, broker)| brokers[..*at].contains(broker)) {
+            wrong(key, format!("{broker} stands there again at place {}", at + 1));
+        }
+        Some(brokers)
+    }
+
+    fn validate_tls(&self, brokers: &[Broker], path: &str, problems: &mut Problems) {
+        if brokers.is_empty() {
+            return;
+        }
+        if brokers.iter().any(|broker| broker.tls) {
+            client_files(&self.ca_file, &self.client_cert_file, &self.client_key_file).validate(path, problems);
+            return;
+        }
         let files = [
             ("ca-file", &self.ca_file),
             ("client-cert-file", &self.client_cert_file),
             ("client-key-file", &self.client_key_file),
         ];
-        match broker {
-            Some(broker) if !broker.tls => {
-                for (key, _) in files.iter().filter(|(_, file)| file.is_some()) {
-                    problems
-                        .add(format!("{path}.{key}"), "is of no use without TLS: write the broker as \"mqtts://...\"");
-                }
-            }
-            Some(_) => {
-                client_files(&self.ca_file, &self.client_cert_file, &self.client_key_file).validate(path, problems)
-            }
-            None => {}
+        for (key, _) in files.iter().filter(|(_, file)| file.is_some()) {
+            problems.add(format!("{path}.{key}"), "is of no use without TLS: write the broker as \"mqtts://...\"");
         }
     }
 }
 
 impl Settings {
+    /// The brokers, as they are written in the configuration.
+    #[must_use]
+    pub fn broker(&self) -> String {
+        self.brokers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    }
+
     pub(super) fn client_files(&self) -> ClientFiles<'_> {
         client_files(&self.ca_file, &self.client_cert_file, &self.client_key_file)
     }
@@ -235,6 +320,20 @@ impl std::fmt::Display for Broker {
         let scheme = if self.tls { "mqtts" } else { "mqtt" };
         let Self { host, port, .. } = self;
         if host.contains(':') { write!(f, "{scheme}://[{host}]:{port}") } else { write!(f, "{scheme}://{host}:{port}") }
+    }
+}
+
+/// What is wrong with a topic filter, if anything.
+fn wrong_with_filter(topic: &str) -> Option<&'static str> {
+    const FORM: &str = "`+` and `#` stand alone between slashes, `#` last";
+    let Some(shared) = topic.strip_prefix("$share/") else {
+        return (!mqttbytes::valid_filter(topic)).then_some(FORM);
+    };
+    match shared.split_once('/') {
+        Some((group, filter)) if !group.is_empty() && !group.contains(['+', '#']) && !filter.is_empty() => {
+            (!mqttbytes::valid_filter(filter)).then_some(FORM)
+        }
+        _ => Some("a shared one is \"$share/group/filter\", with no wildcard in the group"),
     }
 }
 
@@ -304,6 +403,41 @@ mod tests {
         }
         assert_eq!(found.len(), 10, "{found:#?}");
         assert_eq!(problems_of("").len(), 3);
+    }
+
+    #[test]
+    fn shared_subscriptions_are_topics() {
+        for right in ["$share/g/#", "$share/g/plant/+/x", "$share/g//", "$SYS/#"] {
+            assert_eq!(wrong_with_filter(right), None, "{right}");
+        }
+        for wrong in ["$share/g", "$share/g/", "$share//a", "$share/+/a", "$share/g#/a", "$share/g/a#"] {
+            assert!(wrong_with_filter(wrong).is_some(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn several_brokers_are_a_list() {
+        let rest = "client-id = 'a'\ntopics = ['b']";
+        assert_eq!(problems_of(&format!("brokers = ['mqtt://a', 'mqtts://b:1']\n{rest}")), [""; 0]);
+        let found = problems_of(&format!("brokers = []\n{rest}"));
+        assert_eq!(found, ["sources.plant.brokers: names no broker"]);
+        let found = problems_of(&format!("broker = 'mqtt://a'\nbrokers = ['mqtt://b']\n{rest}"));
+        assert!(found.len() == 1 && found[0].contains("there is `broker` already"), "{found:?}");
+        let found = problems_of(&format!("brokers = ['http://a', 'mqtt://b', 'x']\n{rest}"));
+        assert!(found.len() == 2 && found[1].contains("`x` is not of the form"), "{found:?}");
+        let found = problems_of(&format!("brokers = ['mqtt://b', 'mqtt://b:1883']\n{rest}"));
+        assert!(found.len() == 1 && found[0].contains("stands there again"), "{found:?}");
+    }
+
+    #[test]
+    fn versions_are_named_and_only_5_has_an_expiry() {
+        let rest = "broker = 'mqtt://a'\nclient-id = 'a'\ntopics = ['b']";
+        assert_eq!(problems_of(&format!("version = '5'\nsession-expiry = '7d'\n{rest}")), [""; 0]);
+        assert_eq!(problems_of(&format!("version = '3.1.1'\n{rest}")), [""; 0]);
+        assert_eq!(problems_of(&format!("version = 5\n{rest}")), [""; 0]);
+        for wrong in ["session-expiry = '7d'", "version = '5'\nsession-expiry = '0s'", "version = '4'"] {
+            assert_eq!(problems_of(&format!("{wrong}\n{rest}")).len(), 1, "{wrong}");
+        }
     }
 
     #[test]

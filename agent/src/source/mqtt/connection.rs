@@ -8,10 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use bytes::{Buf as _, BytesMut};
-use rumqttc::mqttbytes::{
-    QoS,
-    v4::{Packet, PubComp, Subscribe, SubscribeFilter, SubscribeReasonCode},
-};
+use rumqttc::mqttbytes::QoS;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf},
     time::{sleep_until, timeout},
@@ -20,12 +17,14 @@ use tracing::{error, warn};
 
 use super::{
     Failure,
-    config::Settings,
+    config::{Broker, Settings},
     handshake::{Accepted, Stream},
     keep_alive::{KeepAlive, Step},
     load::{Load, Taken},
-    reader::{self, Ack, Incoming, Reader},
+    packet::{self, Ack, Control},
+    reader::{Incoming, Reader},
     session::Session,
+    subscriptions::Subscriptions,
 };
 use crate::source::{
     SourceContext,
@@ -43,12 +42,10 @@ const LEAVING_PATIENCE: Duration = Duration::from_secs(2);
 /// How long we wait for the broker to take the last acknowledgements.
 const FAREWELL_PATIENCE: Duration = Duration::from_secs(1);
 
-/// The only packet identifier of ours, since there is never more than one request under way.
-const SUBSCRIBE_ID: u16 = 1;
-
 /// An open connection.
 pub(super) struct Connection<'a> {
     settings: &'a Settings,
+    broker: &'a Broker,
     context: &'a SourceContext,
     session: &'a mut Session,
     read: ReadHalf<Box<dyn Stream>>,
@@ -64,10 +61,8 @@ pub(super) struct Connection<'a> {
     alive: KeepAlive,
     /// A load was not stored, so that nothing that came after it may be.
     store_failed: bool,
-    /// Filters of the SUBSCRIBE that is under way.
-    asked: Vec<SubscribeFilter>,
-    /// Filters that the broker refused, to be asked for again some time later.
-    refused: Vec<SubscribeFilter>,
+    subscriptions: Subscriptions,
+    /// When to ask again for what was refused.
     ask_again: Option<Instant>,
 }
 
@@ -75,6 +70,7 @@ impl<'a> Connection<'a> {
     pub(super) fn new(
         accepted: Accepted,
         settings: &'a Settings,
+        broker: &'a Broker,
         context: &'a SourceContext,
         session: &'a mut Session,
     ) -> Self {
@@ -82,6 +78,7 @@ impl<'a> Connection<'a> {
         let (read, write) = tokio::io::split(accepted.stream);
         Self {
             settings,
+            broker,
             context,
             session,
             read,
@@ -92,10 +89,9 @@ impl<'a> Connection<'a> {
             load: Load::new(context.ingest.batch()),
             commits: Commits::new(context.ingest.for_connection()),
             in_flight: 0,
-            alive: KeepAlive::new(settings.keep_alive, now),
+            alive: KeepAlive::new(accepted.terms.keep_alive.unwrap_or(settings.keep_alive), now),
             store_failed: false,
-            asked: Vec::new(),
-            refused: Vec::new(),
+            subscriptions: Subscriptions::new(accepted.terms.packet_bytes_max),
             ask_again: None,
         }
     }
@@ -113,8 +109,8 @@ impl<'a> Connection<'a> {
 
     async fn serve(&mut self) -> Result<(), Failure> {
         if self.session.must_subscribe() {
-            let filters = self.settings.topics.iter();
-            self.subscribe(filters.map(|topic| SubscribeFilter::new(topic.clone(), self.settings.qos)).collect());
+            self.subscriptions.want(&self.settings.topics);
+            self.subscribe();
         }
         let mut leaving: Option<Leaving> = None;
         loop {
@@ -140,7 +136,7 @@ impl<'a> Connection<'a> {
             let mut wake = match self.alive.step(unsent, now) {
                 Step::Wait(until) => until,
                 Step::Ping => {
-                    reader::write(&Packet::PingReq, &mut self.out);
+                    packet::write_ping(&mut self.out);
                     continue;
                 }
                 Step::GiveUp(silence) => {
@@ -173,8 +169,8 @@ impl<'a> Connection<'a> {
                     }
                     if self.ask_again.is_some_and(|at| now >= at) {
                         self.ask_again = None;
-                        let refused = std::mem::take(&mut self.refused);
-                        self.subscribe(refused);
+                        self.subscriptions.want_refused();
+                        self.subscribe();
                     }
                 }
             }
@@ -201,54 +197,53 @@ impl<'a> Connection<'a> {
         Ok(())
     }
 
-    fn on_packet(&mut self, packet: Packet) -> Result<(), Failure> {
+    fn on_packet(&mut self, packet: Control) -> Result<(), Failure> {
         match packet {
-            Packet::PingResp => {}
-            Packet::PubRel(release) => {
-                self.session.on_release(release.pkid);
+            Control::Pong => {}
+            Control::Release(packet_id) => {
+                self.session.on_release(packet_id);
                 // Also for one that we do not know, or the broker would send it again with every connection.
-                reader::write(&Packet::PubComp(PubComp::new(release.pkid)), &mut self.out);
+                packet::write_complete(packet_id, &mut self.out);
             }
-            Packet::SubAck(answer) if answer.pkid == SUBSCRIBE_ID && answer.return_codes.len() == self.asked.len() => {
-                self.on_subscribed(&answer.return_codes);
+            Control::Subscribed(answers) if self.subscriptions.is_answered_by(&answers) => {
+                for (topic, granted) in self.subscriptions.on_answer(answers) {
+                    self.on_granted(&topic, granted);
+                }
+                self.subscribe();
             }
-            packet => return Err(Failure::passing(anyhow!("the broker sent what we did not ask for: {packet:?}"))),
+            Control::Goodbye { trouble, reason } => {
+                return Err(Failure { trouble, error: anyhow!("{} ends the connection: {reason}", self.broker) });
+            }
+            Control::Subscribed(_) | Control::Answer(_) | Control::Unexpected(_) => {
+                return Err(Failure::passing(anyhow!("the broker sent what we did not ask for: {packet:?}")));
+            }
         }
         Ok(())
     }
 
-    fn subscribe(&mut self, filters: Vec<SubscribeFilter>) {
-        self.asked = filters;
-        let request = Subscribe { pkid: SUBSCRIBE_ID, filters: self.asked.clone() };
-        reader::write(&Packet::Subscribe(request), &mut self.out);
-    }
-
-    fn on_subscribed(&mut self, answers: &[SubscribeReasonCode]) {
-        let source = &*self.context.name;
-        let mut refused = Vec::new();
-        for (filter, answer) in std::mem::take(&mut self.asked).into_iter().zip(answers) {
-            let topic = &filter.path;
-            match answer {
-                SubscribeReasonCode::Failure => {
-                    refused.push(topic.clone());
-                    self.refused.push(filter);
-                }
-                SubscribeReasonCode::Success(granted) if *granted < filter.qos => {
-                    let [asked, granted] = [filter.qos, *granted].map(|qos: QoS| qos as u8);
-                    warn!(source, topic, asked, granted, "broker grants a lower quality of service");
-                }
-                SubscribeReasonCode::Success(_) => {}
-            }
+    /// Asks for what is still to be asked for, or settles what was answered.
+    fn subscribe(&mut self) {
+        if let Some(topics) = self.subscriptions.ask() {
+            packet::write_subscribe(self.settings.version, topics, self.settings.qos, &mut self.out);
+            return;
         }
+        let refused = self.subscriptions.refused();
         if refused.is_empty() {
             self.session.on_subscribed();
-        } else {
-            let message = format!("the broker refuses the subscription of `{}`", refused.join("`, `"));
-            if self.context.stats.refused("subscription") {
-                error!(source, "{message}");
-            }
-            self.context.stats.failed(message);
-            self.ask_again = Some(Instant::now() + self.settings.max_backoff);
+            return;
+        }
+        let message = format!("{} refuses the subscription of {refused}", self.broker);
+        if self.context.stats.refused("subscription") {
+            error!(source = &*self.context.name, "{message}");
+        }
+        self.context.stats.failed(message);
+        self.ask_again = Some(Instant::now() + self.settings.max_backoff);
+    }
+
+    fn on_granted(&self, topic: &str, granted: QoS) {
+        if granted < self.settings.qos {
+            let [asked, granted] = [self.settings.qos, granted].map(|qos| qos as u8);
+            warn!(source = &*self.context.name, topic, asked, granted, "broker grants a lower quality of service");
         }
     }
 
@@ -268,13 +263,14 @@ impl<'a> Connection<'a> {
                 self.context.stats.stored(records, payload_bytes);
                 for ack in taken.acks {
                     self.on_stored(ack);
-                    reader::write_ack(ack, &mut self.out);
+                    packet::write_ack(ack, &mut self.out);
                 }
                 Ok(())
             }
             Progress::Failed { with: taken, error, .. } => {
                 self.in_flight -= taken.messages;
                 self.store_failed = true;
+                self.context.shaping.forget();
                 self.not_stored(taken.unrepeatable);
                 Err(Failure::passing(anyhow::Error::new(error).context("store what came")))
             }
@@ -320,6 +316,7 @@ impl<'a> Connection<'a> {
                 Progress::Failed { with: taken, .. } => {
                     self.in_flight -= taken.messages;
                     self.store_failed = true;
+                    self.context.shaping.forget();
                     self.not_stored(taken.unrepeatable);
                 }
             }
@@ -329,7 +326,7 @@ impl<'a> Connection<'a> {
 
     /// Sends what is left to send, and takes leave. If the broker does not take it, it delivers again: no harm.
     async fn farewell(&mut self) {
-        reader::write(&Packet::Disconnect, &mut self.out);
+        packet::write_goodbye(&mut self.out);
         let last = async {
             self.write.write_all_buf(&mut self.out).await?;
             self.write.shutdown().await
@@ -338,11 +335,11 @@ impl<'a> Connection<'a> {
     }
 
     fn broken(&self, error: std::io::Error) -> Failure {
-        Failure::passing(anyhow::Error::new(error).context(format!("connection to {}", self.settings.broker)))
+        Failure::passing(anyhow::Error::new(error).context(format!("connection to {}", self.broker)))
     }
 
     fn closed(&self) -> Failure {
-        Failure::passing(anyhow!("{} closed the connection", self.settings.broker))
+        Failure::passing(anyhow!("{} closed the connection", self.broker))
     }
 }
 

@@ -5,12 +5,14 @@
 
 use std::borrow::Cow;
 
-use forebay_log_store::Batch;
+use forebay_log_store::{Batch, Tag};
 use rumqttc::mqttbytes::QoS;
 use tracing::{error, warn};
 
 use super::{
-    reader::{Ack, Payload, Publish},
+    packet::Ack,
+    properties,
+    reader::{Payload, Publish},
     session::{Arrival, Session},
 };
 use crate::{ingest::Fields, source::SourceContext};
@@ -27,6 +29,8 @@ pub(super) struct Load {
     pub(super) batch: Batch,
     pub(super) taken: Taken,
     key: String,
+    /// Of the newest record.
+    tags: Vec<Tag>,
 }
 
 /// What is to be done once a load is durable.
@@ -43,7 +47,7 @@ pub(super) struct Taken {
 
 impl Load {
     pub(super) fn new(batch: Batch) -> Self {
-        Self { batch, taken: Taken::default(), key: String::new() }
+        Self { batch, taken: Taken::default(), key: String::new(), tags: Vec::new() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -88,14 +92,20 @@ impl Load {
         let payload = match publish.payload {
             Payload::Whole(payload) => payload,
             Payload::TooLarge { bytes } => {
-                context.oversize(bytes);
+                if context.stats.refused("oversize") {
+                    error!(source = &*context.name, %topic, bytes, "message is larger than max-record; dropped");
+                }
                 return;
             }
         };
+        self.tags.clear();
+        if !properties::tags(publish.properties, &mut self.tags) && context.stats.refused("bad-properties") {
+            warn!(source = &*context.name, %topic, "message properties are malformed; stored with those before the mistake");
+        }
         let before = self.batch.encoded_bytes();
         let named = [("topic", &*topic), ("client-id", client_id)];
         let fields = Fields { source: &context.name, named: &named, payload };
-        match context.add(&fields, &[], &mut self.batch, &mut self.key) {
+        match context.add(&fields, &self.tags, &mut self.batch, &mut self.key) {
             Ok(()) => self.taken.bytes += self.batch.encoded_bytes() - before,
             Err(error) => {
                 if context.stats.refused("not-storable") {

@@ -1,40 +1,48 @@
-//! The `mqtt` source: a client of any MQTT 3.1.1 broker, with a persistent session.
+//! The `mqtt` source: a client of any MQTT 3.1.1 or 5 broker, with a persistent session.
 //!
 //! A message is acknowledged after its record is durable, in the order the messages came. What was not acknowledged the
 //! broker delivers again after a reconnect, so that nothing is lost and order is kept; some of it may be stored twice.
+//! Of several brokers one is connected to at a time, each with a session of its own.
 //! rumqttc gives the packets; its event loop is not used, see docs/decisions/0005-mqtt-client-session.md. It never
 //! publishes.
 
+mod brokers;
 mod config;
 mod connection;
 mod handshake;
 mod keep_alive;
 mod load;
+mod packet;
+mod properties;
 mod reader;
 #[cfg(test)]
 mod scripted;
 mod session;
+mod subscriptions;
 
 use std::{
     sync::atomic::Ordering::Relaxed,
     time::{Duration, Instant},
 };
 
+use brokers::Turns;
+use config::Broker;
 pub use config::{Config, Settings};
 use connection::Connection;
+use packet::Acceptance;
 use session::Session;
 use tracing::{debug, info, warn};
 
 use super::{
     BoxFuture, Source, SourceContext, Type, kind,
-    reconnect::{Reconnect, Trouble},
+    reconnect::{Reconnect, STABLE, Trouble},
 };
 use crate::config::reader::keys_of;
 
 /// The row in the table of types.
 pub(super) const TYPE: Type = Type {
     name: "mqtt",
-    takes: "topics of a broker: MQTT 3.1.1, TLS, client certificate, user and password; persistent session",
+    takes: "topics of a broker, or of several in turn: MQTT 3.1.1 and 5, TLS, client certificate, password; persistent session",
     acknowledged: "PUBACK or PUBREC after the commit",
     // Devices are told apart by their topics nearly everywhere.
     partition_key: "{topic}",
@@ -48,7 +56,7 @@ struct Client(Settings);
 
 impl super::Settings for Settings {
     fn describe(&self) -> String {
-        format!("mqtt client of {}", self.broker)
+        format!("mqtt client of {}", self.broker())
     }
 
     fn bind(&self) -> BoxFuture<'_, anyhow::Result<Box<dyn Source>>> {
@@ -85,27 +93,39 @@ impl Failure {
     }
 }
 
+/// A broker, and what there is between it and us.
+struct Partner<'a> {
+    broker: &'a Broker,
+    session: Session,
+    /// The trouble that was told last.
+    told: String,
+}
+
 /// Runs the source until it is stopped. Trouble with the broker or the log never ends it.
 ///
 /// # Errors
 /// None at present.
 pub async fn run(settings: Settings, context: SourceContext) -> anyhow::Result<()> {
-    let mut session = Session::default();
+    let partner = |broker| Partner { broker, session: Session::default(), told: String::new() };
+    let mut partners: Vec<_> = settings.brokers.iter().map(partner).collect();
+    let mut turns = Turns::new(partners.len());
     let mut reconnect = Reconnect::new(settings.max_backoff);
-    let mut told = String::new();
     let mut short_connections = 0;
+    // Of those that failed since the last pause. One that cannot be reached may be there again soon.
+    let mut trouble = Trouble::Refused;
     loop {
+        let partner = &mut partners[turns.at()];
         let begun = Instant::now();
         let mut lived = Duration::ZERO;
         let connected = tokio::select! {
-            connected = handshake::connect(&settings, context.max_record) => connected,
+            connected = handshake::connect(&settings, partner.broker, context.max_record) => connected,
             () = context.stop.cancelled() => return Ok(()),
         };
         let outcome = match connected {
             Ok(accepted) => {
-                on_connected(&settings, &context, &mut session, accepted.session_present);
-                told.clear();
-                let outcome = Connection::new(accepted, &settings, &context, &mut session).run().await;
+                on_connected(&settings, &context, partner, accepted.terms);
+                let connection = Connection::new(accepted, &settings, partner.broker, &context, &mut partner.session);
+                let outcome = connection.run().await;
                 context.stats.connections.store(0, Relaxed);
                 lived = begun.elapsed();
                 short_connections = if lived < SHORT { short_connections + 1 } else { 0 };
@@ -120,8 +140,15 @@ pub async fn run(settings: Settings, context: SourceContext) -> anyhow::Result<(
         if short_connections >= SHORT_IN_A_ROW {
             failure.error = failure.error.context("connections end at once; is client-id used elsewhere?");
         }
-        let pause = reconnect.pause(failure.trouble, lived, fastrand::f64());
-        tell(&context, &mut told, &failure, pause);
+        if failure.trouble == Trouble::Passing {
+            trouble = Trouble::Passing;
+        }
+        let mut pause = Duration::ZERO;
+        if turns.failed(lived >= STABLE) {
+            pause = reconnect.pause(trouble, lived, fastrand::f64());
+            trouble = Trouble::Refused;
+        }
+        tell(&context, partner, &failure, pause);
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = context.stop.cancelled() => return Ok(()),
@@ -129,26 +156,32 @@ pub async fn run(settings: Settings, context: SourceContext) -> anyhow::Result<(
     }
 }
 
-fn on_connected(settings: &Settings, context: &SourceContext, session: &mut Session, session_present: bool) {
-    let source = &*context.name;
+fn on_connected(settings: &Settings, context: &SourceContext, partner: &mut Partner<'_>, terms: Acceptance) {
+    let (source, broker, session_present) = (&*context.name, partner.broker, terms.session_present);
     context.stats.connections.store(1, Relaxed);
-    info!(source, broker = %settings.broker, client_id = settings.client_id, session_present, "connected to broker");
-    if session.on_connected(session_present) {
+    partner.told.clear();
+    info!(source, %broker, client_id = settings.client_id, session_present, "connected to broker");
+    if partner.session.on_connected(session_present) {
         context.stats.refused("session-forgotten");
         let message = "the broker has forgotten our session; what was published meanwhile is lost";
         context.stats.failed(message);
-        warn!(source, broker = %settings.broker, "{message}");
+        warn!(source, %broker, "{message}");
+    }
+    if let Some(granted) = terms.session_expiry
+        && settings.session_expiry.is_none_or(|asked| granted < asked)
+    {
+        warn!(source, %broker, ?granted, "broker keeps our session for less time than it was asked to");
     }
 }
 
 /// The same trouble again and again is told once.
-fn tell(context: &SourceContext, told: &mut String, failure: &Failure, pause: Duration) {
+fn tell(context: &SourceContext, partner: &mut Partner<'_>, failure: &Failure, pause: Duration) {
     let error = format!("{:#}", failure.error);
     context.stats.failed(&*error);
-    if *told == error {
+    if partner.told == error {
         debug!(source = &*context.name, error, ?pause, "still no connection");
     } else {
         warn!(source = &*context.name, error, ?pause, "no connection");
-        *told = error;
+        partner.told = error;
     }
 }

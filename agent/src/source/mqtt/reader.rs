@@ -1,17 +1,27 @@
-//! Cuts what a broker sends into MQTT 3.1.1 packets.
+//! Cuts what a broker sends into packets of MQTT 3.1.1 or 5.
 //!
 //! PUBLISH is read in place, without copying, and even if it is something we cannot store: a payload over the limit is
 //! passed over without ever being held in memory, and a topic that is not UTF-8 is handed on as bytes, so that neither
-//! can make the broker deliver the same message to us for ever. The other packets are rumqttc's. No I/O.
+//! can make the broker deliver the same message to us for ever. The other packets are for [`super::packet`]. No I/O.
+
+use std::ops::Range;
 
 use bytes::{Buf as _, BytesMut};
-use rumqttc::mqttbytes::{
-    self, QoS,
-    v4::{self, Packet},
+use rumqttc::{
+    mqttbytes::{self, QoS},
+    v5,
+};
+
+use super::{
+    config::Version,
+    packet::{self, Control},
 };
 
 /// A SUBACK of some tens of thousands of filters; nothing that a broker sends us, but PUBLISH, is longer.
 const OTHER_PACKET_BYTES_MAX: usize = 128 * 1024;
+
+/// The largest properties of a message that are read. Every one of them ends up in memory as a tag.
+const PROPERTIES_BYTES_MAX: usize = 64 * 1024;
 
 /// A read buffer larger than this is given back once a large packet has been dealt with.
 const BUFFER_KEPT_BYTES: usize = 1024 * 1024;
@@ -22,6 +32,7 @@ const READ_BYTES: usize = 64 * 1024;
 /// Bytes in, packets out.
 #[derive(Debug)]
 pub(super) struct Reader {
+    version: Version,
     buffer: BytesMut,
     /// Bytes at the front of the buffer that belong to the packet handed out last.
     done: usize,
@@ -36,7 +47,7 @@ pub(super) struct Reader {
 #[derive(Debug, PartialEq)]
 pub(super) enum Incoming<'b> {
     Publish(Publish<'b>),
-    Other(Packet),
+    Other(Control),
 }
 
 /// A message.
@@ -47,6 +58,8 @@ pub(super) struct Publish<'b> {
     pub(super) packet_id: u16,
     /// UTF-8, if the broker keeps to the standard.
     pub(super) topic: &'b [u8],
+    /// Version 5's, as they were sent.
+    pub(super) properties: &'b [u8],
     pub(super) payload: Payload<'b>,
 }
 
@@ -54,7 +67,7 @@ pub(super) struct Publish<'b> {
 #[derive(Debug, PartialEq)]
 pub(super) enum Payload<'b> {
     Whole(&'b [u8]),
-    /// Over the limit, and not here.
+    /// Over the limit, alone or with its properties, and not here.
     TooLarge {
         bytes: usize,
     },
@@ -65,14 +78,16 @@ pub(super) enum Payload<'b> {
 pub(super) enum BadPacket {
     #[error("the broker sent what is not MQTT 3.1.1: {0}")]
     Malformed(#[from] mqttbytes::Error),
+    #[error("the broker sent what is not MQTT 5: {0}")]
+    Malformed5(#[from] v5::mqttbytes::Error),
     #[error("the broker sent a packet of {bytes} bytes and type {kind}, which is never that long")]
     TooLong { kind: u8, bytes: usize },
 }
 
 impl Reader {
     /// A reader of messages with payloads up to a limit.
-    pub(super) fn new(payload_bytes_max: usize) -> Self {
-        Self { buffer: BytesMut::new(), done: 0, pass_over: 0, swollen: false, payload_bytes_max }
+    pub(super) fn new(version: Version, payload_bytes_max: usize) -> Self {
+        Self { version, buffer: BytesMut::new(), done: 0, pass_over: 0, swollen: false, payload_bytes_max }
     }
 
     /// Where the next bytes belong; never full.
@@ -107,7 +122,7 @@ impl Reader {
         if self.buffer.len() < frame.bytes() {
             return Ok(None);
         }
-        let packet = Packet::read(&mut self.buffer.split_to(frame.bytes()), OTHER_PACKET_BYTES_MAX)?;
+        let packet = packet::read(self.version, self.buffer.split_to(frame.bytes()), OTHER_PACKET_BYTES_MAX)?;
         Ok(Some(Incoming::Other(packet)))
     }
 
@@ -119,13 +134,14 @@ impl Reader {
             return if frame.body_bytes < 2 { Err(mqttbytes::Error::MalformedPacket.into()) } else { Ok(None) };
         };
         let topic = body + 2..body + 2 + usize::from(topic_bytes);
-        let payload_start = topic.end + if qos == QoS::AtMostOnce { 0 } else { 2 };
-        if payload_start > frame.bytes() {
+        let properties_start = topic.end + if qos == QoS::AtMostOnce { 0 } else { 2 };
+        if properties_start > frame.bytes() {
             return Err(mqttbytes::Error::BoundaryCrossed(topic.len()).into());
         }
-        let payload_bytes = frame.bytes() - payload_start;
-        let too_large = payload_bytes > self.payload_bytes_max;
-        let needed = if too_large { payload_start } else { frame.bytes() };
+        let Some(properties) = self.properties(properties_start, frame)? else { return Ok(None) };
+        let payload_bytes = frame.bytes() - properties.end;
+        let too_large = payload_bytes > self.payload_bytes_max || properties.len() > PROPERTIES_BYTES_MAX;
+        let needed = if too_large { properties.start } else { frame.bytes() };
         if self.buffer.len() < needed {
             return Ok(None);
         }
@@ -135,12 +151,28 @@ impl Reader {
         };
         self.done = needed;
         self.pass_over = frame.bytes() - needed;
-        let payload = if too_large {
-            Payload::TooLarge { bytes: payload_bytes }
+        let (properties, payload) = if too_large {
+            (&[][..], Payload::TooLarge { bytes: frame.bytes() - needed })
         } else {
-            Payload::Whole(&self.buffer[payload_start..needed])
+            (&self.buffer[properties.clone()], Payload::Whole(&self.buffer[properties.end..needed]))
         };
-        Ok(Some(Incoming::Publish(Publish { qos, packet_id, topic: &self.buffer[topic], payload })))
+        Ok(Some(Incoming::Publish(Publish { qos, packet_id, topic: &self.buffer[topic], properties, payload })))
+    }
+
+    /// Where a message's properties are, behind their length at `start`, once that is there. 3.1.1 has none.
+    fn properties(&self, start: usize, frame: Frame) -> Result<Option<Range<usize>>, BadPacket> {
+        if self.version == Version::V311 {
+            return Ok(Some(start..start));
+        }
+        let length = self.buffer.get(start..).unwrap_or_default();
+        match variable_length(&length[..length.len().min(frame.bytes() - start)])? {
+            Some((behind, bytes)) if start + behind + bytes > frame.bytes() => {
+                Err(mqttbytes::Error::BoundaryCrossed(bytes).into())
+            }
+            Some((behind, bytes)) => Ok(Some(start + behind..start + behind + bytes)),
+            None if self.buffer.len() >= frame.bytes() => Err(mqttbytes::Error::MalformedPacket.into()),
+            None => Ok(None),
+        }
     }
 }
 
@@ -155,14 +187,8 @@ struct Frame {
 impl Frame {
     fn at(bytes: &[u8]) -> Result<Option<Self>, BadPacket> {
         let Some((&first_byte, rest)) = bytes.split_first() else { return Ok(None) };
-        let mut body_bytes = 0;
-        for (i, byte) in rest.iter().take(4).enumerate() {
-            body_bytes |= usize::from(byte & 0x7f) << (7 * i);
-            if byte & 0x80 == 0 {
-                return Ok(Some(Self { first_byte, header_bytes: 2 + i, body_bytes }));
-            }
-        }
-        if rest.len() >= 4 { Err(mqttbytes::Error::MalformedRemainingLength.into()) } else { Ok(None) }
+        let length = variable_length(rest)?;
+        Ok(length.map(|(bytes, body_bytes)| Self { first_byte, header_bytes: 1 + bytes, body_bytes }))
     }
 
     fn is_publish(self) -> bool {
@@ -174,40 +200,27 @@ impl Frame {
     }
 }
 
+/// A number of one to four bytes at the front, once it is there: how many they are, and the number.
+fn variable_length(bytes: &[u8]) -> Result<Option<(usize, usize)>, BadPacket> {
+    let mut number = 0;
+    for (i, byte) in bytes.iter().take(4).enumerate() {
+        number |= usize::from(byte & 0x7f) << (7 * i);
+        if byte & 0x80 == 0 {
+            return Ok(Some((1 + i, number)));
+        }
+    }
+    if bytes.len() >= 4 { Err(mqttbytes::Error::MalformedRemainingLength.into()) } else { Ok(None) }
+}
+
 fn read_u16(bytes: &[u8], at: usize) -> Option<u16> {
     let bytes = bytes.get(at..at + 2)?;
     Some(u16::from(bytes[0]) << 8 | u16::from(bytes[1]))
 }
 
-/// Appends a packet to what is to be sent.
-pub(super) fn write(packet: &Packet, out: &mut BytesMut) {
-    packet.write(out, usize::MAX).expect("validated settings and acknowledgements fit into a packet");
-}
-
-/// Appends an acknowledgement.
-pub(super) fn write_ack(ack: Ack, out: &mut BytesMut) {
-    write(
-        &match ack {
-            Ack::Received(id) => Packet::PubAck(v4::PubAck::new(id)),
-            Ack::ReceivedOnce(id) => Packet::PubRec(v4::PubRec::new(id)),
-        },
-        out,
-    );
-}
-
-/// What a broker is told once a message is durable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ack {
-    /// PUBACK, for QoS 1.
-    Received(u16),
-    /// PUBREC, for QoS 2.
-    ReceivedOnce(u16),
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use rumqttc::mqttbytes::v4::{PubRel, Publish as Sent, SubAck, SubscribeReasonCode};
+    use rumqttc::mqttbytes::v4::{Packet, PubRel, Publish as Sent, SubAck, SubscribeReasonCode};
 
     use super::*;
 
@@ -219,21 +232,30 @@ mod tests {
 
     fn bytes_of(packets: &[Packet]) -> Vec<u8> {
         let mut bytes = BytesMut::new();
-        packets.iter().for_each(|packet| write(packet, &mut bytes));
+        for packet in packets {
+            packet.write(&mut bytes, usize::MAX).expect("it fits");
+        }
         bytes.to_vec()
     }
 
     /// What comes out, in words, if the bytes come in pieces.
     fn read(bytes: &[u8], piece: usize, payload_bytes_max: usize) -> Result<Vec<String>, BadPacket> {
-        let mut reader = Reader::new(payload_bytes_max);
+        read_as(Version::V311, bytes, piece, payload_bytes_max)
+    }
+
+    fn read_as(version: Version, bytes: &[u8], piece: usize, limit: usize) -> Result<Vec<String>, BadPacket> {
+        let mut reader = Reader::new(version, limit);
         let mut packets = Vec::new();
         for piece in bytes.chunks(piece.max(1)) {
             reader.room().extend_from_slice(piece);
             while let Some(packet) = reader.next()? {
                 packets.push(match packet {
-                    Incoming::Publish(Publish { qos, packet_id, topic, payload }) => {
+                    Incoming::Publish(Publish { qos, packet_id, topic, properties, payload }) => {
                         let topic = String::from_utf8_lossy(topic);
                         match payload {
+                            Payload::Whole(payload) if !properties.is_empty() => {
+                                format!("{topic} {} {packet_id} {properties:?} {payload:?}", qos as u8)
+                            }
                             Payload::Whole(payload) => format!("{topic} {} {packet_id} {payload:?}", qos as u8),
                             Payload::TooLarge { bytes } => {
                                 format!("{topic} {} {packet_id} too large: {bytes}", qos as u8)
@@ -259,7 +281,7 @@ mod tests {
         ]);
         let whole = read(&bytes, bytes.len(), 100).expect("well-formed");
         assert_eq!(whole[0], "a/b 0 0 [120]");
-        assert_eq!(whole[1], "PingResp");
+        assert_eq!(whole[1], "Pong");
         assert_eq!(whole[2], "a/b 1 7 [1, 1, 1, 1, 1]");
         assert_eq!(whole[3], "c 2 65535 []");
         assert_eq!(whole.len(), 6);
@@ -274,7 +296,7 @@ mod tests {
             publish("big", QoS::AtLeastOnce, 1, &vec![0; 5_000_000]),
             publish("small", QoS::AtLeastOnce, 2, &[9; 10]),
         ]);
-        let mut reader = Reader::new(10);
+        let mut reader = Reader::new(Version::V311, 10);
         let mut seen = 0;
         for piece in bytes.chunks(4096) {
             reader.room().extend_from_slice(piece);
@@ -294,7 +316,7 @@ mod tests {
     #[test]
     fn a_large_packets_memory_is_given_back() {
         let bytes = bytes_of(&[publish("big", QoS::AtMostOnce, 0, &vec![0; 3_000_000])]);
-        let mut reader = Reader::new(4_000_000);
+        let mut reader = Reader::new(Version::V311, 4_000_000);
         for piece in bytes.chunks(100_000) {
             assert!(matches!(reader.next(), Ok(None)));
             reader.room().extend_from_slice(piece);
@@ -309,11 +331,46 @@ mod tests {
     fn a_topic_that_is_not_utf8_is_handed_on() {
         let mut bytes = bytes_of(&[publish("a?b", QoS::AtLeastOnce, 3, b"x"), Packet::PingResp]);
         bytes[5] = 0xff;
-        let mut reader = Reader::new(10);
+        let mut reader = Reader::new(Version::V311, 10);
         reader.room().extend_from_slice(&bytes);
         let Ok(Some(Incoming::Publish(publish))) = reader.next() else { panic!("it is a message") };
         assert_eq!((publish.topic, publish.packet_id), (&b"a\xffb"[..], 3));
-        assert_eq!(reader.next().expect("framing is intact"), Some(Incoming::Other(Packet::PingResp)));
+        assert_eq!(reader.next().expect("framing is intact"), Some(Incoming::Other(Control::Pong)));
+    }
+
+    #[test]
+    fn version_5_puts_properties_before_the_payload() {
+        let bytes =
+            [&b"\x30\x05\0\x01a\0x"[..], b"\x32\x0a\0\x01a\0\x07\x02\x01\x01xy", b"\x32\x06\0\x01a\0\x08\0", b"\xd0\0"]
+                .concat();
+        let whole = read_as(Version::V5, &bytes, bytes.len(), 100).expect("well-formed");
+        assert_eq!(whole, ["a 0 0 [120]", "a 1 7 [1, 1] [120, 121]", "a 1 8 []", "Pong"]);
+        for piece in 1..bytes.len() {
+            assert_eq!(read_as(Version::V5, &bytes, piece, 100).expect("well-formed"), whole, "pieces of {piece}");
+        }
+    }
+
+    #[test]
+    fn properties_over_the_limit_are_passed_over_with_their_payload() {
+        let properties = PROPERTIES_BYTES_MAX + 1;
+        // A length of three bytes, in both places.
+        let length = |n: usize| [n as u8 | 0x80, (n >> 7) as u8 | 0x80, (n >> 14) as u8];
+        let body = [&b"\0\x01a\0\x07"[..], &length(properties), &vec![0; properties], b"payload"].concat();
+        let bytes = [&[0x32][..], &length(body.len()), &body, b"\xd0\0"].concat();
+        let seen = read_as(Version::V5, &bytes, 1000, 100).expect("well-formed");
+        assert_eq!(seen, [&*format!("a 1 7 too large: {}", properties + 7), "Pong"]);
+    }
+
+    #[test]
+    fn what_is_no_version_5_is_an_error() {
+        for (what, bytes) in [
+            ("no properties at all", &b"\x30\x03\0\x01a"[..]),
+            ("properties longer than the packet", b"\x30\x05\0\x01a\x02\x01"),
+            ("a length of properties that does not end", b"\x30\x07\0\x01a\x80\x80\x80\x80"),
+            ("half a length of properties", b"\x30\x04\0\x01a\x80"),
+        ] {
+            assert!(read_as(Version::V5, bytes, bytes.len(), 100).is_err(), "{what}");
+        }
     }
 
     #[test]
@@ -338,11 +395,13 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200), piece in 1..200_usize) {
-            let whole = read(&bytes, 200, 20);
-            let pieces = read(&bytes, piece, 20);
-            prop_assert_eq!(whole.is_ok(), pieces.is_ok());
-            if let (Ok(whole), Ok(pieces)) = (whole, pieces) {
-                prop_assert_eq!(whole, pieces);
+            for version in [Version::V311, Version::V5] {
+                let whole = read_as(version, &bytes, 200, 20);
+                let pieces = read_as(version, &bytes, piece, 20);
+                prop_assert_eq!(whole.is_ok(), pieces.is_ok());
+                if let (Ok(whole), Ok(pieces)) = (whole, pieces) {
+                    prop_assert_eq!(whole, pieces);
+                }
             }
         }
 
@@ -351,6 +410,7 @@ mod tests {
             let mut bytes = vec![kind << 4 | flags, u8::try_from(body.len()).expect("short")];
             bytes.extend(&body);
             let _ = read(&bytes, 200, 10);
+            let _ = read_as(Version::V5, &bytes, 200, 10);
         }
     }
 }

@@ -18,6 +18,7 @@ use tokio_util::codec::{Decoder, Encoder};
 use super::{
     connect::{Connect, Will},
     goodbye::Violation,
+    tags,
 };
 
 /// Largest CONNECT: ids, will, user and password are at most 64 KiB each, and nobody needs all of that before we know
@@ -262,6 +263,12 @@ pub(super) fn write_pubcomp_not_found(id: NonZeroU16, out: &mut BytesMut) {
     out.put_slice(&[0x70, 4, high, low, 0x92, 0]);
 }
 
+/// PUBACK or PUBREC "not authorized", which only version 5 knows.
+pub(super) fn write_not_authorized(first: u8, id: NonZeroU16, out: &mut BytesMut) {
+    let [high, low] = network_order(id);
+    out.put_slice(&[first, 4, high, low, 0x87, 0]);
+}
+
 fn write_ack(first: u8, id: NonZeroU16, out: &mut BytesMut) {
     let [high, low] = network_order(id);
     out.put_slice(&[first, 2, high, low]);
@@ -334,6 +341,7 @@ impl Connect {
             will: connect.last_will.map(|will| Will {
                 topic: Box::from(&*will.topic),
                 payload: will.message.to_vec(),
+                tags: Vec::new(),
                 delay_secs: 0,
             }),
         }
@@ -352,6 +360,7 @@ impl Connect {
             will: connect.last_will.map(|will| Will {
                 topic: Box::from(&*will.topic),
                 payload: will.message.to_vec(),
+                tags: tags::of_will(&will),
                 delay_secs: will.will_delay_interval_sec.unwrap_or(0),
             }),
         }

@@ -3,9 +3,10 @@
 use std::{num::NonZeroU32, time::Duration};
 
 use bytes::Bytes;
+use forebay_log_store::Tag;
 use rmqtt_codec::v5::ConnectAckReason;
 
-use super::{credentials::Credentials, session::check_topic};
+use super::session::check_topic;
 
 /// Longest client id in bytes. MQTT asks for 23 at least; ours are remembered in number.
 const CLIENT_ID_BYTES_MAX: usize = 1024;
@@ -35,8 +36,37 @@ pub(super) struct Connect {
 pub(super) struct Will {
     pub(super) topic: Box<str>,
     pub(super) payload: Vec<u8>,
+    pub(super) tags: Vec<Tag>,
     /// Not before this long after the end, and not at all if the client is back by then.
     pub(super) delay_secs: u32,
+}
+
+/// Whom a listener lets in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Door {
+    /// Whether clients need not say who they are.
+    pub(super) anonymous: bool,
+    /// Whether there are passwords to compare with.
+    pub(super) passwords: bool,
+    /// Whether a client is who its certificate says.
+    pub(super) user_from_certificate: bool,
+}
+
+/// Who a client says it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Claim<'a> {
+    /// Nobody, which is enough here.
+    Nobody,
+    /// Whom its certificate names. That was verified.
+    Certified(&'a str),
+    /// Somebody, whose password has yet to be compared.
+    Password { user: &'a str, password: &'a [u8] },
+}
+
+/// A client's certificate, which was verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Certificate {
+    pub(super) common_name: Option<String>,
 }
 
 /// Why a client is not let in.
@@ -50,8 +80,8 @@ pub(super) struct Refusal {
 }
 
 impl Connect {
-    /// Whether the client may come in.
-    pub(super) fn admit(&self, credentials: &Credentials, anonymous: bool) -> Result<(), Refusal> {
+    /// Who the client says it is, if what it asks for is offered.
+    pub(super) fn claim<'a>(&'a self, door: Door, certificate: Option<&'a Certificate>) -> Result<Claim<'a>, Refusal> {
         if self.extended_authentication {
             return Err(Refusal {
                 reason: ConnectAckReason::BadAuthenticationMethod,
@@ -73,26 +103,24 @@ impl Connect {
                 message: "its will's topic is empty or holds a wildcard or NUL",
             });
         }
-        match (&self.user, &self.password) {
+        if let Some(certificate) = certificate.filter(|_| door.user_from_certificate) {
+            let name = certificate.common_name.as_deref();
+            return name.map(Claim::Certified).ok_or(Refusal {
+                reason: ConnectAckReason::NotAuthorized,
+                count: "credentials",
+                message: "its certificate has no common name",
+            });
+        }
+        match &self.user {
             // A client that gives credentials where none are asked for is let in as if it gave none.
-            (None, _) if anonymous => Ok(()),
-            _ if anonymous && credentials.is_empty() => Ok(()),
-            (None, _) => Err(Refusal {
+            None if door.anonymous => Ok(Claim::Nobody),
+            _ if door.anonymous && !door.passwords => Ok(Claim::Nobody),
+            None => Err(Refusal {
                 reason: ConnectAckReason::NotAuthorized,
                 count: "credentials",
                 message: "it gives no user, and anonymous clients are not allowed",
             }),
-            (Some(user), password) => {
-                if credentials.hold(user, password.as_deref().unwrap_or_default()) {
-                    Ok(())
-                } else {
-                    Err(Refusal {
-                        reason: ConnectAckReason::BadUserNameOrPassword,
-                        count: "credentials",
-                        message: "its user or password is wrong",
-                    })
-                }
-            }
+            Some(user) => Ok(Claim::Password { user, password: self.password.as_deref().unwrap_or_default() }),
         }
     }
 
@@ -101,6 +129,20 @@ impl Connect {
         (self.keep_alive_secs > 0).then(|| Duration::from_millis(u64::from(self.keep_alive_secs) * 1500))
     }
 }
+
+/// What a client with the wrong password is told.
+pub(super) const WRONG_PASSWORD: Refusal = Refusal {
+    reason: ConnectAckReason::BadUserNameOrPassword,
+    count: "credentials",
+    message: "its user or password is wrong",
+};
+
+/// What a client is told whose will no rule allows.
+pub(super) const WILL_NOT_ALLOWED: Refusal = Refusal {
+    reason: ConnectAckReason::NotAuthorized,
+    count: "not-allowed",
+    message: "no rule lets it publish to its will's topic",
+};
 
 impl std::fmt::Debug for Connect {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -130,38 +172,47 @@ mod tests {
         }
     }
 
-    fn credentials() -> Credentials {
-        Credentials::parse("anna:secret\n").expect("one user")
-    }
+    const DOOR: Door = Door { anonymous: false, passwords: true, user_from_certificate: false };
 
     #[test]
-    fn wrong_credentials_are_refused_also_where_anonymous_clients_are_allowed() {
+    fn a_password_is_compared_also_where_anonymous_clients_are_allowed() {
         for anonymous in [false, true] {
-            connect(Some("anna"), "secret").admit(&credentials(), anonymous).expect("right");
-            for (user, password) in [("anna", "Secret"), ("anna", ""), ("anna", "secret2"), ("bob", "secret")] {
-                let refusal = connect(Some(user), password).admit(&credentials(), anonymous).expect_err("wrong");
-                assert_eq!(refusal.reason, ConnectAckReason::BadUserNameOrPassword);
-            }
+            let anna = connect(Some("anna"), "secret");
+            let claim = anna.claim(Door { anonymous, ..DOOR }, None);
+            assert_eq!(claim, Ok(Claim::Password { user: "anna", password: b"secret" }));
         }
     }
 
     #[test]
     fn anonymous_clients_need_leave() {
-        connect(None, "").admit(&credentials(), true).expect("allowed");
-        let refusal = connect(None, "").admit(&credentials(), false).expect_err("not allowed");
+        let nobody = connect(None, "");
+        assert_eq!(nobody.claim(Door { anonymous: true, ..DOOR }, None), Ok(Claim::Nobody));
+        let refusal = nobody.claim(DOOR, None).expect_err("not allowed");
         assert_eq!((refusal.reason, refusal.count), (ConnectAckReason::NotAuthorized, "credentials"));
     }
 
     #[test]
     fn credentials_that_nobody_asked_for_do_no_harm() {
-        connect(Some("anna"), "x").admit(&Credentials::default(), true).expect("there is nothing to compare with");
+        let door = Door { anonymous: true, passwords: false, ..DOOR };
+        assert_eq!(connect(Some("anna"), "x").claim(door, None), Ok(Claim::Nobody));
+    }
+
+    #[test]
+    fn a_certificate_names_its_client_where_it_is_to() {
+        let certified = Certificate { common_name: Some("pump-3".into()) };
+        let (anna, door) = (connect(Some("anna"), "x"), Door { user_from_certificate: true, ..DOOR });
+        assert_eq!(anna.claim(door, Some(&certified)), Ok(Claim::Certified("pump-3")));
+        assert!(matches!(anna.claim(door, None), Ok(Claim::Password { .. })), "without one, the password counts");
+        assert!(matches!(anna.claim(DOOR, Some(&certified)), Ok(Claim::Password { .. })));
+        let nameless = Certificate { common_name: None };
+        assert_eq!(anna.claim(door, Some(&nameless)).expect_err("no name").count, "credentials");
     }
 
     #[test]
     fn a_wills_topic_is_a_topic() {
         let mut connect = connect(None, "");
-        connect.will = Some(Will { topic: "gone/#".into(), payload: Vec::new(), delay_secs: 0 });
-        assert_eq!(connect.admit(&Credentials::default(), true).expect_err("a wildcard").count, "bad-topic");
+        connect.will = Some(Will { topic: "gone/#".into(), payload: Vec::new(), tags: Vec::new(), delay_secs: 0 });
+        assert_eq!(connect.claim(DOOR, None).expect_err("a wildcard").count, "bad-topic");
     }
 
     #[test]

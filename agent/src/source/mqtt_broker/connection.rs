@@ -5,20 +5,23 @@
 //! what was taken is brought to the log, and only then the client id is given back: a client that comes again finds its
 //! session as it left it, and its records in order.
 
-use std::{io, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, pin::pin, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
+use rmqtt_codec::v5::DisconnectReasonCode as Reason;
 use tokio::time::{Instant, sleep};
 
 use super::{
     connect::Will,
-    goodbye::Goodbye,
+    goodbye::{Goodbye, Violation},
     listener::Shared,
+    pace::Pace,
     passage::Passage,
     protocol::{Protocol, Sink},
     recorder::Recorder,
     registry::Lease,
-    wire::Wire,
+    rules::Allowed,
+    wire::{Input, Wire},
 };
 
 /// Answers that a client has not read before we read nothing more from it.
@@ -32,6 +35,9 @@ const LOG_PATIENCE: Duration = Duration::from_millis(1500);
 pub(super) struct Connection {
     pub(super) shared: Arc<Shared>,
     pub(super) client_id: Arc<str>,
+    /// Whom it has proved to be.
+    pub(super) user: Option<Arc<str>>,
+    pub(super) allowed: Allowed,
     pub(super) protocol: Protocol,
     pub(super) silence_max: Option<Duration>,
     pub(super) will: Option<Will>,
@@ -42,9 +48,14 @@ pub(super) struct Connection {
 impl Connection {
     /// Serves the client until something ends the connection, and everything that it sent has found its end.
     pub(super) async fn serve(mut self, mut wire: Wire) {
-        let recorder = Recorder::new(Arc::clone(&self.shared), Arc::clone(&self.client_id));
+        let recorder = Recorder::new(
+            Arc::clone(&self.shared),
+            Arc::clone(&self.client_id),
+            self.user.clone(),
+            self.allowed.clone(),
+        );
         let mut passage = Passage::new(Arc::clone(&self.shared), recorder);
-        let goodbye = self.exchange(&mut wire, &mut passage).await;
+        let Err(goodbye) = self.exchange(&mut wire, &mut passage).await;
         self.shared.told_goodbye(&self.client_id, &goodbye);
         self.part(wire, &mut passage, &goodbye).await;
         if goodbye.publishes_will()
@@ -60,7 +71,8 @@ impl Connection {
         }
     }
 
-    async fn exchange(&mut self, wire: &mut Wire, passage: &mut Passage) -> Goodbye {
+    /// Never ends but with a goodbye.
+    async fn exchange(&mut self, wire: &mut Wire, passage: &mut Passage) -> Result<Infallible, Goodbye> {
         let Self { shared, protocol, lease, silence_max, .. } = self;
         let mut stop = pin!(shared.context.stop.cancelled());
         let mut taken_over = pin!(lease.taken_over.cancelled());
@@ -68,53 +80,60 @@ impl Connection {
         // Without a keep-alive nobody listens to the alarm.
         let mut alarm = pin!(sleep(silence_max.unwrap_or_default()));
 
+        let mut listening = true;
+        let begun = Instant::now();
+        let mut pace = shared.settings.client_rate_limit.map(Pace::new);
+        // Without a rate limit, or within it, nobody waits for it.
+        let mut paid = pin!(sleep(Duration::ZERO));
+
         // What came together with CONNECT.
-        if let Err(goodbye) = take_in(protocol, wire, passage) {
-            return goodbye;
-        }
+        take_in(protocol, &mut wire.input, &mut wire.out, passage)?;
         loop {
             if let Err(error) = wire.write_now() {
-                return Goodbye::Gone(Some(error));
+                return Err(Goodbye::Gone(Some(error)));
             }
-            let listening = !passage.is_full();
-            if !listening {
-                // The client may well be talking.
+            let owes = pace.as_mut().and_then(|pace| pace.wait(begun.elapsed()));
+            if let Some(wait) = owes {
+                paid.as_mut().reset(Instant::now() + wait);
+            }
+            let listened = std::mem::replace(&mut listening, !passage.is_full() && owes.is_none());
+            if !listening || !listened {
+                // The client may well be talking, or have talked.
                 heard = Instant::now();
             }
+            let left = !wire.out.is_empty();
+            let heard_out = wire.unwritten() < UNREAD_BYTES_MAX;
             tokio::select! {
                 biased;
-                () = &mut stop => return Goodbye::Stopping,
-                () = &mut taken_over => return Goodbye::TakenOver,
+                () = &mut stop => return Err(Goodbye::Stopping),
+                () = &mut taken_over => return Err(Goodbye::TakenOver),
                 progress = passage.progress(&mut protocol.session, &mut wire.out), if passage.is_busy() => {
                     if let Err(error) = progress {
-                        return Goodbye::NotStored(error.to_string());
+                        return Err(Goodbye::NotStored(error.to_string()));
                     }
                 }
-                writable = wire.stream.writable(), if !wire.out.is_empty() => {
-                    if let Err(error) = writable {
-                        return Goodbye::Gone(Some(error));
+                written = wire.output.progress(), if wire.output.is_busy() || left => {
+                    if let Err(error) = written {
+                        return Err(Goodbye::Gone(Some(error)));
                     }
                 }
-                readable = wire.stream.readable(), if listening && wire.out.len() < UNREAD_BYTES_MAX => {
-                    let read = match readable {
-                        Ok(()) => wire.read_now().await,
-                        Err(error) => Err(error),
-                    };
-                    match read {
-                        Ok(()) => heard = Instant::now(),
-                        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Goodbye::Gone(None),
-                        Err(error) => return Goodbye::Gone(Some(error)),
-                    }
-                    if let Err(goodbye) = take_in(protocol, wire, passage) {
-                        return goodbye;
+                read = wire.input.read(), if listening && heard_out => {
+                    let bytes = read.map_err(gone)?;
+                    heard = Instant::now();
+                    let before = protocol.packets;
+                    take_in(protocol, &mut wire.input, &mut wire.out, passage)?;
+                    if let Some(pace) = &mut pace {
+                        pace.on_read(protocol.packets.wrapping_sub(before), bytes as u64);
                     }
                 }
+                () = &mut paid, if owes.is_some() => {}
                 () = &mut alarm, if silence_max.is_some() => {
                     let silent_at = heard + silence_max.unwrap_or_default();
-                    if silent_at <= Instant::now() {
-                        return Goodbye::Silent;
+                    if listening && silent_at <= Instant::now() {
+                        return Err(Goodbye::Silent);
                     }
-                    alarm.as_mut().reset(silent_at);
+                    // Whom we do not listen to is silent to nobody.
+                    alarm.as_mut().reset(if listening { silent_at } else { Instant::now() + silence_max.unwrap_or_default() });
                 }
             }
         }
@@ -181,7 +200,7 @@ impl Connection {
                 () = sleep(delay) => {}
             }
         }
-        if let Err(violation) = passage.recorder.store(&will.topic, &will.payload) {
+        if let Err(violation) = passage.recorder.store(&will.topic, &will.payload, &will.tags) {
             self.shared.count(violation.count, &self.client_id, format_args!("its will: {}", violation.message));
         }
         if !passage.is_busy() {
@@ -191,11 +210,28 @@ impl Connection {
     }
 }
 
-/// Takes in what was read: records go off to the log, answers to `wire`.
-fn take_in(protocol: &mut Protocol, wire: &mut Wire, passage: &mut Passage) -> Result<(), Goodbye> {
-    let taken = protocol.advance(&mut wire.buffer, &mut wire.out, &mut passage.recorder);
-    wire.let_go();
+/// Takes in what was read: records go off to the log, answers to `out`.
+fn take_in(
+    protocol: &mut Protocol,
+    input: &mut Input,
+    out: &mut BytesMut,
+    passage: &mut Passage,
+) -> Result<(), Goodbye> {
+    let taken = protocol.advance(&mut input.buffer, out, &mut passage.recorder);
+    input.let_go();
     // Also before a goodbye: what came before it counts.
-    passage.send(&mut protocol.session, &mut wire.out);
+    passage.send(&mut protocol.session, out);
     taken
+}
+
+/// What a failed read means.
+fn gone(error: io::Error) -> Goodbye {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => Goodbye::Gone(None),
+        // Of TLS or WebSocket: the client speaks neither right.
+        io::ErrorKind::InvalidData => {
+            Goodbye::Violation(Violation::new(Reason::MalformedPacket, "malformed", error.to_string()))
+        }
+        _ => Goodbye::Gone(Some(error)),
+    }
 }

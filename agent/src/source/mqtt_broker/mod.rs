@@ -1,5 +1,5 @@
-//! The `mqtt-broker` source: an embedded MQTT 3.1.1 and 5 listener, so that devices publish to the gateway with nothing else
-//! installed.
+//! The `mqtt-broker` source: an embedded MQTT 3.1.1 and 5 listener, over TCP, TLS and WebSocket, so that devices publish to the
+//! gateway with nothing else installed.
 //!
 //! Promises: PUBACK and PUBREC are sent after the record is durable, in the order of the PUBLISHes. A QoS 2 message is stored
 //! exactly once while the agent lives, also across reconnects; a restart of the agent in the middle of its handshake may store
@@ -17,17 +17,23 @@ mod credentials;
 mod goodbye;
 mod greeting;
 mod listener;
+mod pace;
 mod passage;
 mod protocol;
 mod recorder;
 mod registry;
+mod reread;
+mod rules;
 mod session;
 mod sparingly;
+mod tags;
+mod websocket;
 mod wire;
 
 pub use config::{Config, Settings};
-pub use credentials::Credentials;
+pub use credentials::{Credentials, ITERATIONS, password_line};
 pub use listener::Listener;
+pub use rules::Rule;
 
 use std::net::SocketAddr;
 
@@ -37,21 +43,25 @@ use crate::config::reader;
 /// The row in the table of types.
 pub(super) const TYPE: Type = Type {
     name: "mqtt-broker",
-    takes: "devices that publish to the gateway itself: MQTT 3.1.1 and 5, QoS 0, 1, 2; on loopback without credentials",
+    takes: "devices that publish to the gateway itself: MQTT 3.1.1 and 5, TCP, TLS and WebSocket; passwords, client certificates, topic rules",
     acknowledged: "PUBACK or PUBREC after the commit",
     partition_key: "{topic}",
-    placeholders: &["topic", "client-id"],
+    placeholders: &["topic", "client-id", "user"],
     keys: reader::keys_of::<Config>,
     read: kind::read::<Config>,
 };
 
 impl super::Settings for Settings {
     fn describe(&self) -> String {
-        format!("mqtt-broker on {}", self.listen)
+        let secure = if self.tls.is_some() { " with TLS" } else { "" };
+        let places = [(self.listen, ""), (self.websocket_listen, " (WebSocket)")];
+        let places = places.into_iter().filter_map(|(address, kind)| Some(format!("{}{kind}", address?)));
+        format!("mqtt-broker on {}{secure}", places.collect::<Vec<_>>().join(" and "))
     }
 
     fn listens_on(&self) -> Vec<(&'static str, SocketAddr)> {
-        vec![("listen", self.listen)]
+        let keys = [("listen", self.listen), ("websocket-listen", self.websocket_listen)];
+        keys.into_iter().filter_map(|(key, address)| Some((key, address?))).collect()
     }
 
     fn bind(&self) -> BoxFuture<'_, anyhow::Result<Box<dyn Source>>> {

@@ -142,6 +142,7 @@ impl Passage {
                     self.shared.context.stats.stored(records, payload_bytes);
                 }
                 Err(error) => {
+                    self.shared.context.shaping.forget();
                     session.on_refused();
                     return Poll::Ready(Err(error));
                 }

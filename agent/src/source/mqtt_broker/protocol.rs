@@ -1,12 +1,14 @@
 //! One connection's protocol from CONNACK on: bytes in, records and answers out. Codec and session, without a socket. Pure.
 
 use bytes::BytesMut;
+use forebay_log_store::Tag;
 use rmqtt_codec::v5::DisconnectReasonCode as Reason;
 
 use super::{
     codec::{Codec, Incoming, write_pingresp},
     goodbye::{Goodbye, Violation},
     session::Session,
+    tags,
 };
 
 /// Where the protocol puts what a client sends.
@@ -15,7 +17,10 @@ pub(super) trait Sink {
     ///
     /// # Errors
     /// It cannot be stored, so that the connection ends.
-    fn store(&mut self, topic: &str, payload: &[u8]) -> Result<(), Violation>;
+    fn store(&mut self, topic: &str, payload: &[u8], tags: &[Tag]) -> Result<(), Violation>;
+
+    /// Whether the client may publish to a topic. If not, that is counted and told.
+    fn allows(&mut self, topic: &str) -> bool;
 
     /// Is told that a SUBSCRIBE was refused.
     fn subscription_refused(&mut self);
@@ -25,9 +30,17 @@ pub(super) trait Sink {
 pub(super) struct Protocol {
     pub(super) codec: Codec,
     pub(super) session: Session,
+    /// How many packets were taken.
+    pub(super) packets: u32,
+    /// Of the newest message.
+    tags: Vec<Tag>,
 }
 
 impl Protocol {
+    pub(super) fn new(codec: Codec, session: Session) -> Self {
+        Self { codec, session, packets: 0, tags: Vec::new() }
+    }
+
     /// Takes all whole packets off the front of `buffer`. Records go to `sink`; answers that wait for nothing go to `out`.
     ///
     /// # Errors
@@ -39,6 +52,7 @@ impl Protocol {
         sink: &mut impl Sink,
     ) -> Result<(), Goodbye> {
         while let Some(packet) = self.codec.decode(buffer).map_err(Goodbye::Violation)? {
+            self.packets = self.packets.wrapping_add(1);
             self.take(packet, out, sink)?;
         }
         Ok(())
@@ -47,8 +61,10 @@ impl Protocol {
     fn take(&mut self, packet: Incoming, out: &mut BytesMut, sink: &mut impl Sink) -> Result<(), Goodbye> {
         match packet {
             Incoming::Publish(publish) => {
-                if let Some(topic) = self.session.on_publish(&publish).map_err(Goodbye::Violation)? {
-                    sink.store(topic, &publish.payload).map_err(|violation| {
+                let allowed = |topic: &str| sink.allows(topic);
+                if let Some(topic) = self.session.on_publish(&publish, allowed).map_err(Goodbye::Violation)? {
+                    tags::of_publish(publish.properties.as_ref(), &mut self.tags);
+                    sink.store(topic, &publish.payload, &self.tags).map_err(|violation| {
                         self.session.cannot_store(publish.qos);
                         Goodbye::Violation(violation)
                     })?;

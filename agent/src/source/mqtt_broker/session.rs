@@ -19,7 +19,9 @@ use rmqtt_codec::{
 };
 
 use super::{
-    codec::{Limits, Version, write_puback, write_pubcomp, write_pubcomp_not_found, write_pubrec},
+    codec::{
+        Limits, Version, write_not_authorized, write_puback, write_pubcomp, write_pubcomp_not_found, write_pubrec,
+    },
     goodbye::Violation,
 };
 
@@ -57,6 +59,11 @@ enum Ack {
     Pubrec(NonZeroU16),
     /// For a PUBLISH that was sent again: its record is in this batch, or in one before it.
     PubrecAgain(NonZeroU16),
+    /// For a PUBLISH that no rule allows: it leaves nothing behind.
+    NotAllowed {
+        id: NonZeroU16,
+        qos: QoS,
+    },
 }
 
 impl Session {
@@ -74,11 +81,25 @@ impl Session {
         }
     }
 
-    /// Takes a PUBLISH. Gives the topic under which its payload is to be stored, or nothing if it is stored already.
+    /// Takes a PUBLISH. Gives the topic under which its payload is to be stored, or nothing if it is stored already, or not
+    /// `allowed` to be.
     ///
     /// If it cannot be stored after all, [`Session::cannot_store`] takes the acknowledgement back.
-    pub(super) fn on_publish<'a>(&'a mut self, publish: &'a Publish) -> Result<Option<&'a str>, Violation> {
+    pub(super) fn on_publish<'a>(
+        &'a mut self,
+        publish: &'a Publish,
+        allowed: impl FnOnce(&str) -> bool,
+    ) -> Result<Option<&'a str>, Violation> {
         let topic = self.topic(publish)?;
+        let stored_already =
+            publish.packet_id.is_some_and(|id| publish.qos == QoS::ExactlyOnce && self.unreleased.contains_key(&id));
+        if !stored_already && !allowed(self.text(topic, publish)) {
+            if let Some(id) = publish.packet_id {
+                self.receive()?;
+                self.due(Ack::NotAllowed { id, qos: publish.qos });
+            }
+            return Ok(None);
+        }
         match (publish.qos, publish.packet_id) {
             (QoS::AtLeastOnce, Some(id)) => {
                 self.receive()?;
@@ -95,10 +116,7 @@ impl Session {
             }
             _ => {}
         }
-        Ok(Some(match topic {
-            Topic::OfPacket => &publish.topic,
-            Topic::Alias(index) => self.aliases[index].as_deref().expect("it was looked up"),
-        }))
+        Ok(Some(self.text(topic, publish)))
     }
 
     /// The record of the PUBLISH that was taken last cannot be stored: it is not acknowledged, and the connection must end.
@@ -191,6 +209,17 @@ impl Session {
                     write_pubrec(id, out);
                 }
                 Ack::PubrecAgain(id) => write_pubrec(id, out),
+                Ack::NotAllowed { id, qos } => {
+                    self.receiving -= 1;
+                    match (self.version, qos) {
+                        (Version::V5, QoS::ExactlyOnce) => write_not_authorized(0x50, id, out),
+                        (Version::V5, _) => write_not_authorized(0x40, id, out),
+                        // 3.1.1 can only acknowledge, or end the connection, and the device would come back with the same
+                        // message for ever.
+                        (Version::V3, QoS::ExactlyOnce) => write_pubrec(id, out),
+                        (Version::V3, _) => write_puback(id, out),
+                    }
+                }
             }
         }
     }
@@ -207,6 +236,13 @@ impl Session {
         }
         self.receiving += 1;
         Ok(())
+    }
+
+    fn text<'a>(&'a self, topic: Topic, publish: &'a Publish) -> &'a str {
+        match topic {
+            Topic::OfPacket => &publish.topic,
+            Topic::Alias(index) => self.aliases[index].as_deref().expect("it was looked up"),
+        }
     }
 
     /// The topic of a PUBLISH, which in version 5 may be an alias.

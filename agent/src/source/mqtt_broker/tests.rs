@@ -35,6 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A listener with a log behind it.
 struct Gateway {
     address: SocketAddr,
+    websocket: SocketAddr,
     store: Store,
     stream: Stream,
     stats: Arc<SourceStats>,
@@ -55,12 +56,17 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             settings: Settings {
-                listen: "127.0.0.1:0".parse().expect("an address"),
+                listen: Some("127.0.0.1:0".parse().expect("an address")),
+                websocket_listen: Some("127.0.0.1:0".parse().expect("an address")),
+                websocket: websocket::Terms { message_bytes_max: 2 * 1024 * 1024, ..websocket::Terms::default() },
                 max_connections: 10,
                 max_packet_size: 1024 * 1024,
                 max_in_flight: NonZeroU16::new(100).expect("not zero"),
                 allow_anonymous: true,
-                credentials: Credentials::default(),
+                password_file: None,
+                tls: None,
+                client_rate_limit: None,
+                rules: rules::Rules::default(),
             },
             rate_limit: None,
             commit_delay: Duration::from_millis(1),
@@ -82,19 +88,21 @@ impl Gateway {
         let stream = StreamConfig { rate_limit: setup.rate_limit, ..StreamConfig::new("telemetry") };
         let stream = store.stream(stream).expect("a new stream");
         let listener = Listener::bind(setup.settings).await.expect("a free port");
-        let address = listener.local_address().expect("it is bound");
+        let (address, websocket) = listener.local_addresses().expect("it is bound");
+        let (address, websocket) = (address.expect("it listens"), websocket.expect("for both"));
         let context = SourceContext {
             name: "devices".into(),
             ingest: Ingest::new(stream.clone(), queue_bytes),
             partition_key: PartitionKeyTemplate::parse(setup.partition_key).expect("a template"),
             max_record: 1 << 20,
+            shaping: Default::default(),
             stats: Arc::default(),
             stop: CancellationToken::new(),
         };
         let (stats, stop) = (Arc::clone(&context.stats), context.stop.clone());
         let mut running = JoinSet::new();
         running.spawn(listener.run(context));
-        Self { address, store, stream, stats, stop, running, _dir: dir }
+        Self { address, websocket, store, stream, stats, stop, running, _dir: dir }
     }
 
     fn cursor(&self) -> Cursor {
@@ -187,6 +195,17 @@ impl Raw {
         let mut body = vec![0; header[1].into()];
         timeout(PATIENCE, self.0.read_exact(&mut body)).await.expect("a packet").expect("an open connection");
         (header[0], body)
+    }
+
+    /// The next packet but answers to pings, which is to be of this type.
+    async fn expect_among_pongs(&mut self, first: u8) {
+        loop {
+            let (came, _) = self.packet().await;
+            if came != 0xd0 {
+                assert_eq!(came, first);
+                return;
+            }
+        }
     }
 
     /// A DISCONNECT with this reason, and nothing behind it.

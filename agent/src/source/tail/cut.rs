@@ -158,7 +158,7 @@ mod tests {
         assert_eq!(records(bytes, &rules, Behind::Nothing).0[3], "3");
         // No longer than it may be, in lines and in bytes.
         assert_eq!(records(b"1\n a\n b\n c\n2\n", &rules, Behind::More).0, ["1\n a\n b", " c"]);
-        assert_eq!(records(b"1 34567890\n 34567890\n2\n", &rules, Behind::More).0, ["1 34567890", " 34567890"]);
+        assert_eq!(records(b"1 34567890\n 345678901\n2\n", &rules, Behind::More).0, ["1 34567890", " 345678901"]);
     }
 
     #[test]

@@ -298,7 +298,7 @@ fn judge(events: &[Event], patterns_match_rotated: bool) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 
     #[test]
     fn every_line_is_stored_once(events in proptest::collection::vec(event(), 1..40), patterns_match_rotated: bool) {

@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use memchr::memmem;
+
 use super::{
     content::{Content, Form},
     mark::Identity,
@@ -24,12 +26,28 @@ pub(super) struct Heir {
 
 /// Whether rotating a file called `name` may have made one of this name: `app.log.1`, `app.log-20260102.gz`, `app-1.log`, or the same.
 pub(super) fn is_rotated_name(name: &OsStr, candidate: &OsStr) -> bool {
-    let (name, candidate) = (name.as_bytes(), candidate.as_bytes());
-    let begins = |stem: &[u8]| {
-        candidate.strip_prefix(stem).is_some_and(|rest| rest.is_empty() || rest.starts_with(b".") || rest.starts_with(b"-"))
-    };
-    let dot = name.iter().rposition(|byte| *byte == b'.').filter(|at| *at > 0);
-    begins(name) || dot.is_some_and(|dot| begins(&name[..dot]) && candidate.len() > name.len())
+    let (name, candidate) = (unrotated(name.as_bytes()), candidate.as_bytes());
+    let ends_part = |rest: &[u8]| rest.is_empty() || rest.starts_with(b".") || rest.starts_with(b"-");
+    let begins = |stem: &[u8]| candidate.strip_prefix(stem).filter(|rest| ends_part(rest));
+    if begins(name).is_some() {
+        return true;
+    }
+    // What counts the files may stand before the extension.
+    let Some(dot) = name.iter().rposition(|byte| *byte == b'.').filter(|at| *at > 0) else { return false };
+    let (stem, extension) = name.split_at(dot);
+    begins(stem).is_some_and(|rest| memmem::find_iter(rest, extension).any(|at| ends_part(&rest[at + extension.len()..])))
+}
+
+/// The name before it was rotated, if that has only put something behind it: `app.log` for `app.log.1.gz`.
+fn unrotated(name: &[u8]) -> &[u8] {
+    let packed = [b".gz".as_slice(), b".zst"].into_iter().find_map(|extension| name.strip_suffix(extension));
+    let name = packed.unwrap_or(name);
+    let digits = name.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let (before, _) = name.split_at(name.len() - digits);
+    match before.split_last() {
+        Some((b'.' | b'-', before)) if digits > 0 && !before.is_empty() => before,
+        _ => name,
+    }
 }
 
 /// The file with this inode in one of these folders.
@@ -104,6 +122,7 @@ mod tests {
         for candidate in ["app2.log", "app.lo", "app", "other.log.1", "app.logs", "app.l.g"] {
             assert!(!made("app.log", candidate), "{candidate}");
         }
+        assert!(made("app.log.1", "app.log.2.gz") && made("app.log-20260102.gz", "app.log-20260102") && made("1", "1.1"));
         assert!(made("messages", "messages.1") && made(".log", ".log.1") && !made(".log", "x"));
     }
 }

@@ -182,10 +182,22 @@ impl Tailer {
             self.by_path.insert(found.path.clone(), found.identity);
             self.by_path.extend(found.real.clone().map(|real| (real, found.identity)));
             self.listed.insert(found.identity);
+            let form = Form::of(&found.path);
+            if let Some(file) = self.files.get(&found.identity)
+                && file.mark.form != form
+            {
+                // The inode of a deleted file, given to another one.
+                let read = file.is_read();
+                self.inherit(found.identity, read, now);
+            }
             match self.files.get_mut(&found.identity) {
                 Some(file) => {
                     file.listed = true;
                     file.mark.at.clone_from(&found.path);
+                    if file.mark.seen.offset == 0 {
+                        // Nothing says that it is the same.
+                        file.mark.path.clone_from(&found.path);
+                    }
                     if file.stamp != Some(found.stamp) && !file.mark.complete {
                         self.enqueue(found.identity);
                     }
@@ -298,6 +310,9 @@ impl Tailer {
             // Of what nothing was read, nothing can be known again.
             if self.files.get(identity).is_some_and(|file| file.mark.seen.offset == 0) {
                 self.look_at(*identity, now);
+                if self.is_blocked(*identity) {
+                    return true;
+                }
             }
         }
         let related: Vec<_> = related
@@ -312,15 +327,7 @@ impl Tailer {
         let Ok(mut content) = File::open(&found.path).map(|file| Content::new(file, form)) else { return false };
         for (identity, mark) in related {
             let seen = mark.seen;
-            let same = match content.part(Seen::head_of(seen.offset)) {
-                // Less than was read, because the other one has grown since.
-                Ok(head) if seen.has_head(&head) && form == Form::Plain && found.stamp.bytes < seen.offset => true,
-                Ok(head) if seen.has_head(&head) => succession::holds(&mut content, seen).unwrap_or(false),
-                // Still being compressed, as far as can be told.
-                Ok(head) => form != Form::Plain && (head.len() as u64) < Seen::head_of(seen.offset).end,
-                Err(_) => false,
-            };
-            if !same {
+            if !may_hold(&mut content, seen, &found.stamp, form) {
                 continue;
             }
             let Some(file) = self.files.get_mut(&identity) else { continue };
@@ -554,6 +561,25 @@ fn end_of(mark: &Mark) -> io::Result<Seen> {
     let unfinished = memchr::memrchr(b'\n', &last).map_or(0, |at| last.len() - at - 1);
     let offset = size - unfinished as u64;
     Ok(Seen::new(offset, &content.part(Seen::head_of(offset))?, &content.part(Seen::tail_of(offset))?))
+}
+
+/// Whether the content begins with what was read, as far as there is content.
+fn may_hold(content: &mut Content, seen: Seen, stamp: &Stamp, form: Form) -> bool {
+    let mut read = |range: std::ops::Range<u64>| {
+        let (mut bytes, len) = (Vec::new(), (range.end - range.start) as usize);
+        let ends = content.read(range.start, len, &mut bytes).ok()?;
+        // Of a plain file less may be there, because the one that it is a copy of has grown since. A compressed one may not be finished.
+        let short = bytes.len() < len && if form == Form::Plain { stamp.bytes < seen.offset } else { !ends };
+        Some((bytes, short))
+    };
+    match read(Seen::head_of(seen.offset)) {
+        Some((_, true)) => form != Form::Plain,
+        Some((head, false)) => {
+            seen.has_head(&head)
+                && read(Seen::tail_of(seen.offset)).is_some_and(|(tail, short)| short || seen.has_tail(&tail))
+        }
+        None => false,
+    }
 }
 
 fn folders_of(mark: &Mark, settings: &Settings) -> Vec<PathBuf> {

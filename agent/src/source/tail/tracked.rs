@@ -140,6 +140,7 @@ impl Tracked {
     pub(super) fn restart(&mut self) {
         self.mark.seen = Seen::default();
         self.mark.path.clone_from(&self.mark.at);
+        self.mark.form = Form::of(&self.mark.at);
         self.mark.complete = false;
         (self.drained, self.skipping, self.window, self.stamp) = (false, None, WINDOW, None);
         self.content = None;

@@ -24,9 +24,13 @@ const LIMITS: Limits =
 struct Records(Vec<u32>);
 
 impl Sink for Records {
-    fn store(&mut self, _topic: &str, payload: &[u8]) -> Result<(), Violation> {
+    fn store(&mut self, _topic: &str, payload: &[u8], _tags: &[Tag]) -> Result<(), Violation> {
         self.0.push(u32::from_le_bytes(payload.try_into().expect("the model's payloads are numbers")));
         Ok(())
+    }
+
+    fn allows(&mut self, _topic: &str) -> bool {
+        true
     }
 
     fn subscription_refused(&mut self) {}
@@ -324,7 +328,7 @@ fn protocol(version: Version, unreleased: Unreleased) -> Protocol {
         Version::V3 => Codec::V3(v3::Codec::new(LIMITS.packet_bytes_max)),
         Version::V5 => Codec::V5(v5::Codec::new(LIMITS.packet_bytes_max, 0)),
     };
-    Protocol { codec, session: Session::new(version, LIMITS, unreleased) }
+    Protocol::new(codec, Session::new(version, LIMITS, unreleased))
 }
 
 fn versions() -> impl Strategy<Value = Version> {
@@ -335,9 +339,13 @@ fn versions() -> impl Strategy<Value = Version> {
 struct Anything;
 
 impl Sink for Anything {
-    fn store(&mut self, topic: &str, _payload: &[u8]) -> Result<(), Violation> {
+    fn store(&mut self, topic: &str, _payload: &[u8], _tags: &[Tag]) -> Result<(), Violation> {
         assert!(!topic.is_empty());
         Ok(())
+    }
+
+    fn allows(&mut self, _topic: &str) -> bool {
+        true
     }
 
     fn subscription_refused(&mut self) {}
@@ -360,7 +368,7 @@ fn swallow(mut codec: Codec, bytes: &[u8], piece: usize) {
     }
     let version = codec.version().expect("it was greeted");
     codec.limit(LIMITS.packet_bytes_max, None);
-    let mut protocol = Protocol { codec, session: Session::new(version, LIMITS, Unreleased::new()) };
+    let mut protocol = Protocol::new(codec, Session::new(version, LIMITS, Unreleased::new()));
     loop {
         if protocol.advance(&mut buffer, &mut out, &mut Anything).is_err() {
             return;

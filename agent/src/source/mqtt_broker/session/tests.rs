@@ -31,7 +31,7 @@ fn aliased(topic: &'static str, alias: u16) -> Publish {
 
 /// Takes a PUBLISH that is to be stored.
 fn take(session: &mut Session, publish: &Publish) {
-    assert_eq!(session.on_publish(publish), Ok(Some("plant/1")));
+    assert_eq!(session.on_publish(publish, |_| true), Ok(Some("plant/1")));
 }
 
 #[test]
@@ -56,12 +56,12 @@ fn a_message_that_is_sent_again_is_acknowledged_again_but_stored_once() {
     let (mut session, mut out) = (session(Version::V3), BytesMut::new());
     take(&mut session, &publish(QoS::ExactlyOnce, 5));
     session.seal();
-    assert_eq!(session.on_publish(&publish(QoS::ExactlyOnce, 5)), Ok(None));
+    assert_eq!(session.on_publish(&publish(QoS::ExactlyOnce, 5), |_| true), Ok(None));
     session.nothing_to_seal(&mut out);
     assert!(out.is_empty(), "its record is not durable yet");
     session.on_durable(&mut out);
     assert_eq!(out.split()[..], [0x50, 2, 0, 5, 0x50, 2, 0, 5]);
-    assert_eq!(session.on_publish(&publish(QoS::ExactlyOnce, 5)), Ok(None));
+    assert_eq!(session.on_publish(&publish(QoS::ExactlyOnce, 5), |_| true), Ok(None));
     session.nothing_to_seal(&mut out);
     assert_eq!(out.split()[..], [0x50, 2, 0, 5], "nothing is on its way, so there is nothing to wait for");
     session.on_release(id(5), &mut out).expect("it was stored");
@@ -82,7 +82,7 @@ fn unreleased_ids_survive_the_connection_if_they_were_stored() {
     let unreleased = session.into_unreleased();
     assert_eq!(unreleased, Unreleased::from([id(1), id(3)]));
     let mut session = Session::new(Version::V5, self::session(Version::V5).limits, unreleased);
-    assert_eq!(session.on_publish(&publish(QoS::ExactlyOnce, 1)), Ok(None));
+    assert_eq!(session.on_publish(&publish(QoS::ExactlyOnce, 1), |_| true), Ok(None));
     take(&mut session, &publish(QoS::ExactlyOnce, 2));
 }
 
@@ -110,14 +110,14 @@ fn the_receive_maximum_holds_for_version_5_and_only_there() {
     take(&mut session, &publish(QoS::ExactlyOnce, 2));
     take(&mut session, &publish(QoS::AtLeastOnce, 3));
     take(&mut session, &publish(QoS::AtMostOnce, 0));
-    let over = session.on_publish(&publish(QoS::AtLeastOnce, 4)).expect_err("three are allowed");
+    let over = session.on_publish(&publish(QoS::AtLeastOnce, 4), |_| true).expect_err("three are allowed");
     assert_eq!(over.reason, Reason::ReceiveMaximumExceeded);
     session.seal();
     session.on_durable(&mut out);
     // Two were completed by PUBACK; the QoS 2 one counts until its PUBCOMP.
     take(&mut session, &publish(QoS::AtLeastOnce, 4));
     take(&mut session, &publish(QoS::AtLeastOnce, 5));
-    session.on_publish(&publish(QoS::AtLeastOnce, 6)).expect_err("three are allowed");
+    session.on_publish(&publish(QoS::AtLeastOnce, 6), |_| true).expect_err("three are allowed");
     session.on_release(id(2), &mut out).expect("it was stored");
     take(&mut session, &publish(QoS::AtLeastOnce, 6));
 
@@ -146,7 +146,7 @@ fn topics_that_nobody_may_publish_to_are_refused_and_not_acknowledged() {
     for topic in ["", "a/#", "+", "a\0b"] {
         let mut session = session(Version::V3);
         let publish = Publish { topic: topic.into(), ..publish(QoS::AtLeastOnce, 1) };
-        assert_eq!(session.on_publish(&publish).expect_err(topic).count, "bad-topic");
+        assert_eq!(session.on_publish(&publish, |_| true).expect_err(topic).count, "bad-topic");
         assert_eq!(session.acknowledgements_due(), 0);
     }
 }
@@ -154,20 +154,26 @@ fn topics_that_nobody_may_publish_to_are_refused_and_not_acknowledged() {
 #[test]
 fn an_alias_stands_for_its_newest_topic() {
     let mut session = session(Version::V5);
-    assert_eq!(session.on_publish(&aliased("a", 1)), Ok(Some("a")));
-    assert_eq!(session.on_publish(&aliased("b", 2)), Ok(Some("b")));
-    assert_eq!(session.on_publish(&aliased("", 1)), Ok(Some("a")));
-    assert_eq!(session.on_publish(&aliased("c", 1)), Ok(Some("c")));
-    assert_eq!(session.on_publish(&aliased("", 1)), Ok(Some("c")));
-    assert_eq!(session.on_publish(&aliased("", 2)), Ok(Some("b")));
+    assert_eq!(session.on_publish(&aliased("a", 1), |_| true), Ok(Some("a")));
+    assert_eq!(session.on_publish(&aliased("b", 2), |_| true), Ok(Some("b")));
+    assert_eq!(session.on_publish(&aliased("", 1), |_| true), Ok(Some("a")));
+    assert_eq!(session.on_publish(&aliased("c", 1), |_| true), Ok(Some("c")));
+    assert_eq!(session.on_publish(&aliased("", 1), |_| true), Ok(Some("c")));
+    assert_eq!(session.on_publish(&aliased("", 2), |_| true), Ok(Some("b")));
 }
 
 #[test]
 fn aliases_without_a_topic_or_over_the_limit_are_errors() {
-    assert_eq!(session(Version::V5).on_publish(&aliased("", 1)).expect_err("no topic").reason, Reason::ProtocolError);
-    let over = session(Version::V5).on_publish(&aliased("a", 3)).expect_err("two are allowed");
+    assert_eq!(
+        session(Version::V5).on_publish(&aliased("", 1), |_| true).expect_err("no topic").reason,
+        Reason::ProtocolError
+    );
+    let over = session(Version::V5).on_publish(&aliased("a", 3), |_| true).expect_err("two are allowed");
     assert_eq!(over.reason, Reason::TopicAliasInvalid);
-    assert_eq!(session(Version::V5).on_publish(&aliased("a/+", 1)).expect_err("a wildcard").count, "bad-topic");
+    assert_eq!(
+        session(Version::V5).on_publish(&aliased("a/+", 1), |_| true).expect_err("a wildcard").count,
+        "bad-topic"
+    );
 }
 
 #[test]
@@ -175,5 +181,40 @@ fn a_subscription_identifier_is_not_a_publishers() {
     let subscription_ids = vec![1.try_into().expect("not zero")];
     let properties = PublishProperties { subscription_ids, ..PublishProperties::default() };
     let publish = Publish { properties: Some(properties), ..publish(QoS::AtMostOnce, 0) };
-    assert_eq!(session(Version::V5).on_publish(&publish).expect_err("not allowed").reason, Reason::ProtocolError);
+    assert_eq!(
+        session(Version::V5).on_publish(&publish, |_| true).expect_err("not allowed").reason,
+        Reason::ProtocolError
+    );
+}
+
+#[test]
+fn what_is_not_allowed_is_answered_in_its_turn_and_leaves_nothing_behind() {
+    for (version, puback, pubrec) in [
+        (Version::V3, &[0x40, 2, 0, 2][..], &[0x50, 2, 0, 3][..]),
+        (Version::V5, &[0x40, 4, 0, 2, 0x87, 0], &[0x50, 4, 0, 3, 0x87, 0]),
+    ] {
+        let (mut session, mut out) = (session(version), BytesMut::new());
+        take(&mut session, &publish(QoS::AtLeastOnce, 1));
+        for (qos, id) in [(QoS::AtLeastOnce, 2), (QoS::ExactlyOnce, 3), (QoS::AtMostOnce, 0)] {
+            assert_eq!(session.on_publish(&publish(qos, id), |topic| topic != "plant/1"), Ok(None));
+        }
+        session.seal();
+        assert!(out.is_empty());
+        session.on_durable(&mut out);
+        assert_eq!(out.split()[..], [&[0x40, 2, 0, 1], puback, pubrec].concat());
+        // Nothing is counted against the receive maximum of three any more.
+        for id in 4..7 {
+            take(&mut session, &publish(QoS::AtLeastOnce, id));
+        }
+        assert!(session.into_unreleased().is_empty());
+    }
+}
+
+#[test]
+fn what_is_stored_already_is_acknowledged_again_though_it_is_not_allowed_any_more() {
+    let limits = Limits { packet_bytes_max: 1000, receive_max: id(3), topic_alias_max: 2 };
+    let (mut session, mut out) = (Session::new(Version::V5, limits, [id(5)].into()), BytesMut::new());
+    assert_eq!(session.on_publish(&publish(QoS::ExactlyOnce, 5), |_| false), Ok(None));
+    session.nothing_to_seal(&mut out);
+    assert_eq!(out[..], [0x50, 2, 0, 5]);
 }

@@ -1,0 +1,230 @@
+//! CSV (RFC 4180) as JSON: a row becomes an object whose names are the header's.
+//!
+//! A row of another length than the header is undecodable. Cells stay texts, as with Kinesis Agent's CSVTOJSON, unless
+//! `numbers = true` has those become numbers that JSON would write the same.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use csv::{ByteRecord, Reader, ReaderBuilder};
+
+use super::{
+    super::{document::Document, field::Number, project::push_string},
+    Context, Row,
+};
+
+/// Topics, files and the like whose headers are remembered.
+const ORIGINS_MAX: usize = 1000;
+
+#[derive(Debug, Clone)]
+pub(in super::super) struct Csv {
+    delimiter: u8,
+    /// As written; else the first row has them.
+    names: Option<Arc<[String]>>,
+    numbers: bool,
+}
+
+/// The headers that were seen, by where they come from.
+#[derive(Debug, Default)]
+pub(in super::super) struct Headers(Mutex<HashMap<Box<str>, Arc<[String]>>>);
+
+impl Csv {
+    pub(super) fn new(delimiter: u8, names: Option<Vec<String>>, numbers: bool) -> Self {
+        Self { delimiter, names: names.map(Arc::from), numbers }
+    }
+
+    pub(super) fn each(&self, payload: &[u8], context: Context<'_>, each: &mut dyn FnMut(Row<'_>)) {
+        let mut rows = Rows::new(payload, self.delimiter);
+        let mut first = ByteRecord::new();
+        let Some(first_bytes) = rows.next(&mut first) else { return };
+        let names = match &self.names {
+            Some(names) => Arc::clone(names),
+            None => {
+                let mut second = ByteRecord::new();
+                let Some(second_bytes) = rows.next(&mut second) else {
+                    // A source of lines: the first row of all is the header, which may come again, as with a new file.
+                    return match context.headers.get(context.origin) {
+                        Some(names) if is_the_same(&names, &first) => {}
+                        Some(names) => self.emit(&names, &first, first_bytes, each),
+                        None => match header(&first) {
+                            Ok(names) => context.headers.set(context.origin, names),
+                            Err(why) => each(Row::Undecodable { bytes: first_bytes, why }),
+                        },
+                    };
+                };
+                let names = match header(&first) {
+                    Ok(names) => names,
+                    // Without their names the rows say nothing.
+                    Err(why) => return each(Row::Undecodable { bytes: payload, why }),
+                };
+                context.headers.set(context.origin, Arc::clone(&names));
+                self.emit(&names, &second, second_bytes, each);
+                names
+            }
+        };
+        if self.names.is_some() {
+            self.emit(&names, &first, first_bytes, each);
+        }
+        while let Some(bytes) = rows.next(&mut first) {
+            self.emit(&names, &first, bytes, each);
+        }
+    }
+
+    fn emit(&self, names: &[String], cells: &ByteRecord, bytes: &[u8], each: &mut dyn FnMut(Row<'_>)) {
+        match self.json(names, cells) {
+            Ok(text) => each(Row::Json(Document::trusted(&text))),
+            Err(why) => each(Row::Undecodable { bytes, why }),
+        }
+    }
+
+    fn json(&self, names: &[String], cells: &ByteRecord) -> Result<String, String> {
+        if cells.len() != names.len() {
+            return Err(format!("{} fields under a header of {}", cells.len(), names.len()));
+        }
+        let mut out = String::from("{");
+        for (index, (name, cell)) in names.iter().zip(cells).enumerate() {
+            let cell = std::str::from_utf8(cell).map_err(|_| format!("`{name}` is not UTF-8"))?;
+            if index > 0 {
+                out.push(',');
+            }
+            push_string(name, &mut out);
+            out.push(':');
+            if self.numbers && is_json_number(cell) { out.push_str(cell) } else { push_string(cell, &mut out) }
+        }
+        out.push('}');
+        Ok(out)
+    }
+}
+
+/// The rows of a payload, and the bytes that each is made of.
+struct Rows<'p> {
+    payload: &'p [u8],
+    reader: Reader<&'p [u8]>,
+}
+
+impl<'p> Rows<'p> {
+    fn new(payload: &'p [u8], delimiter: u8) -> Self {
+        // A byte order mark, as spreadsheets write it, is not a part of the first name.
+        let payload = payload.strip_prefix(b"\xef\xbb\xbf").unwrap_or(payload);
+        let reader = ReaderBuilder::new().delimiter(delimiter).has_headers(false).flexible(true).from_reader(payload);
+        Self { payload, reader }
+    }
+
+    fn next(&mut self, cells: &mut ByteRecord) -> Option<&'p [u8]> {
+        let place = |reader: &Reader<_>| usize::try_from(reader.position().byte()).unwrap_or(usize::MAX);
+        let begin = place(&self.reader);
+        // Bytes that are there can always be read, and rows may have any length.
+        if !self.reader.read_byte_record(cells).unwrap_or(false) {
+            return None;
+        }
+        Some(self.payload.get(begin..place(&self.reader)).unwrap_or_default().trim_ascii())
+    }
+}
+
+impl Headers {
+    fn get(&self, origin: &str) -> Option<Arc<[String]>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(origin).cloned()
+    }
+
+    fn set(&self, origin: &str, names: Arc<[String]>) {
+        let mut headers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if headers.len() >= ORIGINS_MAX && !headers.contains_key(origin) {
+            headers.clear();
+        }
+        headers.insert(origin.into(), names);
+    }
+}
+
+/// The names of a row that can be a header: all different, none empty, none a number. A line from the middle of a file
+/// that is taken for a header would give everything behind it wrong names.
+fn header(cells: &ByteRecord) -> Result<Arc<[String]>, String> {
+    let names: Vec<_> = cells.iter().map(|cell| String::from_utf8_lossy(cell).trim().to_owned()).collect();
+    for (index, name) in names.iter().enumerate() {
+        if name.is_empty() || Number::parse(name).is_some() || names[..index].contains(name) {
+            return Err(format!("no header: `{name}` is no name of a column, or not the only one"));
+        }
+    }
+    Ok(names.into())
+}
+
+fn is_the_same(names: &[String], cells: &ByteRecord) -> bool {
+    names.len() == cells.len() && names.iter().zip(cells).all(|(name, cell)| cell.trim_ascii() == name.as_bytes())
+}
+
+fn is_json_number(text: &str) -> bool {
+    Number::parse(text).is_some() && serde_json::from_str::<&serde_json::value::RawValue>(text).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{
+            Decode,
+            tests::{row, rows},
+        },
+        *,
+    };
+
+    type Told = Vec<Result<String, Vec<u8>>>;
+
+    fn ok(texts: &[&str]) -> Told {
+        texts.iter().map(|text| Ok((*text).to_owned())).collect()
+    }
+
+    #[test]
+    fn rows_get_the_names_of_the_header() {
+        let csv = Decode::Csv(Csv::new(b',', None, false));
+        let payload = b"\xef\xbb\xbfdevice,temp,note\r\nd-1,21.50,\"hot, \"\"very\"\"\nhot\"\r\nd-2,,\n";
+        let expected = [
+            r#"{"device":"d-1","temp":"21.50","note":"hot, \"very\"\nhot"}"#,
+            r#"{"device":"d-2","temp":"","note":""}"#,
+        ];
+        assert_eq!(rows(&csv, &Headers::default(), payload), ok(&expected));
+        let numbers = Decode::Csv(Csv::new(b'\t', Some(vec!["a".into(), "b".into()]), true));
+        for (line, expected) in [
+            ("1.50\t007", r#"{"a":1.50,"b":"007"}"#),
+            ("-1e3\t.5", r#"{"a":-1e3,"b":".5"}"#),
+            ("x\tinf", r#"{"a":"x","b":"inf"}"#),
+        ] {
+            assert_eq!(row(&numbers, line.as_bytes()), Ok(expected.into()));
+        }
+    }
+
+    #[test]
+    fn the_first_line_of_a_source_of_lines_is_the_header() {
+        let csv = Decode::Csv(Csv::new(b';', None, false));
+        let headers = Headers::default();
+        let mut told = Told::new();
+        for line in ["a;b", "1;2", "a;b\n", "3;4", "x", "c;d\n5;6\n", "7;8"] {
+            told.extend(rows(&csv, &headers, line.as_bytes()));
+        }
+        let mut expected = ok(&[r#"{"a":"1","b":"2"}"#, r#"{"a":"3","b":"4"}"#]);
+        expected.push(Err(b"x".to_vec()));
+        expected.extend(ok(&[r#"{"c":"5","d":"6"}"#, r#"{"c":"7","d":"8"}"#]));
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn what_has_no_header_is_undecodable_and_given_back_whole() {
+        let csv = Decode::Csv(Csv::new(b',', None, false));
+        for payload in ["21.5,7\n22,8\n", "21.5,7", "a,a\n1,2", "a,\n1,2"] {
+            assert_eq!(rows(&csv, &Headers::default(), payload.as_bytes()), [Err(payload.into())], "{payload}");
+        }
+        let told = rows(&csv, &Headers::default(), b"a,b\n1,2\n3\n4,\xff\n5,6");
+        assert_eq!(told[1..3], [Err(b"3".to_vec()), Err(b"4,\xff".to_vec())]);
+        assert_eq!(told.len(), 4);
+        assert_eq!(rows(&csv, &Headers::default(), b"\n\n"), Told::new());
+    }
+
+    #[test]
+    fn headers_are_remembered_for_so_many() {
+        let headers = Headers::default();
+        for index in 0..3 * ORIGINS_MAX {
+            headers.set(&index.to_string(), Arc::from(["a".to_owned()]));
+            assert!(headers.0.lock().expect("whole").len() <= ORIGINS_MAX);
+            assert!(headers.get(&index.to_string()).is_some());
+        }
+    }
+}
