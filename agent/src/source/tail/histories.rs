@@ -164,7 +164,9 @@ impl World {
                     }
                 }
             }
-            if !step.more {
+            if step.rescan {
+                self.tailer.scan(self.now);
+            } else if !step.more {
                 self.known = true;
                 return;
             }
@@ -179,10 +181,13 @@ impl World {
         }
     }
 
-    /// Without a look at the file, its name is all that is known of it.
+    /// Of a file of which no line was read, its name is all that is known.
     fn is_seen(&self) -> bool {
-        let has_line = fs::read(self.path(0, false)).is_ok_and(|bytes| bytes.contains(&b'\n'));
-        has_line && (self.known || self.patterns_match_rotated)
+        self.has_line() && (self.known || self.patterns_match_rotated)
+    }
+
+    fn has_line(&self) -> bool {
+        fs::read(self.path(0, false)).is_ok_and(|bytes| bytes.contains(&b'\n'))
     }
 
     fn shift(&mut self) {
@@ -216,7 +221,7 @@ impl World {
                 // Whoever was not told of the file's lines does not know it.
                 let known = self.known;
                 self.look(*scan, usize::MAX);
-                self.known = known || *scan;
+                self.known = known || (*scan && self.has_line());
             }
             Event::KillAfter(records) => {
                 let known = self.known;

@@ -8,10 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Settings, mark::Identity};
+use super::{Settings, content::Form, mark::Identity};
 
 /// What changes when a file is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
     /// Seconds and nanoseconds, by the machine's clock. Only compared with others of the same file, or to order files.
     modified: (i64, i64),
@@ -80,7 +80,9 @@ pub(super) fn list(settings: &Settings) -> Listing {
             Err(error) => listing.trouble(&path, &error),
         }
     }
-    listing.files.sort_by(|a, b| (a.stamp, &a.path).cmp(&(b.stamp, &b.path)));
+    // Of a file and what it is just being compressed into, the file comes first.
+    let age = |file: &Listed| (file.stamp.modified, Form::of(&file.path));
+    listing.files.sort_by(|a, b| (age(a), &a.path).cmp(&(age(b), &b.path)));
     listing
 }
 

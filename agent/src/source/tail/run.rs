@@ -217,6 +217,7 @@ impl Reader {
             self.scan(now);
         }
         let step = self.tailer.step(now);
+        self.scan_wanted |= step.rescan;
         let since = self.scanned.map_or(Duration::ZERO, |scanned| scanned.elapsed());
         let mut again = if self.scan_wanted { pause } else { self.poll_interval }.saturating_sub(since);
         if step.waiting {

@@ -44,6 +44,8 @@ pub(super) struct Tailer {
     files: HashMap<Identity, Tracked>,
     /// Whether the source has looked for files in an earlier life, or in this one.
     began: bool,
+    /// In this one.
+    scanned: bool,
     queue: VecDeque<Identity>,
     /// Waiting for those that had their names before.
     blocked: Vec<Identity>,
@@ -53,6 +55,8 @@ pub(super) struct Tailer {
     by_path: HashMap<PathBuf, Identity>,
     listed: HashSet<Identity>,
     looks: u64,
+    /// Whether there is something to be found by a scan.
+    rescan: bool,
     out: Vec<Item>,
 }
 
@@ -73,6 +77,8 @@ pub(super) struct Step {
     pub(super) more: bool,
     /// Whether a look may bring something without anything being written.
     pub(super) waiting: bool,
+    /// Whether a scan will find something.
+    pub(super) rescan: bool,
 }
 
 impl Tailer {
@@ -107,12 +113,14 @@ impl Tailer {
             teller,
             files,
             began: has_begun,
+            scanned: false,
             queue: VecDeque::new(),
             blocked: Vec::new(),
             waiting: HashSet::new(),
             by_path: HashMap::new(),
             listed: HashSet::new(),
             looks: 0,
+            rescan: false,
             out: Vec::new(),
         }
     }
@@ -165,6 +173,7 @@ impl Tailer {
             items: mem::take(&mut self.out),
             more: !self.queue.is_empty(),
             waiting: has_timeouts && !self.waiting.is_empty(),
+            rescan: mem::take(&mut self.rescan),
         }
     }
 
@@ -209,12 +218,26 @@ impl Tailer {
         for identity in unlisted {
             self.find_again(identity, now);
         }
+        if !mem::replace(&mut self.scanned, true) {
+            self.order();
+        }
         let at_end = !self.began && self.settings.start == Start::End;
         for found in unknown {
             self.begin(found, at_end, now);
         }
         if !mem::replace(&mut self.began, true) {
             self.out.push(Item::Mark(mark::began(&self.teller.source).into(), vec![1]));
+        }
+    }
+
+    /// Of the files of an earlier run, those that have lost their names since are read first.
+    fn order(&mut self) {
+        let mut rotated: HashMap<PathBuf, Vec<Identity>> = HashMap::new();
+        for file in self.files.values().filter(|file| file.mark.at != file.mark.path && !file.mark.complete) {
+            rotated.entry(file.mark.path.clone()).or_default().push(file.identity);
+        }
+        for file in self.files.values_mut().filter(|file| file.mark.at == file.mark.path) {
+            file.after = rotated.get(&file.mark.path).cloned().unwrap_or_default();
         }
     }
 
@@ -330,32 +353,34 @@ impl Tailer {
             if !may_hold(&mut content, seen, &found.stamp, form) {
                 continue;
             }
-            let Some(file) = self.files.get_mut(&identity) else { continue };
-            let at = mark.at.clone();
-            let intact = File::open(&at).is_ok_and(|file| {
-                file.metadata().is_ok_and(|metadata| Identity::of(&metadata) == identity)
-                    && succession::holds(&mut Content::new(file, mark.form), seen).unwrap_or(false)
-            });
-            if !intact && file.mark.seen == seen {
-                if found.stamp.bytes < seen.offset && form == Form::Plain {
-                    // All of it was read from the other one.
-                    let read = content.part(Seen::tail_of(found.stamp.bytes)).and_then(|tail| {
-                        let head = content.part(Seen::head_of(found.stamp.bytes))?;
-                        Ok(Seen::new(found.stamp.bytes, &head, &tail))
-                    });
-                    let Ok(seen) = read else { return true };
+            let opened = File::open(&mark.at).and_then(|file| Ok((file.metadata()?, file)));
+            let intact = match opened {
+                Ok((metadata, file)) if Identity::of(&metadata) == identity => {
+                    succession::holds(&mut Content::new(file, mark.form), seen).unwrap_or(true)
+                }
+                // The next scan knows more.
+                _ => true,
+            };
+            if intact {
+                return true;
+            }
+            if found.stamp.bytes < seen.offset && form == Form::Plain {
+                // All of it was read from the other one.
+                let mut read = || {
+                    let head = content.part(Seen::head_of(found.stamp.bytes))?;
+                    let tail = content.part(Seen::tail_of(found.stamp.bytes))?;
+                    io::Result::Ok(Seen::new(found.stamp.bytes, &head, &tail))
+                };
+                if let Ok(seen) = read() {
                     let mark = Mark { seen, form, path: mark.path, at: found.path.clone(), complete: false };
                     self.follow(found.identity, mark, now).listed = true;
                     self.set_mark(found.identity);
-                } else {
-                    // What is there now will be found to be another content.
-                    self.look_at(identity, now);
-                    if self.files.contains_key(&identity) {
-                        self.enqueue(identity);
-                    }
                 }
+                return true;
             }
-            return intact || self.files.contains_key(&found.identity);
+            // It leaves what was read of it to this one.
+            self.replaced(identity, 0, now);
+            return self.files.contains_key(&found.identity);
         }
         false
     }
@@ -418,34 +443,27 @@ impl Tailer {
         }
     }
 
-    /// The file holds something else now: it was truncated, or its inode was given to another one.
+    /// The file holds something else now: it was truncated, or its inode was given to another one. What it holds is looked at
+    /// as what is found for the first time: it may be a copy of yet another one.
     fn replaced(&mut self, identity: Identity, unread: u64, now: Instant) {
-        let Some(file) = self.files.get_mut(&identity) else { return };
-        let (old, after) = (file.mark.clone(), mem::take(&mut file.after));
-        file.restart();
-        match self.heir_of(&old) {
-            Some(heir) => {
-                let heir = self.put_heir(heir, &old, false, after, now);
-                if let Some(file) = self.files.get_mut(&identity) {
-                    file.after.push(heir);
-                }
-            }
+        self.rescan = true;
+        let Some(file) = self.forget(identity) else { return };
+        match self.heir_of(&file.mark) {
+            Some(heir) => drop(self.put_heir(heir, &file.mark, false, file.after, now)),
             None if unread > 0 => {
                 let message = format!("was truncated, and {unread} bytes that were not read are nowhere to be found");
-                self.teller.tell("truncated", &old.at, &message);
+                self.teller.tell("truncated", &file.mark.at, &message);
             }
-            None => self.teller.note(&old.at, "was truncated or replaced; it is read from its beginning"),
+            None => self.teller.note(&file.mark.at, "was truncated or replaced; it is read from its beginning"),
         }
-        self.set_mark(identity);
-        self.enqueue(identity);
     }
 
     /// The file is nowhere any more; `read` says whether all of it was read. Whoever holds its content goes on for it.
     fn inherit(&mut self, identity: Identity, read: bool, now: Instant) {
-        let Some(file) = self.files.remove(&identity) else { return };
-        self.waiting.remove(&identity);
+        let followers: Vec<_> =
+            self.files.values().filter(|file| file.after.contains(&identity)).map(|file| file.identity).collect();
+        let Some(file) = self.forget(identity) else { return };
         let old = file.mark;
-        self.out.push(Item::Mark(file.mark_name, Vec::new()));
         if old.complete {
             return;
         }
@@ -453,8 +471,8 @@ impl Tailer {
             Some(heir) if read && !self.settings.matches(&heir.path) => {}
             Some(heir) => {
                 let heir = self.put_heir(heir, &old, read, file.after, now);
-                for follower in self.files.values_mut().filter(|file| file.after.contains(&identity)) {
-                    follower.after.push(heir);
+                for follower in followers {
+                    self.files.entry(follower).and_modify(|file| file.after.push(heir));
                 }
             }
             None if !read && old.seen.offset > 0 => {
@@ -462,7 +480,16 @@ impl Tailer {
             }
             None => {}
         }
+    }
+
+    /// Follows it no more.
+    fn forget(&mut self, identity: Identity) -> Option<Tracked> {
+        let file = self.files.remove(&identity)?;
+        self.waiting.remove(&identity);
+        self.out.push(Item::Mark(Arc::clone(&file.mark_name), Vec::new()));
+        // Its number may be given to another one.
         self.files.values_mut().for_each(|file| file.after.retain(|before| *before != identity));
+        Some(file)
     }
 
     /// Who holds what was read of a file that is not there any more as it was.

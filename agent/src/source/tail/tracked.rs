@@ -136,16 +136,6 @@ impl Tracked {
         now.duration_since(self.changed) >= for_
     }
 
-    /// Begins anew with the content that is there now.
-    pub(super) fn restart(&mut self) {
-        self.mark.seen = Seen::default();
-        self.mark.path.clone_from(&self.mark.at);
-        self.mark.form = Form::of(&self.mark.at);
-        self.mark.complete = false;
-        (self.drained, self.skipping, self.window, self.stamp) = (false, None, WINDOW, None);
-        self.content = None;
-    }
-
     /// What the kernel says of it, if it is open: the name that it has now, and whether it is deleted.
     pub(super) fn whereabouts(&self) -> Option<(PathBuf, Stamp, bool)> {
         let file = &self.content.as_ref()?.file;
