@@ -113,7 +113,8 @@ fn only_what_is_asked_for_comes_and_what_is_too_large_is_counted() {
         let found = Command::new(program("journalctl")).arg("-q").arg("-D").arg(&journal.folder).output();
         found.is_ok_and(|output| !output.stdout.is_empty())
     });
-    let source = "units = [\"app.service\", \"b.service\"]\npriority = \"warning\"\nstart = \"end\"\nmax-record = \"64KiB\"";
+    let source =
+        "units = [\"app.service\", \"b.service\"]\npriority = \"warning\"\nstart = \"end\"\nmax-record = \"64KiB\"";
     let agent = Forebay::start(&journal.configuration(source));
     eventually(PATIENCE, "journalctl runs", || source_status(&agent)["connections"] == 1);
     journal.write("other.service", 3, "of another unit");

@@ -115,14 +115,21 @@ pub(crate) fn line(number: u64) -> String {
 
 /// The numbers of numbered lines.
 pub(crate) fn numbers(agent: &Forebay) -> Vec<u64> {
-    texts(agent).iter().map(|text| text[..8].parse().unwrap_or_else(|_| panic!("a numbered line, not {text}"))).collect()
+    texts(agent)
+        .iter()
+        .map(|text| text[..8].parse().unwrap_or_else(|_| panic!("a numbered line, not {text}")))
+        .collect()
 }
 
 /// That each line is stored once, and in order.
 #[track_caller]
 pub(crate) fn assert_all_in_order(numbers: &[u64], written: u64) {
     let wrong = numbers.iter().zip(0..).find(|(found, expected)| **found != *expected);
-    assert!(wrong.is_none() && numbers.len() as u64 == written, "{} of {written}, the first wrong one {wrong:?}", numbers.len());
+    assert!(
+        wrong.is_none() && numbers.len() as u64 == written,
+        "{} of {written}, the first wrong one {wrong:?}",
+        numbers.len()
+    );
 }
 
 #[track_caller]

@@ -50,7 +50,8 @@ fn records_of_several_lines_end_where_the_next_begins_or_after_a_while() {
     wait_stored(&agent, 3);
     logs.append("a.log", "2026-01-04 no end");
     wait_stored(&agent, 4);
-    let expected = ["2026-01-01 error\n  at a\n  at b", "2026-01-02 fine", "2026-01-03 last\n  of all", "2026-01-04 no end"];
+    let expected =
+        ["2026-01-01 error\n  at a\n  at b", "2026-01-02 fine", "2026-01-03 last\n  of all", "2026-01-04 no end"];
     assert_eq!(texts(&agent), expected);
 }
 
@@ -75,7 +76,11 @@ fn what_is_no_file_and_what_may_not_be_read_is_told_and_recovers() {
     wait_stored(&agent, 1);
     wait_refused(&agent, "unreadable");
     let log = agent.log();
-    for told in ["folder is a directory, not a file", "pipe is a pipe, socket or device", "secret.log cannot be read: Permission denied"] {
+    for told in [
+        "folder is a directory, not a file",
+        "pipe is a pipe, socket or device",
+        "secret.log cannot be read: Permission denied",
+    ] {
         assert!(log.contains(told), "{told} in {log}");
     }
     assert_eq!((refused(&agent, "not-a-file"), texts(&agent)), (2, vec!["open".to_owned()]));

@@ -39,7 +39,8 @@ fn rotate_under_a_writer(directives: &str, pauses: bool) {
     let agent = Forebay::start(&logs.configuration("app.log", ""));
     let path = logs.path("app.log");
     let open = || OpenOptions::new().append(true).create(true).open(&path).expect("a file");
-    let (again, stop, written, gate) = (AtomicBool::new(false), AtomicBool::new(false), AtomicU64::new(0), Mutex::new(()));
+    let (again, stop, written, gate) =
+        (AtomicBool::new(false), AtomicBool::new(false), AtomicU64::new(0), Mutex::new(()));
     let written = thread::scope(|scope| {
         let writer = scope.spawn(|| write(open, &again, &stop, &written, &gate));
         for _ in 0..ROTATIONS {

@@ -12,7 +12,8 @@ use crate::config::{Problems, reader};
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// All types, by name. README's table of sources says the same.
-pub const TYPES: &[Type] = &[mqtt::TYPE, mqtt_broker::TYPE, socket::TYPE, http::TYPE, exec::TYPE, stdin::TYPE, tail::TYPE, journald::TYPE];
+pub const TYPES: &[Type] =
+    &[mqtt::TYPE, mqtt_broker::TYPE, socket::TYPE, http::TYPE, exec::TYPE, stdin::TYPE, tail::TYPE, journald::TYPE];
 
 /// A type of source.
 pub struct Type {

@@ -127,8 +127,13 @@ mod tests {
             reader::read(table.parse().expect("TOML"), "sources.j", &[], &mut problems).expect("a table");
         config.validate("sources.j", &mut problems);
         let found: Vec<_> = problems.list().iter().map(ToString::to_string).collect();
-        for key in ["units: must", "priority: is one", "boot: must be", "journalctl: ", "max-backoff: ", "unit: unknown key"] {
-            assert!(found.iter().any(|problem| problem.starts_with(&format!("sources.j.{key}"))), "{key} in {found:#?}");
+        for key in
+            ["units: must", "priority: is one", "boot: must be", "journalctl: ", "max-backoff: ", "unit: unknown key"]
+        {
+            assert!(
+                found.iter().any(|problem| problem.starts_with(&format!("sources.j.{key}"))),
+                "{key} in {found:#?}"
+            );
         }
         assert_eq!(found.len(), 6, "{found:#?}");
     }

@@ -62,7 +62,8 @@ mod tests {
 
     #[test]
     fn an_entry_tells_who_wrote_it() {
-        let line = br#"{"__CURSOR":"s=1;i=2","_HOSTNAME":"gw","_SYSTEMD_UNIT":"ssh.service","MESSAGE":[255,1],"X":null}"#;
+        let line =
+            br#"{"__CURSOR":"s=1;i=2","_HOSTNAME":"gw","_SYSTEMD_UNIT":"ssh.service","MESSAGE":[255,1],"X":null}"#;
         let entry = Entry::parse(line).expect("JSON");
         assert_eq!((&*entry.cursor, entry.unit(), entry.host.as_deref()), ("s=1;i=2", Some("ssh.service"), Some("gw")));
         let entry = br#"{"SYSLOG_IDENTIFIER":"a\"b","_SYSTEMD_UNIT":["a","b"],"_HOSTNAME":null,"__CURSOR":"c"}"#;

@@ -90,9 +90,7 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 }
 
 async fn finish(mut intake: Intake) -> anyhow::Result<()> {
-    let stored = async {
-        while !intake.is_idle() && intake.progress().await.is_ok() {}
-    };
+    let stored = async { while !intake.is_idle() && intake.progress().await.is_ok() {} };
     // What is not, the mark does not say either.
     let _ = timeout(PATIENCE, stored).await;
     Ok(())

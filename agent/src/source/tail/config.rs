@@ -165,7 +165,9 @@ impl source::Config for Config {
             }
         }
         let exclude = self.exclude.iter().filter_map(|pattern| {
-            Pattern::new(pattern).map_err(|error| wrong("exclude", format!("`{pattern}` is not a pattern: {error}"))).ok()
+            Pattern::new(pattern)
+                .map_err(|error| wrong("exclude", format!("`{pattern}` is not a pattern: {error}")))
+                .ok()
         });
         let exclude = exclude.collect();
         let group = self.multiline.as_ref().and_then(|multiline| multiline.validate(&mut wrong));
@@ -278,7 +280,11 @@ mod tests {
             "wach: unknown key, did you mean `watch`?",
         ] {
             let wanted = format!("sources.logs.{key}");
-            assert_eq!(found.iter().filter(|problem| problem.starts_with(&wanted)).count(), 1, "{wanted} in {found:#?}");
+            assert_eq!(
+                found.iter().filter(|problem| problem.starts_with(&wanted)).count(),
+                1,
+                "{wanted} in {found:#?}"
+            );
         }
         assert_eq!(found.len(), 13, "{found:#?}");
         assert_eq!(problems_of("").len(), 1);

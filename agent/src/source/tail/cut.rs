@@ -63,7 +63,13 @@ pub(super) fn cut(bytes: &[u8], rules: &Rules, behind: Behind) -> Cut {
     let mut pending = None;
     let mut start = 0;
     for end in memchr_iter(b'\n', bytes) {
-        line(bytes, Piece { data: start..without_return(bytes, start, end), next: end + 1 }, rules, &mut pending, &mut cut);
+        line(
+            bytes,
+            Piece { data: start..without_return(bytes, start, end), next: end + 1 },
+            rules,
+            &mut pending,
+            &mut cut,
+        );
         start = end + 1;
     }
     let rest = bytes.len() - start;
@@ -144,7 +150,10 @@ mod tests {
         let bytes = b"one\ntwo\r\n\n\r\nthr\xffee\nfou";
         assert_eq!(records(bytes, &rules(None), Behind::More), (strings(&["one", "two", "thr\u{fffd}ee"]), 19));
         assert_eq!(records(bytes, &rules(None), Behind::NoLine).1, 19);
-        assert_eq!(records(bytes, &rules(None), Behind::Nothing), (strings(&["one", "two", "thr\u{fffd}ee", "fou"]), 22));
+        assert_eq!(
+            records(bytes, &rules(None), Behind::Nothing),
+            (strings(&["one", "two", "thr\u{fffd}ee", "fou"]), 22)
+        );
         let keep = Rules { keep_empty: true, ..rules(None) };
         assert_eq!(records(b"a\n\nb\n", &keep, Behind::More), (strings(&["a", "", "b"]), 5));
     }

@@ -28,11 +28,16 @@ const KEPT: usize = 4;
 #[derive(Debug, Clone)]
 enum Event {
     /// The program writes lines; the last one without its end, which the next write brings.
-    Write { lines: u8, half: bool },
+    Write {
+        lines: u8,
+        half: bool,
+    },
     /// To the file that was renamed last, as a program does that was not told yet.
     WriteLate(u8),
     /// The agent looks; does it look for files, too? What it found is stored.
-    Look { scan: bool },
+    Look {
+        scan: bool,
+    },
     /// The agent is killed while it stores what it found, after so many records.
     KillAfter(u8),
     /// logrotate: `create`.
@@ -205,7 +210,8 @@ impl World {
             return;
         }
         // The last one would be deleted.
-        let has_room = !self.path(KEPT, false).exists() && !self.path(KEPT, true).exists() && self.compressing.is_none();
+        let has_room =
+            !self.path(KEPT, false).exists() && !self.path(KEPT, true).exists() && self.compressing.is_none();
         match event {
             Event::Write { lines, half } => {
                 self.known &= self.path(0, false).exists();

@@ -78,8 +78,7 @@ pub(super) async fn run(settings: Settings, context: SourceContext) -> anyhow::R
     let poll_interval = settings.poll_interval;
     let teller = Teller::new(Arc::clone(&source), Arc::clone(&context.stats));
     let tailer = Tailer::new(settings, context.max_record, teller, marks, Instant::now());
-    let reader =
-        Reader { tailer, watcher, poll_interval, scanned: None, scan_took: Duration::ZERO, scan_wanted: true };
+    let reader = Reader { tailer, watcher, poll_interval, scanned: None, scan_took: Duration::ZERO, scan_wanted: true };
 
     let mut intake = Intake::new(&context);
     let mut reading = begin(reader);
@@ -106,15 +105,16 @@ pub(super) async fn run(settings: Settings, context: SourceContext) -> anyhow::R
             break;
         }
     }
-    let stored = async {
-        while !intake.is_idle() && intake.progress().await.is_ok() {}
-    };
+    let stored = async { while !intake.is_idle() && intake.progress().await.is_ok() {} };
     // What is not, the marks do not say either.
     let _ = timeout(PATIENCE, stored).await;
     Ok(())
 }
 
-#[expect(deprecated, reason = "its successor is unsafe for those whose descriptor may change or be closed; an Arc<OwnedFd> is neither")]
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe for those whose descriptor may change or be closed; an Arc<OwnedFd> is neither"
+)]
 fn readiness(inotify: Arc<OwnedFd>) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
     AsyncFd::with_interest(inotify, Interest::READABLE)
 }

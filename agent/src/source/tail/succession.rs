@@ -35,7 +35,8 @@ pub(super) fn is_rotated_name(name: &OsStr, candidate: &OsStr) -> bool {
     // What counts the files may stand before the extension.
     let Some(dot) = name.iter().rposition(|byte| *byte == b'.').filter(|at| *at > 0) else { return false };
     let (stem, extension) = name.split_at(dot);
-    begins(stem).is_some_and(|rest| memmem::find_iter(rest, extension).any(|at| ends_part(&rest[at + extension.len()..])))
+    begins(stem)
+        .is_some_and(|rest| memmem::find_iter(rest, extension).any(|at| ends_part(&rest[at + extension.len()..])))
 }
 
 /// The name before it was rotated, if that has only put something behind it: `app.log` for `app.log.1.gz`.
@@ -76,13 +77,17 @@ pub(super) fn by_content(
     // What is renamed or compressed while we look is found under its new name.
     for _ in 0..3 {
         let mut moved = false;
-        for folder in folders {
-            let Ok(entries) = fs::read_dir(folder) else { continue };
-            for entry in entries.flatten().filter(|entry| is_rotated_name(name, &entry.file_name())) {
-                match heir(&entry.path(), seen, &is_known) {
-                    Ok(Some(heir)) => return Some(heir),
-                    Ok(None) => {}
-                    Err(error) => moved |= error.kind() == ErrorKind::NotFound,
+        // A copy that is just being compressed is there twice, and is not yet whole the second time.
+        for packed in [false, true] {
+            for folder in folders {
+                let Ok(entries) = fs::read_dir(folder) else { continue };
+                let names = entries.flatten().filter(|entry| is_rotated_name(name, &entry.file_name()));
+                for path in names.map(|entry| entry.path()).filter(|path| (Form::of(path) != Form::Plain) == packed) {
+                    match heir(&path, seen, &is_known) {
+                        Ok(Some(heir)) => return Some(heir),
+                        Ok(None) => {}
+                        Err(error) => moved |= error.kind() == ErrorKind::NotFound,
+                    }
                 }
             }
         }
@@ -116,13 +121,17 @@ mod tests {
     #[test]
     fn rotated_names_are_made_of_the_name() {
         let made = |name: &str, candidate: &str| is_rotated_name(OsStr::new(name), OsStr::new(candidate));
-        for candidate in ["app.log", "app.log.1", "app.log.2.gz", "app.log-20260102", "app-20260102.log.gz", "app.1.log"] {
+        for candidate in
+            ["app.log", "app.log.1", "app.log.2.gz", "app.log-20260102", "app-20260102.log.gz", "app.1.log"]
+        {
             assert!(made("app.log", candidate), "{candidate}");
         }
         for candidate in ["app2.log", "app.lo", "app", "other.log.1", "app.logs", "app.l.g"] {
             assert!(!made("app.log", candidate), "{candidate}");
         }
-        assert!(made("app.log.1", "app.log.2.gz") && made("app.log-20260102.gz", "app.log-20260102") && made("1", "1.1"));
+        assert!(
+            made("app.log.1", "app.log.2.gz") && made("app.log-20260102.gz", "app.log-20260102") && made("1", "1.1")
+        );
         assert!(made("messages", "messages.1") && made(".log", ".log.1") && !made(".log", "x"));
     }
 }

@@ -7,7 +7,7 @@ use std::{
     io, mem,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -28,6 +28,12 @@ const STEP_BYTES: usize = 4 * WINDOW;
 
 /// And so many looks, which may each open a file.
 const STEP_LOOKS: usize = 250;
+
+/// A file that is still written to after it was renamed does not hold up the new one more often than this.
+const PUT_OFF_MAX: u8 = 3;
+
+/// Nor does one that was not written to for so long.
+const LATE_MAX: Duration = Duration::from_secs(600);
 
 /// All marks of a source together take at most so much, of the mebibyte that a stream has.
 const MARKS_BYTES_MAX: usize = 768 * 1024;
@@ -238,6 +244,7 @@ impl Tailer {
         }
         for file in self.files.values_mut().filter(|file| file.mark.at == file.mark.path) {
             file.after = rotated.get(&file.mark.path).cloned().unwrap_or_default();
+            file.predecessors.clone_from(&file.after);
         }
     }
 
@@ -258,7 +265,9 @@ impl Tailer {
         let found = is_there(at).map(|metadata| (at.clone(), metadata)).or_else(|| {
             let path = succession::by_identity(&folders_of(&file.mark, &self.settings), identity)?;
             let metadata = is_there(&path)?;
-            Some((path, metadata))
+            // The number of a deleted file is soon given to another one.
+            let mut content = Content::new(File::open(&path).ok()?, file.mark.form);
+            succession::holds(&mut content, file.mark.seen).ok()?.then_some((path, metadata))
         });
         match found {
             Some((path, metadata)) => {
@@ -313,7 +322,7 @@ impl Tailer {
             }
         }
         let file = self.follow(found.identity, mark, now);
-        (file.listed, file.after) = (true, before);
+        (file.listed, file.predecessors, file.after) = (true, before.clone(), before);
         // Also of a file of which nothing is read yet: it may be renamed before that.
         self.set_mark(found.identity);
     }
@@ -392,11 +401,26 @@ impl Tailer {
             self.blocked.push(identity);
             return 0;
         }
+        let until = match self.until_predecessors(identity, now) {
+            Ok(until) => until,
+            Err(changed) => {
+                for identity in &changed {
+                    self.files.entry(*identity).and_modify(|file| file.drained = false);
+                    self.enqueue(*identity);
+                }
+                self.files.entry(identity).and_modify(|file| {
+                    file.after.extend(changed);
+                    file.put_off += 1;
+                });
+                self.blocked.push(identity);
+                return 0;
+            }
+        };
         self.looks += 1;
         let Some(file) = self.files.get_mut(&identity) else { return 0 };
-        (file.queued, file.used) = (false, self.looks);
+        (file.queued, file.used, file.put_off) = (false, self.looks, 0);
         let was_complete = file.mark.complete;
-        match file.look(&self.rules, self.timeouts, now) {
+        match file.look(&self.rules, self.timeouts, until, now) {
             Ok(Look::Read { chunk, oversize, moved, more, waiting, deleted }) => {
                 file.drained = !more;
                 let complete = file.mark.complete && !was_complete;
@@ -405,7 +429,11 @@ impl Tailer {
                 if complete {
                     file.close();
                 }
-                if waiting { self.waiting.insert(identity) } else { self.waiting.remove(&identity) };
+                if waiting {
+                    self.waiting.insert(identity)
+                } else {
+                    self.waiting.remove(&identity)
+                };
                 self.out.extend(chunk.map(Item::Chunk));
                 self.out.extend(oversize.map(Item::Oversize));
                 if moved {
@@ -447,9 +475,13 @@ impl Tailer {
     /// as what is found for the first time: it may be a copy of yet another one.
     fn replaced(&mut self, identity: Identity, unread: u64, now: Instant) {
         self.rescan = true;
+        let followers = self.followers_of(identity);
         let Some(file) = self.forget(identity) else { return };
         match self.heir_of(&file.mark) {
-            Some(heir) => drop(self.put_heir(heir, &file.mark, false, file.after, now)),
+            Some(heir) => {
+                let heir = self.put_heir(heir, &file.mark, false, file.after, now);
+                self.put_behind(&followers, heir);
+            }
             None if unread > 0 => {
                 let message = format!("was truncated, and {unread} bytes that were not read are nowhere to be found");
                 self.teller.tell("truncated", &file.mark.at, &message);
@@ -460,8 +492,7 @@ impl Tailer {
 
     /// The file is nowhere any more; `read` says whether all of it was read. Whoever holds its content goes on for it.
     fn inherit(&mut self, identity: Identity, read: bool, now: Instant) {
-        let followers: Vec<_> =
-            self.files.values().filter(|file| file.after.contains(&identity)).map(|file| file.identity).collect();
+        let followers = self.followers_of(identity);
         let Some(file) = self.forget(identity) else { return };
         let old = file.mark;
         if old.complete {
@@ -471,14 +502,23 @@ impl Tailer {
             Some(heir) if read && !self.settings.matches(&heir.path) => {}
             Some(heir) => {
                 let heir = self.put_heir(heir, &old, read, file.after, now);
-                for follower in followers {
-                    self.files.entry(follower).and_modify(|file| file.after.push(heir));
-                }
+                self.put_behind(&followers, heir);
             }
             None if !read && old.seen.offset > 0 => {
                 self.teller.tell("vanished", &old.at, "is gone, and so is what was not read of it, if there was any");
             }
             None => {}
+        }
+    }
+
+    /// Those that wait for it.
+    fn followers_of(&self, identity: Identity) -> Vec<Identity> {
+        self.files.values().filter(|file| file.after.contains(&identity)).map(|file| file.identity).collect()
+    }
+
+    fn put_behind(&mut self, followers: &[Identity], first: Identity) {
+        for follower in followers {
+            self.files.entry(*follower).and_modify(|file| file.after.push(first));
         }
     }
 
@@ -488,7 +528,10 @@ impl Tailer {
         self.waiting.remove(&identity);
         self.out.push(Item::Mark(Arc::clone(&file.mark_name), Vec::new()));
         // Its number may be given to another one.
-        self.files.values_mut().for_each(|file| file.after.retain(|before| *before != identity));
+        for file in self.files.values_mut() {
+            file.after.retain(|before| *before != identity);
+            file.predecessors.retain(|before| *before != identity);
+        }
         Some(file)
     }
 
@@ -532,6 +575,25 @@ impl Tailer {
         {
             self.queue.push_back(identity);
         }
+    }
+
+    /// Who writes to a file that was renamed, and then to the new one, has written to the new one what comes later. So the
+    /// new one is read as far as it goes before it is made sure that nothing has come to the old ones.
+    ///
+    /// # Errors
+    /// Something has come to these.
+    fn until_predecessors(&self, identity: Identity, now: Instant) -> Result<Option<u64>, Vec<Identity>> {
+        let Some(file) = self.files.get(&identity).filter(|file| !file.predecessors.is_empty()) else {
+            return Ok(None);
+        };
+        let until = file.bytes_now();
+        if file.put_off >= PUT_OFF_MAX {
+            return Ok(None);
+        }
+        let now_and_then = |before: &&Tracked| !before.is_quiet(LATE_MAX, now);
+        let before = file.predecessors.iter().filter_map(|before| self.files.get(before)).filter(now_and_then);
+        let changed: Vec<_> = before.filter(|before| before.has_changed()).map(|before| before.identity).collect();
+        if changed.is_empty() { Ok(until) } else { Err(changed) }
     }
 
     /// Whether somebody else is to be read first.
@@ -611,9 +673,10 @@ fn may_hold(content: &mut Content, seen: Seen, stamp: &Stamp, form: Form) -> boo
 
 fn folders_of(mark: &Mark, settings: &Settings) -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> = Vec::new();
-    let of_file = [&mark.path, &mark.at].into_iter().filter_map(|path| path.parent()).map(|folder| {
-        if folder.as_os_str().is_empty() { Path::new(".") } else { folder }
-    });
+    let of_file = [&mark.path, &mark.at]
+        .into_iter()
+        .filter_map(|path| path.parent())
+        .map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder });
     for folder in of_file.chain(settings.rotated_into.iter().map(PathBuf::as_path)) {
         if !folders.iter().any(|known| known == folder) {
             folders.push(folder.to_owned());

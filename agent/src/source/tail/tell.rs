@@ -12,6 +12,9 @@ use crate::source::SourceStats;
 /// So many files that are in trouble are remembered.
 const TOLD_MAX: usize = 10_000;
 
+/// So many of them are logged.
+const LOGGED_MAX: usize = 20;
+
 /// Where troubles go.
 pub(super) struct Teller {
     /// The source's name.
@@ -44,7 +47,12 @@ impl Teller {
             told.clear();
         }
         told.insert(path.to_owned(), message.to_owned());
-        self.tell(reason, path, message);
+        self.stats.refused(reason);
+        self.stats.failed(format!("{} {message}", path.display()));
+        // One by one, as each is another trouble, but for a folder full of them.
+        if told.len() <= LOGGED_MAX {
+            tracing::warn!(source = &*self.source, reason, "{} {message}", path.display());
+        }
     }
 
     /// The file is in no trouble any more.

@@ -3,7 +3,7 @@
 //! Nothing of its content is kept between two looks, however many files there are: an unfinished line is read again.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, Metadata},
     io,
     os::{fd::AsRawFd, unix::fs::MetadataExt},
     path::PathBuf,
@@ -35,6 +35,10 @@ pub(super) struct Tracked {
     pub(super) listed: bool,
     /// Files that had its name before; they are read first.
     pub(super) after: Vec<Identity>,
+    /// The same, also those that were read to their ends: more may come to them.
+    pub(super) predecessors: Vec<Identity>,
+    /// How often in a row it was put off because something had come to those.
+    pub(super) put_off: u8,
     /// Whether it was read to its end, so that those behind it may begin.
     pub(super) drained: bool,
     /// Whether a look is due.
@@ -107,6 +111,8 @@ impl Tracked {
             stamp: None,
             listed: false,
             after: Vec::new(),
+            predecessors: Vec::new(),
+            put_off: 0,
             drained: false,
             queued: false,
             used: 0,
@@ -144,8 +150,31 @@ impl Tracked {
         Some((path, Stamp::of(&metadata), metadata.nlink() == 0))
     }
 
-    /// Reads on from where it was read to.
-    pub(super) fn look(&mut self, rules: &Rules, timeouts: Timeouts, now: Instant) -> io::Result<Look> {
+    /// How long it is.
+    pub(super) fn bytes_now(&self) -> Option<u64> {
+        self.metadata().map(|metadata| metadata.len())
+    }
+
+    /// Whether it was written to since the last look.
+    pub(super) fn has_changed(&self) -> bool {
+        !self.mark.complete && self.metadata().is_some_and(|metadata| self.stamp != Some(Stamp::of(&metadata)))
+    }
+
+    fn metadata(&self) -> Option<Metadata> {
+        match &self.content {
+            Some(content) => content.file.metadata().ok(),
+            None => fs::metadata(&self.mark.at).ok().filter(|found| Identity::of(found) == self.identity),
+        }
+    }
+
+    /// Reads on from where it was read to; of a plain file no more than these first bytes, if it is said so.
+    pub(super) fn look(
+        &mut self,
+        rules: &Rules,
+        timeouts: Timeouts,
+        until: Option<u64>,
+        now: Instant,
+    ) -> io::Result<Look> {
         if self.content.is_none() {
             let file = match File::open(&self.mark.at) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Look::Gone),
@@ -157,14 +186,14 @@ impl Tracked {
             self.content = Some(Content::new(file, self.mark.form));
             self.verified = false;
         }
-        let looked = self.look_into(rules, timeouts, now);
+        let looked = self.look_into(rules, timeouts, until, now);
         if looked.is_err() {
             self.content = None;
         }
         looked
     }
 
-    fn look_into(&mut self, rules: &Rules, timeouts: Timeouts, now: Instant) -> io::Result<Look> {
+    fn look_into(&mut self, rules: &Rules, timeouts: Timeouts, until: Option<u64>, now: Instant) -> io::Result<Look> {
         let Some(content) = &mut self.content else { return Ok(Look::Gone) };
         let metadata = content.file.metadata()?;
         let (stamp, deleted) = (Stamp::of(&metadata), metadata.nlink() == 0);
@@ -187,11 +216,13 @@ impl Tracked {
         }
         let before = Seen::tail_of(seen.offset);
         let overlap = (before.end - before.start) as usize;
-        // One byte more than there is shows that it ends there.
-        let there = usize::try_from(stamp.bytes.saturating_sub(seen.offset)).unwrap_or(usize::MAX);
-        let window = if is_plain { self.window.min(there.saturating_add(1)) } else { self.window };
+        let until = until.unwrap_or(stamp.bytes).min(stamp.bytes);
+        let there = usize::try_from(until.saturating_sub(seen.offset)).unwrap_or(usize::MAX);
+        let window = if is_plain { self.window.min(there) } else { self.window };
         let mut bytes = Vec::new();
         let end = content.read(before.start, overlap + window, &mut bytes)?;
+        // Of a plain file it was said where it ends; what came since is for the next look.
+        let end = if is_plain { there <= self.window && until == stamp.bytes } else { end };
         if !is_plain && !end && bytes.len() <= overlap {
             // Still being written.
             return Ok(Look::nothing(deleted));
@@ -199,9 +230,10 @@ impl Tracked {
         if bytes.len() < overlap || !seen.has_tail(&bytes[..overlap]) {
             return Ok(Look::Replaced { unread });
         }
-        // Written while it was read: there may be more than the kernel said, and what was there is still there.
         let ends = end && (deleted || !is_plain);
-        let quiet = |timeout: Option<Duration>| end && timeout.is_some_and(|timeout| now.duration_since(self.changed) >= timeout);
+        let quiet = |timeout: Option<Duration>| {
+            end && timeout.is_some_and(|timeout| now.duration_since(self.changed) >= timeout)
+        };
         let behind = if ends || quiet(timeouts.partial_line) {
             Behind::Nothing
         } else if quiet(timeouts.group) {
@@ -222,7 +254,7 @@ impl Tracked {
             self.window = (self.window * 2).min(WINDOW + 2 * rules.max_record + 4);
         }
         // What is still being compressed ends somewhere, but not for good.
-        let more = bytes.len() == overlap + window || cut.endless;
+        let more = bytes.len() == overlap + self.window || cut.endless || (is_plain && until < stamp.bytes);
         let (before, skip) = (self.mark.clone(), overlap);
         self.mark.seen = seen.advanced(&bytes, seen.offset + cut.done as u64);
         self.mark.complete = ends && !is_plain;
