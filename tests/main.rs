@@ -15,6 +15,7 @@ mod durability;
 mod gps_source;
 mod harness;
 mod hearing;
+mod journald_source;
 mod lifecycle;
 mod log;
 mod modbus_source;
@@ -33,3 +34,4 @@ mod streams;
     reason = "the harness offers a whole vocabulary, of which a test uses what it needs"
 )]
 mod support;
+mod tail_source;
