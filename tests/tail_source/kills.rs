@@ -28,6 +28,7 @@ fn nothing_is_lost_and_nothing_repeated_by_twenty_kills_under_rotation() {
             }
             written.load(Relaxed)
         });
+        let stops = super::rotation::Stops(&stop);
         for kill in 0..KILLS {
             if kill % 2 == 0 {
                 let more = stored_count(&agent) + fastrand::u64(0..2000);
@@ -62,7 +63,7 @@ fn nothing_is_lost_and_nothing_repeated_by_twenty_kills_under_rotation() {
             }
             agent.start_again();
         }
-        stop.store(true, Relaxed);
+        drop(stops);
         writer.join().expect("it writes")
     });
     wait_stored(&agent, written);

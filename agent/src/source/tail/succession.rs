@@ -39,6 +39,14 @@ pub(super) fn is_rotated_name(name: &OsStr, candidate: &OsStr) -> bool {
         .is_some_and(|rest| memmem::find_iter(rest, extension).any(|at| ends_part(&rest[at + extension.len()..])))
 }
 
+/// What the names of all files begin with that may come of each other: what stands before the first dot or dash.
+pub(super) fn stem(path: &Path) -> Vec<u8> {
+    let name = path.file_name().unwrap_or_default().as_bytes();
+    // A name may begin with a dot.
+    let end = name.iter().skip(1).position(|byte| matches!(byte, b'.' | b'-')).map_or(name.len(), |at| at + 1);
+    name[..end].to_vec()
+}
+
 /// The name before it was rotated, if that has only put something behind it: `app.log` for `app.log.1.gz`.
 fn unrotated(name: &[u8]) -> &[u8] {
     let packed = [b".gz".as_slice(), b".zst"].into_iter().find_map(|extension| name.strip_suffix(extension));
@@ -117,6 +125,16 @@ pub(super) fn holds(content: &mut Content, seen: Seen) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn whoever_may_come_of_another_has_its_stem(name in "[ab.-]{1,8}", more in "[a1.-]{0,6}", gz: bool) {
+            let candidate = format!("{name}{more}{}", if gz { ".gz" } else { "" });
+            if is_rotated_name(OsStr::new(&name), OsStr::new(&candidate)) && Path::new(&name).file_name().is_some() {
+                proptest::prop_assert_eq!(stem(Path::new(&name)), stem(Path::new(&candidate)));
+            }
+        }
+    }
 
     #[test]
     fn rotated_names_are_made_of_the_name() {

@@ -1,6 +1,9 @@
 //! All files that are followed: which there are, which is looked at next, and what becomes of one that was rotated, truncated or
 //! deleted. Synchronous: it is told the time and when to look, and gives what it found, in order.
 
+mod arrivals;
+mod departures;
+
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     fs::{self, File},
@@ -15,10 +18,9 @@ use super::{
     config::Start,
     content::{Content, Form},
     cut::Rules,
-    listing::{Listed, Stamp, list},
+    listing::{Stamp, list},
     mark::{self, Identity, Mark},
-    seen::Seen,
-    succession::{self, Heir},
+    succession,
     tell::Teller,
     tracked::{Chunk, Look, Timeouts, Tracked, WINDOW},
 };
@@ -57,6 +59,8 @@ pub(super) struct Tailer {
     blocked: Vec<Identity>,
     /// With something that has no end yet.
     waiting: HashSet<Identity>,
+    /// The files that may have to do with each other, by what their names begin with.
+    kin: HashMap<Vec<u8>, Vec<Identity>>,
     /// What a pattern matched at the last scan, by path, and by the path behind a link.
     by_path: HashMap<PathBuf, Identity>,
     listed: HashSet<Identity>,
@@ -99,11 +103,13 @@ impl Tailer {
         let source = Arc::clone(&teller.source);
         let began = mark::began(&source);
         let mut files = HashMap::new();
+        let mut kin: HashMap<_, Vec<_>> = HashMap::new();
         let mut has_begun = false;
         for (name, value) in marks {
             if name == began {
                 has_begun = true;
             } else if let Some((identity, mark)) = mark::identity(&source, &name).zip(Mark::decode(&value)) {
+                kin.entry(succession::stem(&mark.path)).or_default().push(identity);
                 files.insert(identity, Tracked::new(identity, name.into(), mark, now));
             } else {
                 teller.tell("unreadable-mark", Path::new(&name), "is a mark of another version; its file is read anew");
@@ -118,6 +124,7 @@ impl Tailer {
             settings,
             teller,
             files,
+            kin,
             began: has_begun,
             scanned: false,
             queue: VecDeque::new(),
@@ -209,11 +216,14 @@ impl Tailer {
                 Some(file) => {
                     file.listed = true;
                     file.mark.at.clone_from(&found.path);
-                    if file.mark.seen.offset == 0 {
+                    let is_due = file.stamp != Some(found.stamp) && !file.mark.complete;
+                    if file.mark.seen.offset == 0 && file.mark.path != found.path {
                         // Nothing says that it is the same.
-                        file.mark.path.clone_from(&found.path);
+                        let path = mem::replace(&mut file.mark.path, found.path.clone());
+                        self.no_kin(&path, found.identity);
+                        self.kin.entry(succession::stem(&found.path)).or_default().push(found.identity);
                     }
-                    if file.stamp != Some(found.stamp) && !file.mark.complete {
+                    if is_due {
                         self.enqueue(found.identity);
                     }
                 }
@@ -281,117 +291,6 @@ impl Tailer {
                 self.inherit(identity, read, now);
             }
         }
-    }
-
-    /// A file that was not known.
-    fn begin(&mut self, found: Listed, at_end: bool, now: Instant) {
-        // Meanwhile it may have become the heir of another one.
-        if let Some(file) = self.files.get_mut(&found.identity) {
-            file.listed = true;
-            return;
-        }
-        let form = Form::of(&found.path);
-        if !at_end && self.is_copy(&found, form, now) {
-            return;
-        }
-        if let Some(file) = self.files.get_mut(&found.identity) {
-            file.listed = true;
-            return;
-        }
-        if !self.has_room_for(&found.path) {
-            let message = "is not followed: there are as many files as `max-files`, or as a stream has marks for";
-            self.teller.tell_once("too-many-files", &found.path, message);
-            return;
-        }
-        let before: Vec<_> =
-            self.files.values().filter(|file| file.mark.path == found.path).map(|file| file.identity).collect();
-        for identity in &before {
-            if let Some(file) = self.files.get_mut(identity) {
-                file.drained = file.mark.complete;
-            }
-            self.enqueue(*identity);
-        }
-        let mut mark = Mark { seen: Seen::default(), complete: false, form, path: found.path.clone(), at: found.path };
-        if at_end {
-            match end_of(&mark) {
-                Ok(seen) => (mark.seen, mark.complete) = (seen, form != Form::Plain),
-                Err(error) => {
-                    self.teller.tell_once("unreadable", &mark.at, &format!("cannot be read: {error}"));
-                    return;
-                }
-            }
-        }
-        let file = self.follow(found.identity, mark, now);
-        (file.listed, file.predecessors, file.after) = (true, before.clone(), before);
-        // Also of a file of which nothing is read yet: it may be renamed before that.
-        self.set_mark(found.identity);
-    }
-
-    /// Whether a file that was not known holds what was read of a known one, which is still there with it: then it waits.
-    ///
-    /// Compressing and copying leave both for a moment. The known one may be truncated already, in which case the
-    /// new one becomes its heir here.
-    fn is_copy(&mut self, found: &Listed, form: Form, now: Instant) -> bool {
-        let Some(name) = found.path.file_name() else { return false };
-        let is_related = |file: &&Tracked| {
-            let of = file.mark.path.file_name();
-            !file.mark.complete && of.is_some_and(|of| succession::is_rotated_name(of, name))
-        };
-        let related: Vec<_> = self.files.values().filter(is_related).map(|file| file.identity).collect();
-        for identity in &related {
-            // Of what nothing was read, nothing can be known again.
-            if self.files.get(identity).is_some_and(|file| file.mark.seen.offset == 0) {
-                self.look_at(*identity, now);
-                if self.is_blocked(*identity) {
-                    return true;
-                }
-            }
-        }
-        let related: Vec<_> = related
-            .iter()
-            .filter_map(|identity| self.files.get(identity))
-            .filter(|file| file.mark.seen.is_telling() || (form != Form::Plain && file.mark.seen.offset > 0))
-            .map(|file| (file.identity, file.mark.clone()))
-            .collect();
-        if related.is_empty() {
-            return false;
-        }
-        let Ok(mut content) = File::open(&found.path).map(|file| Content::new(file, form)) else { return false };
-        for (identity, mark) in related {
-            let seen = mark.seen;
-            if !may_hold(&mut content, seen, &found.stamp, form) {
-                continue;
-            }
-            let opened = File::open(&mark.at).and_then(|file| Ok((file.metadata()?, file)));
-            let intact = match opened {
-                Ok((metadata, file)) if Identity::of(&metadata) == identity => {
-                    succession::holds(&mut Content::new(file, mark.form), seen).unwrap_or(true)
-                }
-                // The next scan knows more.
-                _ => true,
-            };
-            if intact {
-                return true;
-            }
-            if found.stamp.bytes < seen.offset && form == Form::Plain {
-                // All of it was read from the other one.
-                let mut read = || {
-                    let head = content.part(Seen::head_of(found.stamp.bytes))?;
-                    let tail = content.part(Seen::tail_of(found.stamp.bytes))?;
-                    io::Result::Ok(Seen::new(found.stamp.bytes, &head, &tail))
-                };
-                if let Ok(seen) = read() {
-                    let mark = Mark { seen, form, path: mark.path, at: found.path.clone(), complete: false };
-                    self.follow(found.identity, mark, now).listed = true;
-                    self.set_mark(found.identity);
-                }
-                return true;
-            }
-            // It leaves what was read of it to this one.
-            self.replaced(identity, 0, now);
-            return self.files.contains_key(&found.identity);
-        }
-        false
     }
 
     /// Looks at one file; gives the bytes that were taken of it.
@@ -471,101 +370,16 @@ impl Tailer {
         }
     }
 
-    /// The file holds something else now: it was truncated, or its inode was given to another one. What it holds is looked at
-    /// as what is found for the first time: it may be a copy of yet another one.
-    fn replaced(&mut self, identity: Identity, unread: u64, now: Instant) {
-        self.rescan = true;
-        let followers = self.followers_of(identity);
-        let Some(file) = self.forget(identity) else { return };
-        match self.heir_of(&file.mark) {
-            Some(heir) => {
-                let heir = self.put_heir(heir, &file.mark, false, file.after, now);
-                self.put_behind(&followers, heir);
-            }
-            None if unread > 0 => {
-                let message = format!("was truncated, and {unread} bytes that were not read are nowhere to be found");
-                self.teller.tell("truncated", &file.mark.at, &message);
-            }
-            None => self.teller.note(&file.mark.at, "was truncated or replaced; it is read from its beginning"),
-        }
-    }
-
-    /// The file is nowhere any more; `read` says whether all of it was read. Whoever holds its content goes on for it.
-    fn inherit(&mut self, identity: Identity, read: bool, now: Instant) {
-        let followers = self.followers_of(identity);
-        let Some(file) = self.forget(identity) else { return };
-        let old = file.mark;
-        if old.complete {
-            return;
-        }
-        match self.heir_of(&old) {
-            Some(heir) if read && !self.settings.matches(&heir.path) => {}
-            Some(heir) => {
-                let heir = self.put_heir(heir, &old, read, file.after, now);
-                self.put_behind(&followers, heir);
-            }
-            None if !read && old.seen.offset > 0 => {
-                self.teller.tell("vanished", &old.at, "is gone, and so is what was not read of it, if there was any");
-            }
-            None => {}
-        }
-    }
-
-    /// Those that wait for it.
-    fn followers_of(&self, identity: Identity) -> Vec<Identity> {
-        self.files.values().filter(|file| file.after.contains(&identity)).map(|file| file.identity).collect()
-    }
-
-    fn put_behind(&mut self, followers: &[Identity], first: Identity) {
-        for follower in followers {
-            self.files.entry(*follower).and_modify(|file| file.after.push(first));
-        }
-    }
-
-    /// Follows it no more.
-    fn forget(&mut self, identity: Identity) -> Option<Tracked> {
-        let file = self.files.remove(&identity)?;
-        self.waiting.remove(&identity);
-        self.out.push(Item::Mark(Arc::clone(&file.mark_name), Vec::new()));
-        // Its number may be given to another one.
-        for file in self.files.values_mut() {
-            file.after.retain(|before| *before != identity);
-            file.predecessors.retain(|before| *before != identity);
-        }
-        Some(file)
-    }
-
-    /// Who holds what was read of a file that is not there any more as it was.
-    fn heir_of(&self, old: &Mark) -> Option<Heir> {
-        let name = old.path.file_name()?;
-        let is_known = |identity| self.files.contains_key(&identity);
-        succession::by_content(&folders_of(old, &self.settings), name, old.seen, is_known)
-    }
-
-    fn put_heir(&mut self, heir: Heir, old: &Mark, read: bool, after: Vec<Identity>, now: Instant) -> Identity {
-        let Heir { identity, path, form } = heir;
-        let complete = read && form != Form::Plain;
-        let mark = Mark { seen: old.seen, complete, form, path: old.path.clone(), at: path };
-        let listed = self.listed.contains(&identity);
-        let file = self.follow(identity, mark, now);
-        (file.listed, file.after, file.drained) = (listed, after, complete);
-        self.set_mark(identity);
-        identity
-    }
-
     /// Follows a file from now on.
     fn follow(&mut self, identity: Identity, mark: Mark, now: Instant) -> &mut Tracked {
         let name: Arc<str> = mark::name(&self.teller.source, identity).into();
-        self.enqueue_new(identity, &mark);
-        let mut file = Tracked::new(identity, name, mark, now);
-        file.queued = !file.mark.complete;
-        self.files.entry(identity).insert_entry(file).into_mut()
-    }
-
-    fn enqueue_new(&mut self, identity: Identity, mark: &Mark) {
+        self.kin.entry(succession::stem(&mark.path)).or_default().push(identity);
         if !mark.complete {
             self.queue.push_back(identity);
         }
+        let mut file = Tracked::new(identity, name, mark, now);
+        file.queued = !file.mark.complete;
+        self.files.entry(identity).insert_entry(file).into_mut()
     }
 
     fn enqueue(&mut self, identity: Identity) {
@@ -635,39 +449,6 @@ impl Tailer {
         // Some more, so that it is not done each time.
         let enough = open - self.settings.max_open + self.settings.max_open / 8;
         drained.into_iter().take(enough).for_each(Tracked::close);
-    }
-}
-
-/// What is not read of a file that is begun at its end: all but its last line, if that has no end yet.
-fn end_of(mark: &Mark) -> io::Result<Seen> {
-    if mark.form != Form::Plain {
-        return Ok(Seen::default());
-    }
-    let file = File::open(&mark.at)?;
-    let size = file.metadata()?.len();
-    let mut content = Content::new(file, mark.form);
-    let last = content.part(size.saturating_sub(WINDOW as u64)..size)?;
-    let unfinished = memchr::memrchr(b'\n', &last).map_or(0, |at| last.len() - at - 1);
-    let offset = size - unfinished as u64;
-    Ok(Seen::new(offset, &content.part(Seen::head_of(offset))?, &content.part(Seen::tail_of(offset))?))
-}
-
-/// Whether the content begins with what was read, as far as there is content.
-fn may_hold(content: &mut Content, seen: Seen, stamp: &Stamp, form: Form) -> bool {
-    let mut read = |range: std::ops::Range<u64>| {
-        let (mut bytes, len) = (Vec::new(), (range.end - range.start) as usize);
-        let ends = content.read(range.start, len, &mut bytes).ok()?;
-        // Of a plain file less may be there, because the one that it is a copy of has grown since. A compressed one may not be finished.
-        let short = bytes.len() < len && if form == Form::Plain { stamp.bytes < seen.offset } else { !ends };
-        Some((bytes, short))
-    };
-    match read(Seen::head_of(seen.offset)) {
-        Some((_, true)) => form != Form::Plain,
-        Some((head, false)) => {
-            seen.has_head(&head)
-                && read(Seen::tail_of(seen.offset)).is_some_and(|(tail, short)| short || seen.has_tail(&tail))
-        }
-        None => false,
     }
 }
 

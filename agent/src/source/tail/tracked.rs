@@ -243,18 +243,19 @@ impl Tracked {
         };
         let cut = cut::cut(&bytes[overlap..], rules, behind);
         let left = bytes.len() - overlap - cut.done;
+        let is_full = bytes.len() == overlap + self.window;
         let mut oversize = None;
         if cut.done > 0 {
             self.window = WINDOW;
         } else if cut.endless {
             self.skipping = Some(before.start + bytes.len() as u64);
             oversize = Some(left as u64);
-        } else if bytes.len() == overlap + self.window {
+        } else if is_full {
             // Whatever is one record fits into this.
             self.window = (self.window * 2).min(WINDOW + 2 * rules.max_record + 4);
         }
         // What is still being compressed ends somewhere, but not for good.
-        let more = bytes.len() == overlap + self.window || cut.endless || (is_plain && until < stamp.bytes);
+        let more = is_full || cut.endless || (is_plain && until < stamp.bytes);
         let (before, skip) = (self.mark.clone(), overlap);
         self.mark.seen = seen.advanced(&bytes, seen.offset + cut.done as u64);
         self.mark.complete = ends && !is_plain;
