@@ -54,7 +54,11 @@ fn a_drive_that_gpsd_reports_is_stored_also_after_gpsd_was_killed() {
     let agent = Forebay::start(&configuration(&[("truck", source)]));
     wait_records(&agent, "truck", 25);
     let found = records(&agent, "truck-7");
-    let positions = events(&found, "position");
+    let mut positions = events(&found, "position");
+    // gpsd does not know the date before the first whole RMC, and says the first position without a time if that takes long.
+    if positions[0]["time"].is_null() {
+        positions.remove(0);
+    }
     for position in &positions {
         let field = |name: &str| position[name].as_f64().unwrap_or_else(|| panic!("{name} in {position}"));
         let time = position["time"].as_str().expect("a time");
