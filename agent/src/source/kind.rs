@@ -24,8 +24,6 @@ pub const TYPES: &[Type] = &[
     http::TYPE,
     exec::TYPE,
     stdin::TYPE,
-    gps::TYPE,
-    sensor::TYPE,
 ];
 
 /// A type of source.
