@@ -26,7 +26,8 @@ fn stream(agent: &Forebay, arguments: &[&str]) -> String {
 }
 
 fn try_stream(agent: &Forebay, arguments: &[&str]) -> (bool, String) {
-    let output = agent.home().forebay(&[&["stream", "--config", "forebay.toml"], arguments].concat());
+    // As README has it: behind everything else.
+    let output = agent.home().forebay(&[&["stream"], arguments, &["--config", "forebay.toml"]].concat());
     let said = [output.stdout, output.stderr].concat();
     (output.status.success(), String::from_utf8_lossy(&said).into_owned())
 }

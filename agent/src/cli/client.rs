@@ -34,10 +34,10 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 #[derive(Debug, clap::Args)]
 pub(super) struct ApiAddress {
     /// Ask the agent at this address, such as 127.0.0.1:4567, in place of the one in the configuration
-    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    #[arg(long, global = true, value_name = "ADDRESS", value_parser = address)]
     pub(super) api: Option<SocketAddr>,
     /// File with the token for --api
-    #[arg(long, value_name = "FILE", requires = "api")]
+    #[arg(long, global = true, value_name = "FILE", requires = "api")]
     pub(super) token_file: Option<PathBuf>,
 }
 

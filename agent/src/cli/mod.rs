@@ -61,7 +61,13 @@ enum Command {
 #[derive(Debug, Args)]
 struct ConfigFile {
     /// Configuration file
-    #[arg(long, value_name = "FILE", env = "FOREBAY_CONFIG", default_value = "/etc/forebay/forebay.toml")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "FOREBAY_CONFIG",
+        default_value = "/etc/forebay/forebay.toml"
+    )]
     config: PathBuf,
 }
 

@@ -478,3 +478,27 @@ fn a_power_cut_at_any_operation_keeps_what_each_durability_promises() {
         }
     }
 }
+
+/// Found by a random history: the power went while a segment was begun, and the block with the reserved numbers lies before it.
+#[test]
+fn a_number_delivered_from_memory_is_not_given_again_though_the_newest_segment_is_bare() {
+    let mut world = World::new(16_610_776_957_429_231_343, MODES[2]);
+    let append = |count, bytes| Op::Append { count, bytes };
+    let ops = [
+        append(1, 1),
+        append(1, 1),
+        append(1, 1),
+        append(1, 1),
+        Op::Deliver { records: 4, behind: 0 },
+        append(1, 1),
+        Op::Reopen,
+        append(7, 14_266),
+        Op::PowerCutSoon { operations: 2 },
+        Op::Deliver { records: 2, behind: 0 },
+        Op::PowerCut { catalogue: CatalogueFound::Stale(99) },
+    ];
+    for op in &ops {
+        step(&mut world, op);
+    }
+    world.end();
+}

@@ -295,7 +295,9 @@ impl Opening {
         let mut totals = self.known(catalogue.drops(&self.name)).flatten().unwrap_or_default();
         let mut gaps = self.known(catalogue.gaps(&self.name)).flatten().unwrap_or_default();
         let mut control = tail.and_then(|tail| tail.control.clone());
-        if control.is_none() && checkpoints.done.is_empty() {
+        // Of a segment that the power left without its first block, the one before it tells what counts.
+        let is_bare = tail.is_none_or(|tail| tail.segment.is_empty());
+        if control.is_none() && (is_bare || checkpoints.done.is_empty()) {
             control = segments.last().and_then(|segment| self.control_of(definition, segment));
         }
         let mut reserved = self.known(catalogue.reserved(&self.name)).unwrap_or_default();
@@ -315,7 +317,7 @@ impl Opening {
         Remembered { checkpoints, totals, gaps, reserved }
     }
 
-    /// Needed only when the catalogue is gone and the last segment's head was torn.
+    /// Needed only when the last segment has no head, or the catalogue is gone.
     fn control_of(&self, definition: &StreamDefinition, segment: &Segment) -> Option<Control> {
         self.walk_sealed(definition, segment)?.control
     }
