@@ -3,13 +3,16 @@
 //!
 //! `fuzz/` has the programs for long runs; the tests run each function briefly on what proptest makes up.
 
-pub use crate::{framing::fuzz as framing, source::gps::hear_anything as gps};
+pub use crate::{
+    framing::fuzz as framing,
+    source::{gps::hear_anything as gps, http::fuzz as http_body},
+};
 
 /// Reads any bytes without trouble.
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also that of its program and of its corpus.
-pub const TARGETS: &[(&str, Target)] = &[("framing", framing), ("gps", gps)];
+pub const TARGETS: &[(&str, Target)] = &[("framing", framing), ("gps", gps), ("http_body", http_body)];
 
 #[cfg(test)]
 mod tests {
