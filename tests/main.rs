@@ -35,3 +35,4 @@ mod streams;
 )]
 mod support;
 mod tail_source;
+mod truck;

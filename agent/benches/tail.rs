@@ -4,8 +4,6 @@
 //! `cargo bench -p forebay --bench tail`. The data lie below the target directory: a real disk, where `/tmp` may not be one.
 //! `FOREBAY_BENCH_ROUNDS` sets the number of turns (default 5). It judges nothing: figures are for people.
 
-#![expect(clippy::disallowed_methods, reason = "a benchmark measures real time on a real disk")]
-
 use std::{
     fs,
     io::Write as _,

@@ -15,6 +15,7 @@ pub(crate) mod gateway;
 pub(crate) mod http;
 pub(crate) mod kinesalite;
 pub(crate) mod kinesis;
+pub(crate) mod link;
 pub(crate) mod modbus;
 pub(crate) mod mosquitto;
 pub(crate) mod moto;

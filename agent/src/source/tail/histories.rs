@@ -217,11 +217,9 @@ impl World {
                 self.known &= self.path(0, false).exists();
                 self.write(0, usize::from(*lines), *half);
             }
-            Event::WriteLate(lines) => {
-                if self.path(1, false).exists() && !self.half && self.compressing.is_none() {
-                    self.ordered = false;
-                    self.write(1, usize::from(*lines), false);
-                }
+            Event::WriteLate(lines) if self.path(1, false).exists() && !self.half && self.compressing.is_none() => {
+                self.ordered = false;
+                self.write(1, usize::from(*lines), false);
             }
             Event::Look { scan } => {
                 // Whoever was not told of the file's lines does not know it.

@@ -260,7 +260,7 @@ impl Tracked {
         self.mark.seen = seen.advanced(&bytes, seen.offset + cut.done as u64);
         self.mark.complete = ends && !is_plain;
         let (mark_name, completes) = (Arc::clone(&self.mark_name), self.mark.complete);
-        let chunk = (cut.done > 0).then(|| Chunk { mark_name, mark: before, bytes, skip, cut, completes });
+        let chunk = (cut.done > 0).then_some(Chunk { mark_name, mark: before, bytes, skip, cut, completes });
         let moved = self.mark.complete && chunk.is_none();
         Ok(Look::Read { chunk, oversize, moved, more, waiting: left > 0, deleted: deleted && end })
     }
