@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -65,13 +65,14 @@ pub(super) fn sensor(broker: u16, number: usize, stop: &AtomicBool) -> u64 {
     })
 }
 
-/// A GPS receiver on the network, which reports a position each second; gives how many. `told` keeps the line open meanwhile.
-pub(super) fn receiver<R>(listener: &TcpListener, stop: &AtomicBool, told: impl FnOnce(u64) -> R) -> R {
+/// A GPS receiver on the network, which reports a position each second; gives how many, and the line: one that ends is a lost fix,
+/// which is a record, too.
+pub(super) fn receiver(listener: &TcpListener, stop: &AtomicBool) -> (u64, TcpStream) {
     let (mut stream, _) = listener.accept().expect("the agent connects");
     let count = at_pace(Duration::from_secs(1), stop, |n| {
         stream.write_all(epoch(NOON + n * 1000, n as f64).as_bytes()).expect("the agent reads");
     });
-    told(count)
+    (count, stream)
 }
 
 /// A program that writes 20 lines each second to a log, which is rotated by renaming it now and then; gives how many.

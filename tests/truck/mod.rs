@@ -16,7 +16,6 @@ mod judge;
 use std::fs;
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -66,22 +65,14 @@ fn a_journey_arrives_whole_over_a_link_that_is_cut() {
 
     let stop = AtomicBool::new(false);
     let (begun, before) = (Instant::now(), Cost::of(&agent));
-    let (parked, arrival) = mpsc::channel::<()>();
-    let load = thread::scope(|scope| {
+    let (load, _line) = thread::scope(|scope| {
         let stop = &stop;
         // The equipment stops when the test fails, too.
         let ends = Ends(stop);
         let (broker, logs, receiver) = (broker.port(), &logs, &receiver);
         let sensors: Vec<_> =
             (0..SENSORS).map(|number| scope.spawn(move || equipment::sensor(broker, number, stop))).collect();
-        let (told, positions) = mpsc::channel();
-        scope.spawn(move || {
-            equipment::receiver(receiver, stop, |count| {
-                told.send(count).expect("it is awaited");
-                // A receiver that goes away is a lost fix, which is a record.
-                let _ = arrival.recv();
-            });
-        });
+        let receiver = scope.spawn(move || equipment::receiver(receiver, stop));
         // Three files of each in all.
         let rotate_every = ((seconds * 20.0 / 3.0) as u64).max(1);
         let programs: Vec<_> = PROGRAMS
@@ -107,7 +98,8 @@ fn a_journey_arrives_whole_over_a_link_that_is_cut() {
             .zip(programs)
             .map(|(name, program)| (logs.path(name).display().to_string(), program.join().expect("it writes")))
             .collect();
-        let mut load = Load { sensors, positions: positions.recv().expect("it reports"), polls: 0, lines };
+        let (positions, line) = receiver.join().expect("it reports");
+        let mut load = Load { sensors, positions, polls: 0, lines };
         // Whatever is asked after this gets no answer.
         registers.kill9();
         wait_stored(&agent, "sensors", load.sensors.iter().sum());
@@ -115,8 +107,7 @@ fn a_journey_arrives_whole_over_a_link_that_is_cut() {
         wait_stored(&agent, "logs", load.lines.iter().map(|(_, lines)| lines).sum());
         eventually(PATIENCE, "the registers are gone", || agent.status()["sources"]["engine"]["connections"] == 0);
         load.polls = agent.status()["sources"]["engine"]["records"].as_u64().expect("a number");
-        drop(parked);
-        load
+        (load, line)
     });
     let drive = begun.elapsed();
     let cost = Cost::of(&agent);
