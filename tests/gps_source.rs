@@ -211,3 +211,22 @@ fn a_server_that_comes_and_goes_is_connected_to_again() {
     assert_eq!(kinds, ["position", "fix-lost", "position", "fix-lost"]);
     assert!(agent.terminate().success());
 }
+
+#[test]
+fn a_flood_and_ten_megabytes_without_an_end_cost_no_memory_and_not_the_next_position() {
+    let server = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let receiver = server.local_addr().expect("it listens");
+    let agent =
+        Forebay::start(&configuration(&[("truck", format!("type = \"gps\"\nreceiver = \"tcp://{receiver}\""))]));
+    let (mut stream, _) = server.accept().expect("it connects");
+    stream.write_all(&vec![b'x'; 10_000_000]).expect("it reads");
+    // Faster than any receiver: what cannot be stored yet is held back.
+    stream.write_all(format!("\r\n{}", drive(3000)).as_bytes()).expect("it reads");
+    // The last one waits for what follows it.
+    wait_records(&agent, "truck", 2999);
+    let positions = records(&agent, "truck");
+    let times: Vec<_> = positions.iter().map(|position| position["time"].as_str().expect("a time")).collect();
+    assert!(times.is_sorted() && times[0] == "2026-11-25T12:00:00.000Z", "{} from {}", times.len(), times[0]);
+    wait_refused(&agent, "truck", "noise", 1);
+    assert!(agent.resident_bytes_peak() < 100 << 20, "{} bytes", agent.resident_bytes_peak());
+}

@@ -145,3 +145,22 @@ fn a_program_that_is_not_there_or_ends_is_told_and_started_again() {
     wait_stored(&agent, 1);
     assert_eq!((messages(&agent), stored_count(&agent)), (vec!["at last".to_owned()], 1));
 }
+
+#[test]
+fn a_program_that_talks_nonsense_is_counted_and_what_is_an_entry_is_stored() {
+    let logs = Logs::new();
+    let journal = Journal::start(&logs.path("journal"));
+    let babbler = logs.path("journalctl");
+    let entry = r#"{"__CURSOR":"s=1","MESSAGE":"an entry"}"#;
+    let nonsense = "head -c 10000000 /dev/zero | tr '\\0' x; echo; head -c 20000 /dev/urandom; echo; echo '{\"half\":'";
+    fs::write(&babbler, format!("#!/bin/sh\n{nonsense}\necho '{entry}'\nexec sleep 1000\n")).expect("it is ours");
+    fs::set_permissions(&babbler, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("it is ours");
+    let configuration =
+        journal.configuration("").replace(&program("journalctl").display().to_string(), &babbler.display().to_string());
+    let agent = Forebay::start(&configuration);
+    wait_stored(&agent, 1);
+    assert_eq!(messages(&agent), ["an entry"]);
+    let refused = source_status(&agent)["refused"].clone();
+    assert!(refused["oversize"] == 1 && refused["malformed"].as_u64() > Some(1), "{refused}");
+    assert!(agent.resident_bytes_peak() < 100 << 20, "{} bytes", agent.resident_bytes_peak());
+}

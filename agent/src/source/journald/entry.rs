@@ -56,6 +56,15 @@ pub(super) fn cursor_of_beginning(line: &[u8]) -> Option<&str> {
     std::str::from_utf8(&value[..memchr::memchr(b'"', value)?]).ok()
 }
 
+/// For fuzzing: a line, whole or its beginning.
+#[cfg(any(test, fuzzing))]
+pub fn fuzz(bytes: &[u8]) {
+    let _ = cursor_of_beginning(bytes);
+    if let Ok(entry) = Entry::parse(bytes) {
+        let _ = entry.unit();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,6 +11,8 @@ mod lines;
 mod run;
 
 pub use config::{Config, Settings};
+#[cfg(any(test, fuzzing))]
+pub use entry::fuzz;
 
 use super::{BoxFuture, Source, SourceContext, Type, kind};
 use crate::config::reader;

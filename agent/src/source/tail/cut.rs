@@ -124,6 +124,32 @@ fn without_return(bytes: &[u8], start: usize, end: usize) -> usize {
     if end > start && bytes[end - 1] == b'\r' { end - 1 } else { end }
 }
 
+/// For fuzzing: the first bytes choose how the file that follows is cut, and in which steps it is read. Its records do not
+/// depend on these.
+#[cfg(any(test, fuzzing))]
+pub fn fuzz(bytes: &[u8]) {
+    static START: std::sync::LazyLock<Regex> = std::sync::LazyLock::new(|| Regex::new("^[0-9]").expect("a pattern"));
+    let Some((&[how, step], file)) = bytes.split_first_chunk::<2>() else { return };
+    let group = (how & 1 != 0).then(|| Group { start: START.clone(), max_lines: 3 });
+    let rules = Rules { max_record: file.len(), keep_empty: how & 2 != 0, group };
+    let records = |bytes: &[u8], behind| {
+        let cut = cut(bytes, &rules, behind);
+        let records: Vec<_> = cut.pieces.iter().map(|piece| bytes[piece.data.clone()].to_vec()).collect();
+        (records, cut.done)
+    };
+    let (whole, done) = records(file, Behind::Nothing);
+    assert_eq!(done, file.len());
+    let (mut pieces, mut at, mut there) = (Vec::new(), 0, 0);
+    while there < file.len() {
+        there = (there + usize::from(step) + 1).min(file.len());
+        let (records, done) = records(&file[at..there], Behind::More);
+        pieces.extend(records);
+        at += done;
+    }
+    pieces.extend(records(&file[at..], Behind::Nothing).0);
+    assert_eq!(pieces, whole);
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

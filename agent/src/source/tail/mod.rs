@@ -23,6 +23,10 @@ mod tracked;
 mod watch;
 
 pub use config::{Config, Settings};
+#[cfg(any(test, fuzzing))]
+pub use cut::fuzz as fuzz_lines;
+#[cfg(any(test, fuzzing))]
+pub use mark::fuzz as fuzz_mark;
 
 use super::{BoxFuture, Source, SourceContext, Type, kind};
 use crate::config::reader;

@@ -20,8 +20,10 @@ const ORIGINS_MAX: usize = 1000;
 
 #[derive(Debug, Clone)]
 pub(in super::super) struct Csv {
-    /// At the beginning of a payload. To make one takes far longer than to copy one, or to read a line.
-    reader: Box<Reader>,
+    delimiter: u8,
+    /// Readers that nobody uses at present: to make one takes far longer than to read a line. (The clone of one is none:
+    /// csv-core 0.1 forgets half of its tables.)
+    idle: Arc<Mutex<Vec<Box<Reader>>>>,
     /// As written; else the first row has them.
     names: Option<Arc<[String]>>,
     numbers: bool,
@@ -33,12 +35,19 @@ pub(in super::super) struct Headers(Mutex<HashMap<Box<str>, Arc<[String]>>>);
 
 impl Csv {
     pub(super) fn new(delimiter: u8, names: Option<Vec<String>>, numbers: bool) -> Self {
-        let reader = Box::new(ReaderBuilder::new().delimiter(delimiter).build());
-        Self { reader, names: names.map(Arc::from), numbers }
+        Self { delimiter, idle: Arc::default(), names: names.map(Arc::from), numbers }
     }
 
     pub(super) fn each(&self, payload: &[u8], context: Context<'_>, each: &mut dyn FnMut(Row<'_>)) {
-        let mut rows = Rows::new(payload, Reader::clone(&self.reader));
+        let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let unused = idle().pop();
+        let mut reader = unused.unwrap_or_else(|| Box::new(ReaderBuilder::new().delimiter(self.delimiter).build()));
+        reader.reset();
+        self.each_row(payload, Rows::new(payload, &mut reader), context, each);
+        idle().push(reader);
+    }
+
+    fn each_row(&self, payload: &[u8], mut rows: Rows<'_>, context: Context<'_>, each: &mut dyn FnMut(Row<'_>)) {
         let mut first = Cells::default();
         let Some(first_bytes) = rows.next(&mut first) else { return };
         let names = match &self.names {
@@ -124,11 +133,11 @@ impl Cells {
 /// The rows of a payload, and the bytes that each is made of.
 struct Rows<'p> {
     rest: &'p [u8],
-    reader: Reader,
+    reader: &'p mut Reader,
 }
 
 impl<'p> Rows<'p> {
-    fn new(payload: &'p [u8], reader: Reader) -> Self {
+    fn new(payload: &'p [u8], reader: &'p mut Reader) -> Self {
         // A byte order mark, as spreadsheets write it, is not a part of the first name.
         Self { rest: payload.strip_prefix(b"\xef\xbb\xbf").unwrap_or(payload), reader }
     }
