@@ -62,6 +62,16 @@ fn check_shows_what_a_configuration_says() {
 }
 
 #[test]
+fn what_is_hardly_meant_is_a_warning() {
+    let home = Home::new(&format!("{}durability = \"memory-first\"\n", configuration()));
+    let output = home.forebay(&with_config(&["check"]));
+    assert!(output.status.success(), "{output:?}");
+    let expected = "warning: streams.telemetry.durability: \"memory-first\" without a destination that takes from the stream \
+                    only delays: every record waits for 5s and is then written all the same\n";
+    assert_eq!(stderr(&output), expected);
+}
+
+#[test]
 fn limits_beyond_the_disk_are_refused_by_check_and_run_only_warns() {
     let home = Home::new(&format!("{}quota = \"4PiB\"\n[streams.history]\nquota = \"1PiB\"\n", configuration()));
     let (code, said) = fails(&home, &["check"]);
@@ -179,6 +189,10 @@ fn puts_and_tails(home: &Home) {
     assert_eq!(by_shard.iter().map(|text| text.lines().count()).sum::<usize>(), 5);
     assert!(by_shard.iter().any(|text| text.matches("plant/1").count() == 4), "{by_shard:?}");
     assert_eq!(prints(home, &["tail", "telemetry", "--from", "latest"]), "");
+
+    let behind = home.forebay(&with_config(&["tail", "telemetry", "--from", "17"]));
+    assert!(behind.status.success() && stdout(&behind).is_empty(), "{behind:?}");
+    assert_eq!(stderr(&behind), "stream telemetry has no record 17 yet, the next one gets number 6\n");
 
     let (code, said) = fails(home, &["tail", "telemetri"]);
     assert_eq!(code, 1);

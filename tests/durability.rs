@@ -112,3 +112,54 @@ fn kills_at_random_moments_lose_nothing_acknowledged_whatever_the_durability() {
         assert_eq!(telemetry(&agent)["dropped"]["damage"], 0, "{durability}: {}", agent.log());
     }
 }
+
+/// Puts so many records of a thousand bytes, and returns when they are stored or delivered.
+fn put(agent: &Forebay, count: usize) {
+    let lines = format!("{}\n", "x".repeat(1000)).repeat(count);
+    let arguments = ["put", "telemetry", "--key", "k", "--config", "forebay.toml"];
+    let put = agent.home().forebay_with_input(&arguments, lines.as_bytes());
+    assert!(put.status.success(), "{put:?}");
+}
+
+fn backlog(agent: &Forebay) -> u64 {
+    agent.status()["destinations"]["cloud"]["backlog_records"].as_u64().expect("a number")
+}
+
+/// A kill leaves a million numbers that were reserved and never given.
+#[test]
+fn after_a_kill_records_are_counted_and_not_their_numbers() {
+    let upstream = Upstream::start();
+    let memory_first = "durability = \"memory-first\"\nspill-after = \"100ms\"\ncompression = \"none\"";
+    let gateway = gateway(&upstream, &format!("{memory_first}\nquota = \"1MiB\"\non-full = \"drop-oldest\""));
+    let mut agent = Forebay::start(&gateway.configuration());
+    put(&agent, 50);
+    eventually(LONG, "all is delivered", || backlog(&agent) == 0);
+    agent.restart();
+    upstream.link_down();
+    put(&agent, 40);
+    for (round, expected) in [(1, 40), (2, 70)] {
+        assert_eq!(backlog(&agent), expected, "before kill {round}");
+        agent.kill9();
+        agent.start_again();
+        assert_eq!(backlog(&agent), expected, "after kill {round}");
+        assert!(telemetry(&agent)["next"].as_u64() > Some(round << 20), "numbers are not given again");
+        if round == 1 {
+            put(&agent, 30);
+        }
+    }
+    // Three times the quota: what was there goes first.
+    put(&agent, 3000);
+    let counts = |agent: &Forebay| {
+        let stream = telemetry(agent);
+        let count = |what: &str| stream[what]["quota"].as_u64().expect("a number");
+        (count("dropped"), count("lost"), backlog(agent))
+    };
+    let (dropped, lost, left) = counts(&agent);
+    assert_eq!(lost + left, 3070, "{dropped} dropped");
+    assert!((lost..=lost + 50).contains(&dropped) && lost > 2000, "{dropped} dropped, {lost} lost");
+    agent.kill9();
+    agent.start_again();
+    assert_eq!(counts(&agent), (dropped, lost, left));
+    let told = agent.status()["log_events"].clone();
+    assert!(told["damaged"].is_null() && told["catalogue-rebuilt"].is_null(), "{told}");
+}

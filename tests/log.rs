@@ -130,7 +130,7 @@ fn what_is_not_there_is_named() {
     }
     assert!(!home.path().join("data").exists(), "looking makes nothing");
     let agent = agent();
-    for command in ["verify", "stats", "dump"] {
+    for command in ["verify", "stats", "dump", "repair"] {
         let said = log(agent.home(), &[command, "telemetri"], 1);
         assert!(said.contains("telemetri") && said.contains("there is no such stream"), "{said}");
     }

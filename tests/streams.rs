@@ -94,6 +94,8 @@ fn a_stream_is_made_used_set_and_deleted_while_the_agent_runs() {
     let put = agent.home().forebay(&["put", "video", "--key", "k", "--data", "x", "--config", "forebay.toml"]);
     assert!(put.status.success(), "{}", String::from_utf8_lossy(&put.stderr));
     stream(&agent, &["set", "video", "retention=72h"]);
+    let (success, said) = try_stream(&agent, &["set", "video", "quota=4PiB"]);
+    assert!(!success && said.contains("but the disk of"), "{said}");
     assert_eq!(agent.status()["streams"]["video"]["records"], 1);
 
     agent.kill9();
@@ -116,6 +118,8 @@ fn what_cannot_be_done_is_said() {
     let agent = agent("[streams.telemetry]\n");
     for (arguments, expected) in [
         (&["delete", "telemetry", "--yes"][..], "stands in the configuration file: change it there"),
+        (&["delete", "telemetry"], "stands in the configuration file: change it there"),
+        (&["create", "video", "quota=4PiB"], "streams: the quotas add up to 4.0 PiB (video 4.0 PiB, telemetry 1.0 GiB"),
         (&["set", "telemetry", "retention=48h"], "stands in the configuration file: change it there"),
         (&["create", "telemetry"], "there is a stream `telemetry` already"),
         (&["create", "video", "retention=1h"], "streams.video.retention: must be 24h to 8760h (a year), not 1h"),

@@ -32,7 +32,7 @@ use crate::{
 /// # Errors
 /// The log cannot be opened, an address cannot be listened on, or a task failed.
 pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
-    if let Some(problem) = disk_room::problem(&config) {
+    for problem in disk_room::problem(&config.store, &config.quotas()).into_iter().chain(config.warnings()) {
         warn!("{problem}");
     }
     let log_events = Arc::new(LogEvents::default());
@@ -48,9 +48,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
 async fn open_log(config: &Config, log_events: Arc<LogEvents>) -> anyhow::Result<(Arc<Store>, Arc<Streams>)> {
     let (settings, wanted, clock) = (config.store.clone(), config.streams.clone(), config.clock.open());
     let open = move || {
-        let queue_bytes = settings.queue_bytes;
-        let store = Arc::new(Store::open(settings, clock, move |event| log_events.on_event(&event))?);
-        let streams = Streams::open(Arc::clone(&store), queue_bytes, wanted)?;
+        let store = Arc::new(Store::open(settings.clone(), clock, move |event| log_events.on_event(&event))?);
+        let streams = Streams::open(Arc::clone(&store), settings, wanted)?;
         Ok::<_, forebay_log_store::Error>((store, Arc::new(streams)))
     };
     let begun = Instant::now();

@@ -4,26 +4,27 @@
 //! configuration wrong. `forebay check` refuses one that is; a gateway that runs with it all the same is only warned, because
 //! it has to come up again after every power cut, and [`forebay_log_store::StoreConfig::min_free`] guards its disk.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
-use crate::config::{Config, Problem, size};
+use forebay_log_store::StoreConfig;
+
+use crate::config::{Problem, size};
 
 /// How many streams a message names; those with the largest quotas.
 const NAMED_MAX: usize = 8;
 
-/// What is wrong with the limits for the disk that they are on; nothing if all is well or the disk does not tell its size.
+/// What is wrong with the limits, given each stream's quota, for the disk that they are on; nothing if all is well or the disk does not tell its size.
 #[must_use]
-pub fn problem(config: &Config) -> Option<Problem> {
-    let dir = std::path::absolute(&config.store.dir).unwrap_or_else(|_| config.store.dir.clone());
+pub fn problem(store: &StoreConfig, quotas: &BTreeMap<&str, u64>) -> Option<Problem> {
+    let dir = std::path::absolute(&store.dir).unwrap_or_else(|_| store.dir.clone());
     // Before the first start, the directory's disk is that of the nearest parent.
     let disk = dir.ancestors().find_map(|dir| rustix::fs::statvfs(dir).ok())?;
     let size = disk.f_blocks.saturating_mul(disk.f_frsize);
-    problem_on(config, size, &dir)
+    problem_on(store, quotas, size, &dir)
 }
 
-fn problem_on(config: &Config, disk: u64, dir: &Path) -> Option<Problem> {
-    let store = &config.store;
-    let quotas = config.streams.values().fold(0_u64, |sum, stream| sum.saturating_add(stream.quota));
+fn problem_on(store: &StoreConfig, by_stream: &BTreeMap<&str, u64>, disk: u64, dir: &Path) -> Option<Problem> {
+    let quotas = by_stream.values().fold(0_u64, |sum, quota| sum.saturating_add(*quota));
     let taken = quotas.min(store.max_bytes.unwrap_or(u64::MAX));
     let kept_free = store.min_free.of(disk);
     if taken.saturating_add(kept_free) <= disk || disk == 0 {
@@ -32,7 +33,7 @@ fn problem_on(config: &Config, disk: u64, dir: &Path) -> Option<Problem> {
     let (path, what) = if taken < quotas {
         ("log.max-bytes", format!("it allows {}", size::show(taken)))
     } else {
-        ("streams", format!("the quotas add up to {} ({})", size::show(quotas), largest(config)))
+        ("streams", format!("the quotas add up to {} ({})", size::show(quotas), largest(by_stream)))
     };
     let kept_free = match kept_free {
         0 => String::new(),
@@ -43,8 +44,8 @@ fn problem_on(config: &Config, disk: u64, dir: &Path) -> Option<Problem> {
 }
 
 /// Each stream's quota, the largest first.
-fn largest(config: &Config) -> String {
-    let mut quotas: Vec<_> = config.streams.iter().map(|(name, stream)| (name, stream.quota)).collect();
+fn largest(quotas: &BTreeMap<&str, u64>) -> String {
+    let mut quotas: Vec<_> = quotas.iter().map(|(name, quota)| (name, *quota)).collect();
     quotas.sort_by_key(|(_, quota)| std::cmp::Reverse(*quota));
     let rest = quotas.len().saturating_sub(NAMED_MAX);
     let named = quotas.into_iter().take(NAMED_MAX).map(|(name, quota)| format!("{name} {}", size::show(quota)));
@@ -58,6 +59,7 @@ fn largest(config: &Config) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
     const GIB: u64 = 1 << 30;
 
@@ -67,7 +69,8 @@ mod tests {
              quota = '2GiB'"
         );
         let config = Config::parse(&text).expect("a configuration");
-        problem_on(&config, disk, Path::new("/var/lib/forebay")).map(|problem| problem.to_string())
+        problem_on(&config.store, &config.quotas(), disk, Path::new("/var/lib/forebay"))
+            .map(|problem| problem.to_string())
     }
 
     #[test]
@@ -103,7 +106,7 @@ mod tests {
     fn many_streams_are_told_by_the_largest() {
         let streams: String = (0..12).map(|i| format!("[streams.s{i}]\nquota = '{}GiB'\n", i + 1)).collect();
         let config = Config::parse(&format!("data-dir = 'data'\n{streams}")).expect("a configuration");
-        let told = largest(&config);
+        let told = largest(&config.quotas());
         assert!(
             told.starts_with("s11 12.0 GiB, s10 11.0 GiB") && told.ends_with("s4 5.0 GiB, and 4 smaller"),
             "{told}"

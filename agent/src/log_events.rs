@@ -54,13 +54,13 @@ fn tell(event: &Event) -> &'static str {
             error!(stream, %segment, offset, what, first, last, "segment is damaged; what is around is served");
             "damaged"
         }
-        Event::Dropped { stream, reason, records, undelivered, limit } => {
+        Event::Dropped { stream, reason, records, count, undelivered, limit } => {
             let (first, last) = (records.start().0, records.end().0);
             if *undelivered > 0 {
-                error!(stream, %reason, limit, first, last, undelivered, "records were dropped that had not been delivered");
+                error!(stream, %reason, limit, count, first, last, undelivered, "records were dropped that had not been delivered");
                 "records-lost"
             } else {
-                info!(stream, %reason, limit, first, last, "records were dropped");
+                info!(stream, %reason, limit, count, first, last, "records were dropped");
                 "records-dropped"
             }
         }

@@ -10,13 +10,14 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
-use forebay_log_store::{Error, ShardChange, ShardMap, Store, Stream, StreamConfig};
+use forebay_log_store::{Error, ShardChange, ShardMap, Store, StoreConfig, Stream, StreamConfig};
 use tokio::sync::watch;
 use toml::Table;
 use tracing::{info, warn};
 
 use crate::{
     config::{Problem, Problems, key_path, stream},
+    disk_room,
     ingest::Ingest,
 };
 
@@ -73,7 +74,7 @@ pub enum Refusal {
 /// All streams that are open. What changes them blocks: it writes to the disk.
 pub struct Streams {
     store: Arc<Store>,
-    queue_bytes: usize,
+    settings: StoreConfig,
     configured: BTreeSet<String>,
     open: RwLock<BTreeMap<String, OpenStream>>,
     /// One change at a time.
@@ -81,22 +82,28 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// Opens the configured streams, and those of the data directory that were made at run time. Blocks.
+    /// Opens the configured streams, and those of the data directory that were made at run time, in the store that has these
+    /// settings. Blocks.
     ///
     /// # Errors
     /// What the log says.
-    pub fn open(store: Arc<Store>, queue_bytes: usize, wanted: BTreeMap<String, StreamConfig>) -> Result<Self, Error> {
+    pub fn open(
+        store: Arc<Store>,
+        settings: StoreConfig,
+        wanted: BTreeMap<String, StreamConfig>,
+    ) -> Result<Self, Error> {
+        let queue_bytes = settings.queue_bytes;
         let mut open = BTreeMap::new();
         for name in store.stream_names()?.into_iter().filter(|name| !wanted.contains_key(name)) {
             match store.note(&name)?.as_deref().and_then(settings_of) {
-                Some(settings) => {
+                Some(made_with) => {
                     let mut problems = Problems::default();
-                    let config = config_of(&name, &settings, &mut problems);
+                    let config = config_of(&name, &made_with, &mut problems);
                     for problem in problems.list() {
                         warn!(stream = name, "of a setting that it was made with: {problem}");
                     }
                     let opened = store.stream(config)?;
-                    open.insert(name, OpenStream::new(opened, queue_bytes, Some(settings)));
+                    open.insert(name, OpenStream::new(opened, queue_bytes, Some(made_with)));
                 }
                 None => {
                     warn!(
@@ -117,7 +124,7 @@ impl Streams {
             open.insert(name, OpenStream::new(store.stream(config)?, queue_bytes, None));
         }
         let (open, changing) = (RwLock::new(open), Mutex::default());
-        Ok(Self { store, queue_bytes, configured, open, changing })
+        Ok(Self { store, settings, configured, open, changing })
     }
 
     /// The stream of this name.
@@ -201,14 +208,28 @@ impl Streams {
         if !problems.list().is_empty() {
             return Err(Refusal::Settings(problems.into_list()));
         }
+        self.check_disk(name, config.quota)?;
         let opened = self.store.stream(config)?;
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
         let kept = match open.get(name) {
             Some(known) => OpenStream { settings: Some(settings), ..known.clone() },
-            None => OpenStream::new(opened, self.queue_bytes, Some(settings)),
+            None => OpenStream::new(opened, self.settings.queue_bytes, Some(settings)),
         };
         open.insert(name.to_owned(), kept.clone());
         Ok(kept)
+    }
+
+    /// Refuses a quota that the disk cannot hold beside the others, as `forebay check` does. A smaller one than before is none
+    /// the worse for that.
+    fn check_disk(&self, name: &str, quota: u64) -> Result<(), Refusal> {
+        let open = self.all();
+        let mut quotas: BTreeMap<_, _> =
+            open.iter().map(|(name, open)| (name.as_str(), open.stream().config().quota)).collect();
+        let before = quotas.insert(name, quota).unwrap_or(0);
+        match disk_room::problem(&self.settings, &quotas) {
+            Some(problem) if quota > before => Err(Refusal::Settings(vec![problem])),
+            _ => Ok(()),
+        }
     }
 
     /// The settings of a stream that may be changed.
@@ -243,14 +264,15 @@ fn settings_of(note: &str) -> Option<Table> {
 mod tests {
     use std::num::NonZeroU32;
 
-    use forebay_log_store::{StoreConfig, SystemClock};
+    use forebay_log_store::SystemClock;
 
     use super::*;
 
     fn open(dir: &std::path::Path, configured: &[&str]) -> Streams {
-        let store = Store::open(StoreConfig::new(dir), SystemClock::new(), |_| {}).expect("opens");
+        let settings = StoreConfig::new(dir);
+        let store = Store::open(settings.clone(), SystemClock::new(), |_| {}).expect("opens");
         let wanted = configured.iter().map(|name| ((*name).to_owned(), StreamConfig::new(*name))).collect();
-        Streams::open(Arc::new(store), 1 << 20, wanted).expect("opens")
+        Streams::open(Arc::new(store), settings, wanted).expect("opens")
     }
 
     fn table(text: &str) -> Table {
@@ -317,7 +339,12 @@ mod tests {
         assert_eq!(paths, ["streams.video.quotta", "streams.video.retention"]);
         assert!(streams.all().is_empty());
         assert!(matches!(streams.create("../video", Table::new()), Err(Refusal::Settings(_))));
+        let refused = streams.create("video", table("quota = \"8PiB\"")).err().expect("refused").to_string();
+        assert!(refused.starts_with("streams: the quotas add up to 8.0 PiB (video 8.0 PiB)"), "{refused}");
         streams.create("video", Table::new()).expect("made");
+        let refused = streams.set("video", table("quota = \"8PiB\"")).err().expect("refused").to_string();
+        assert!(refused.contains("but the disk of"), "{refused}");
+        assert_eq!(streams.get("video").expect("there").stream().config().quota, StreamConfig::new("x").quota);
         let refused = streams.set("video", table("shards = 4")).err().expect("refused");
         assert!(refused.to_string().starts_with("streams.video.shards: is only for a new stream"), "{refused}");
     }

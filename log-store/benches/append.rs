@@ -230,7 +230,7 @@ fn write_plain(dir: &Path, scratch: &Path, next: SequenceNumber) -> Duration {
         match dumped {
             // The head of a segment is one piece with the control block behind it.
             Dumped::Segment { path, .. } => segments.push((fs::read(path).expect("read"), Vec::new())),
-            Dumped::Block { offset, first, checkpoints: None, .. } => {
+            Dumped::Block { offset, first, control: None, .. } => {
                 let at = (segments.len() - 1, usize::try_from(offset).expect("small"));
                 counts_from = counts_from.or((first >= next).then_some(at));
                 segments.last_mut().expect("of a segment").1.push(usize::try_from(offset).expect("small"));

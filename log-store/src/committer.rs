@@ -59,7 +59,7 @@ impl Writers {
         }
         let definition = writer.core().definition();
         let entries: Vec<Entry> = entries.into_iter().map(|entry| entry.brought_up_to_date(&definition)).collect();
-        let entries = writer.core().refuse_too_many_marks(entries);
+        let entries = writer.core().refuse_too_many_marks(entries, writer.segment_bytes());
         if entries.is_empty() {
             return true;
         }
@@ -71,9 +71,7 @@ impl Writers {
         let batches: Vec<&Batch> = entries.iter().map(|entry| &entry.batch).collect();
         match self.with_room(slot, block_bytes(&batches), |writer| writer.commit(&batches)) {
             Ok(appended) => {
-                for (entry, appended) in entries.into_iter().zip(appended) {
-                    (entry.done)(Ok(appended));
-                }
+                self.around.answers.give(entries.into_iter().zip(appended.into_iter().map(Ok)));
                 true
             }
             Err(error) => self.not_committed(queue, slot, entries, error),
@@ -115,15 +113,15 @@ impl Writers {
             CommitError::Full(reason) | CommitError::DiskFull(Shortage { limit: reason, .. }) => {
                 // Whoever wants an answer gets it, also behind those who wait.
                 queue.put_back(slot, entries.into_iter());
-                queue.take_refused(slot).into_iter().for_each(|entry| entry.refuse(full(&reason)));
+                self.around.answers.refuse(queue.take_refused(slot), || full(&reason));
                 false
             }
             CommitError::NeverFits(reason) => {
-                entries.into_iter().for_each(|entry| entry.refuse(full(&reason)));
+                self.around.answers.refuse(entries, || full(&reason));
                 true
             }
             CommitError::Poisoned(reason) => {
-                refuse_all(entries, stream, &reason);
+                self.around.answers.refuse(entries, || poisoned(stream, &reason));
                 true
             }
         }
@@ -157,7 +155,8 @@ impl Writers {
             let Some(writer) = writer else { continue };
             if let Some(reason) = writer.recover_if_poisoned() {
                 // What was queued meanwhile may follow something that was refused: taking it would break the order.
-                refuse_all(queue.take(slot, usize::MAX), writer.core().name(), &reason);
+                let entries = queue.take(slot, usize::MAX);
+                self.around.answers.refuse(entries, || poisoned(writer.core().name(), &reason));
             }
             flush |= writer.tick();
         }
@@ -171,9 +170,7 @@ impl Writers {
     pub(crate) fn close(&mut self, queue: &Queue) {
         self.commit_queued(queue);
         for (slot, writer) in self.streams.iter_mut().enumerate() {
-            for entry in queue.take(slot, usize::MAX) {
-                entry.refuse(Error::Closed);
-            }
+            self.around.answers.refuse(queue.take(slot, usize::MAX), || Error::Closed);
             if let Some(writer) = writer {
                 writer.close();
             }
@@ -183,6 +180,7 @@ impl Writers {
         self.tell_catalogue_failure();
         self.streams.clear();
         self.around.catalogue.close();
+        self.around.answers.close();
     }
 
     fn tell_catalogue_failure(&mut self) {
@@ -193,10 +191,8 @@ impl Writers {
     }
 }
 
-fn refuse_all(entries: Vec<Entry>, stream: &str, reason: &str) {
-    for entry in entries {
-        entry.refuse(Error::Poisoned { stream: stream.to_owned(), reason: reason.to_owned() });
-    }
+fn poisoned(stream: &str, reason: &str) -> Error {
+    Error::Poisoned { stream: stream.to_owned(), reason: reason.to_owned() }
 }
 
 /// The thread's loop; returns when the queue is closed and everything is written.
@@ -230,11 +226,10 @@ pub(crate) fn run(writers: &Mutex<Writers>, queue: &Queue, pace: Pace) {
         queue.close();
         let mut writers = writers.lock().unwrap_or_else(PoisonError::into_inner);
         for slot in 0..writers.streams.len() {
-            for entry in queue.take(slot, usize::MAX) {
-                entry.refuse(Error::Closed);
-            }
+            writers.around.answers.refuse(queue.take(slot, usize::MAX), || Error::Closed);
         }
         writers.streams.clear();
         writers.around.catalogue.close();
+        writers.around.answers.close();
     }
 }

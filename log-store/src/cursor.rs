@@ -217,6 +217,8 @@ impl Cursor {
             return Ok(());
         }
         if header.kind == BlockKind::Unwritten {
+            // Of a log of an older version nobody else has.
+            self.core.note_unwritten(&(header.first..=header.end().previous()));
             self.next = header.end();
             return Ok(());
         }
@@ -279,8 +281,12 @@ impl Cursor {
             }
             Err(error) => return Err(error),
         };
-        // A damaged header is passed over like any other damage.
-        let start = crate::segment::SegmentHeader::read(file.as_ref(), &path).map_or(0, |header| header.encoded_len());
+        // A damaged header costs no record, since each block proves itself.
+        let header = crate::segment::SegmentHeader::read(file.as_ref(), &path);
+        if matches!(header, Err(Error::Corrupt { .. })) && !self.leave_if_dropped(segment.first) {
+            self.core.damaged(segment.first, 0, "its header is damaged", None);
+        }
+        let start = header.map_or(0, |header| header.encoded_len());
         let mut reader = SegmentReader::new(file, salt(self.core.id, segment.first), start);
         if let Some(place) = self.core.around.catalogue.place(self.core.name(), segment.first, self.next) {
             reader.go_to(place);
@@ -298,6 +304,7 @@ impl Cursor {
         let records = (lost.start < lost.end).then(|| lost.start..=lost.end.previous());
         // One that was dropped under our feet is not damaged, and what it held was told.
         let is_there = self.core.view(|view| view.segments.iter().any(|other| other.first == segment));
+        // That of the segment's header, at its start, was told when it was entered.
         if is_there && (records.is_some() || offset > 0) {
             self.core.damaged(segment, offset, what, records);
         }

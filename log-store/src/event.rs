@@ -73,8 +73,10 @@ pub enum Event {
         stream: String,
         /// Why.
         reason: DropReason,
-        /// Which.
+        /// Their numbers, and with them those of no record.
         records: RangeInclusive<SequenceNumber>,
+        /// How many they are.
+        count: u64,
         /// How many of them at least one consumer had not finished.
         undelivered: u64,
         /// The limit of the whole data directory that took them, with figures; `None` if it was the stream's own.
@@ -175,9 +177,9 @@ impl fmt::Display for Event {
                     None => Ok(()),
                 }
             }
-            Self::Dropped { stream, reason, records, undelivered, limit } => {
+            Self::Dropped { stream, reason, records, count, undelivered, limit } => {
                 let (first, last) = (records.start(), records.end());
-                write!(f, "stream `{stream}`: dropped records {first} to {last} by ")?;
+                write!(f, "stream `{stream}`: dropped {count} records ({first} to {last}) by ")?;
                 match limit {
                     Some(limit) => f.write_str(limit)?,
                     None => write!(f, "{reason}")?,

@@ -367,11 +367,13 @@ mod tests {
         let mut marks = Marks::default();
         marks.change("tail//var/log/plant.log", b"{\"offset\":4096}");
         marks.change("tail//var/log/old.log", b"");
+        let v2 = Control { checkpoints: checkpoints.into(), totals, gaps, reserved, boots, ..Control::default() };
+        let mut unwritten = Gaps::default();
+        unwritten.add(SequenceNumber(200)..=SequenceNumber(1 << 20));
         let control =
-            Control { checkpoints: checkpoints.into(), totals, gaps, reserved, boots, marks: Marks::default() };
-        let v2 = postcard::to_allocvec(&control).expect("encodes");
-        save("control", "v2", &v2[..v2.len() - 1]);
-        let control = postcard::to_allocvec(&Control { marks: marks.clone(), ..control }).expect("encodes");
+            postcard::to_allocvec(&Control { marks: marks.clone(), unwritten, ..v2.clone() }).expect("encodes");
+        let v2 = postcard::to_allocvec(&v2).expect("encodes");
+        save("control", "v2", &v2[..v2.len() - 2]);
         save("control", "v3", &control);
         save("control", "empty", &postcard::to_allocvec(&Control::default()).expect("encodes"));
 

@@ -1,4 +1,5 @@
-//! Gaps: the sequence numbers that damage took. What is known as lost is told and counted once, also across restarts.
+//! Gaps: sequence numbers for which there is no record. Those that damage took are told and counted once, also across
+//! restarts. Those that are unwritten never stood for a record of the log's files, so that they are never counted as one.
 
 use std::ops::RangeInclusive;
 
@@ -32,29 +33,46 @@ impl Gaps {
         self.0.iter().map(|&(first, last)| first..=last)
     }
 
-    /// Adds a range and says which parts of it were not in the set.
-    pub(crate) fn add(&mut self, range: RangeInclusive<SequenceNumber>) -> Vec<RangeInclusive<SequenceNumber>> {
-        let (first, last) = range.into_inner();
+    /// Those ranges that have or touch numbers of this range, which is not empty.
+    fn touched(&self, first: SequenceNumber, last: SequenceNumber) -> std::ops::Range<usize> {
+        let from = self.0.partition_point(|gap| gap.1.0.saturating_add(1) < first.0);
+        let to = self.0.partition_point(|gap| gap.0.0 <= last.0.saturating_add(1));
+        from..to
+    }
+
+    /// Which parts of a range are not in the set.
+    pub(crate) fn outside(&self, range: &RangeInclusive<SequenceNumber>) -> Vec<RangeInclusive<SequenceNumber>> {
+        let (first, last) = (*range.start(), *range.end());
         if first > last {
             return Vec::new();
         }
-        let from = self.0.partition_point(|gap| gap.1.0.saturating_add(1) < first.0);
-        let to = self.0.partition_point(|gap| gap.0.0 <= last.0.saturating_add(1));
-        let touched = &self.0[from..to];
-        let mut fresh = Vec::new();
+        let touched = &self.0[self.touched(first, last)];
+        let mut outside = Vec::new();
         let mut next = first.0;
         for gap in touched {
             if next < gap.0.0 && next <= last.0 {
-                fresh.push(SequenceNumber(next)..=gap.0.previous().min(last));
+                outside.push(SequenceNumber(next)..=gap.0.previous().min(last));
             }
             next = next.max(gap.1.0.saturating_add(1));
         }
         if next <= last.0 && touched.last().is_none_or(|gap| gap.1 < last) {
-            fresh.push(SequenceNumber(next)..=last);
+            outside.push(SequenceNumber(next)..=last);
         }
+        outside
+    }
+
+    /// Adds a range and says which parts of it were not in the set.
+    pub(crate) fn add(&mut self, range: RangeInclusive<SequenceNumber>) -> Vec<RangeInclusive<SequenceNumber>> {
+        let fresh = self.outside(&range);
+        let (first, last) = range.into_inner();
+        if first > last {
+            return fresh;
+        }
+        let touched_at = self.touched(first, last);
+        let touched = &self.0[touched_at.clone()];
         let whole =
             (touched.first().map_or(first, |gap| gap.0.min(first)), touched.last().map_or(last, |gap| gap.1.max(last)));
-        self.0.splice(from..to, [whole]);
+        self.0.splice(touched_at, [whole]);
         if self.0.len() > GAPS_MAX {
             self.0.remove(0);
         }
@@ -74,12 +92,21 @@ impl Gaps {
             let (first, last) = (gap.0.max(*range.start()), gap.1.min(*range.end()));
             (last.0 + 1).saturating_sub(first.0)
         };
-        self.0.iter().map(common).sum()
+        let from = self.0.partition_point(|gap| gap.1 < *range.start());
+        self.0[from..].iter().take_while(|gap| gap.0 <= *range.end()).map(common).sum()
     }
 
     /// Forgets what lies before `oldest`, where nothing is read any more.
     pub(crate) fn forget_before(&mut self, oldest: SequenceNumber) {
         self.0.retain(|gap| gap.1 >= oldest);
+    }
+
+    /// Forgets the numbers from `next` on.
+    pub(crate) fn forget_from(&mut self, next: SequenceNumber) {
+        self.0.retain(|gap| gap.0 < next);
+        if let Some(newest) = self.0.last_mut() {
+            newest.1 = newest.1.min(next.previous());
+        }
     }
 
     /// As much of it as is persisted.
@@ -115,6 +142,13 @@ mod tests {
             prop_assert_eq!(&numbers, &model.iter().copied().collect::<Vec<_>>());
             let (first, last) = (asked.0, asked.0 + asked.1);
             prop_assert_eq!(gaps.count_in(&range(first, last)) as usize, model.range(first..=last).count());
+            let outside: Vec<u64> = gaps.outside(&range(first, last)).into_iter()
+                .flat_map(|range| range.start().0..=range.end().0).collect();
+            prop_assert_eq!(outside, (first..=last).filter(|number| !model.contains(number)).collect::<Vec<_>>());
+            let mut before = gaps.clone();
+            before.forget_from(SequenceNumber(first));
+            let expected: Vec<u64> = model.range(..first).copied().collect();
+            prop_assert_eq!(before.ranges().flat_map(|range| range.start().0..=range.end().0).collect::<Vec<_>>(), expected);
             let bytes = postcard::to_allocvec(&gaps).expect("encodes");
             prop_assert_eq!(postcard::from_bytes::<Gaps>(&bytes).expect("decodes"), gaps);
         }

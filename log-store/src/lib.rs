@@ -36,7 +36,7 @@
 //! [`StoreConfig::checkpoint_interval`]; a power cut may take them back that far, so consumers may see records again.
 //!
 //! # Threads
-//! A [`Store`] has one thread, the committer, which writes all its streams. All handles may be used from any thread; a
+//! A [`Store`] has two threads: the committer writes all its streams, the other one calls each [`Done`]. All handles may be used from any thread; a
 //! [`Cursor`] belongs to one at a time, and any number of cursors read beside the writer without waiting for it.
 //! [`Done`], the callbacks of [`Stream::on_commit`] and the receiver of [`Event`]s are called on the log's threads: they must
 //! be quick, and must not call the store. [`Stream::append`] blocks only while [`StoreConfig::queue_bytes`] are waiting.
@@ -51,7 +51,7 @@
 //! - A partition key has 1 to [`PARTITION_KEY_CHARS_MAX`] characters, a record's data at most [`RECORD_BYTES_MAX`] bytes, and a
 //!   record takes at most a quarter of its stream's quota.
 //! - A mark's name has 1 to [`MARK_NAME_BYTES_MAX`] bytes, its value at most [`MARK_VALUE_BYTES_MAX`]; a stream has at most
-//!   [`MARKS_MAX`] marks of [`MARKS_BYTES_MAX`] together, or 1/64 of its quota.
+//!   [`MARKS_MAX`] marks of [`MARKS_BYTES_MAX`] together, or 1/8 of a segment.
 //! - One process at a time opens a data directory, on a file system whose `flock` keeps others away. Unix only.
 //! - Memory: the queue of each stream, a commit's block, and some 200 KiB for each cursor, or the largest block it meets.
 //! - The catalogue is an index: losing it costs reading some segments' headers, and what a consumer did since the last
@@ -90,6 +90,7 @@
 // Tests damage files and wait for threads on purpose.
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
+mod answers;
 mod batch;
 mod catalogue;
 mod clock;

@@ -13,8 +13,8 @@ pub const MARK_NAME_BYTES_MAX: usize = 256;
 pub const MARK_VALUE_BYTES_MAX: usize = 4096;
 /// So many marks a stream has at the most.
 pub const MARKS_MAX: usize = 10_000;
-/// So many bytes a stream's marks take at the most, names and values together, or less where its quota is small: the head
-/// of every segment has them all.
+/// So many bytes a stream's marks take at the most, names and values together, or less where its segments are
+/// small: the head of each has them all.
 pub const MARKS_BYTES_MAX: usize = 1 << 20;
 
 /// Values by name. As a change, an empty value removes its mark. Persisted: pairs of name and value.

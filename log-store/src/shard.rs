@@ -197,6 +197,12 @@ impl ShardMap {
         (shards.len() < self.shards.len()).then_some(Self { shards })
     }
 
+    /// Everything before this number has been dropped, or the parents of every shard would be there.
+    pub(crate) fn oldest(&self) -> SequenceNumber {
+        let is_orphan = |shard: &&Shard| shard.parents.iter().any(|parent| self.get(*parent).is_none());
+        self.shards.iter().filter(is_orphan).map(|shard| shard.starts).max().unwrap_or_default()
+    }
+
     fn split(&mut self, index: ShardIndex, at: HashKey, next: SequenceNumber) -> Result<(), ShardError> {
         let shard = self.an_open(index)?;
         let (first, last) = (shard.first, shard.last);
@@ -287,6 +293,20 @@ mod tests {
 
     fn uniform(shards: u32) -> ShardMap {
         ShardMap::uniform(count(shards))
+    }
+
+    #[test]
+    fn a_map_tells_from_parents_that_are_gone_what_was_dropped() {
+        let split = |map: ShardMap, shard, at, next| {
+            let change = ShardChange::Split { shard: ShardIndex(shard), at: HashKey(at) };
+            map.changed(change, SequenceNumber(next)).expect("it can be split")
+        };
+        let map = split(split(uniform(2), 0, 7, 10), 1, u128::MAX - 7, 20);
+        assert_eq!(map.oldest(), SequenceNumber::ZERO);
+        let map = map.without_gone(SequenceNumber(15)).expect("shard 0 ends before");
+        assert_eq!(map.oldest(), SequenceNumber(10));
+        let map = map.without_gone(SequenceNumber(25)).expect("shard 1 ends before");
+        assert_eq!(map.oldest(), SequenceNumber(20));
     }
 
     fn split(shard: u32, at: u128) -> ShardChange {

@@ -9,6 +9,7 @@ use std::{
 };
 
 use crate::{
+    answers::Answers,
     batch::Batch,
     catalogue::{Catalogue, Kv, KvError, open_sled},
     clock::{Clock, ClockStatus, Now, TimeKeeper, Timestamp},
@@ -76,14 +77,20 @@ impl Store {
         let (writers, queue) = (Arc::clone(&parts.writers), Arc::clone(&parts.queue));
         let lock = Arc::clone(&parts.lock);
         let pace = Pace { commit_delay: config.commit_delay, tick: config.checkpoint_interval };
-        let thread = std::thread::Builder::new()
-            .name("committer".into())
-            .spawn(move || {
-                committer::run(&writers, &queue, pace);
-                // Nobody else may open the directory before the last byte is written.
-                drop(guard(&lock).take());
-            })
-            .map_err(|source| Error::Io { action: "start a thread for", path: config.dir.clone(), source })?;
+        let given = guard(&writers).around.answers.to_thread();
+        let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
+            let spawned = std::thread::Builder::new().name(name.into()).spawn(work);
+            spawned.map_err(|source| Error::Io { action: "start a thread for", path: config.dir.clone(), source })
+        };
+        let answers = spawn("answers", Box::new(|| given.tell_all()))?;
+        let commits = move || {
+            committer::run(&writers, &queue, pace);
+            // Nobody else may open the directory before the last byte is written.
+            drop(guard(&lock).take());
+            // What panics there is dealt with there.
+            let _ = answers.join();
+        };
+        let thread = spawn("committer", Box::new(commits))?;
         Ok(Self { config, parts, thread: Mutex::new(Some(thread)) })
     }
 
@@ -198,7 +205,8 @@ impl Parts {
         let (time, boot) = (Arc::new(TimeKeeper::new(Arc::clone(&clock), recorded)), clock.boot());
         let room = Room::new(config, Arc::clone(&disk), Arc::clone(&clock));
         let (packer, max_bytes) = (Arc::default(), config.max_bytes.unwrap_or(u64::MAX));
-        let around = Surroundings { disk, catalogue, clock, events, time, boot, packer, max_bytes };
+        let around =
+            Surroundings { disk, catalogue, clock, events, time, boot, packer, answers: Answers::default(), max_bytes };
         around.save_boots();
         around.look_at_clock();
         let writers = Writers { streams: Vec::new(), around: around.clone(), told_catalogue: false, room };
@@ -242,7 +250,12 @@ impl Parts {
         let dir = store.dir.join("streams");
         let names = self.around.disk.list(&dir);
         let mut names = names.map_err(|source| Error::Io { action: "list", path: dir, source })?;
-        names.retain(|name| is_stream_name(name));
+        // A stray file is no stream. What cannot be looked at for another reason says so when it is opened.
+        let is_dir = |name: &String| {
+            let listed = self.around.disk.list(&stream_dir(&store.dir, name));
+            !matches!(listed, Err(error) if error.kind() == io::ErrorKind::NotADirectory)
+        };
+        names.retain(|name| is_stream_name(name) && is_dir(name));
         names.sort();
         Ok(names)
     }
@@ -294,12 +307,18 @@ fn open_catalogue(
     let newer = |found| Error::NewerFormat { path: path.clone(), found, known: Catalogue::FORMAT_VERSION };
     // What is no directory is as broken as a directory of rubbish.
     let failed = |action, source| Error::Io { action, path: path.clone(), source };
-    let existed = !matches!(disk.list(&path), Err(error) if error.kind() == io::ErrorKind::NotFound);
+    let listed = disk.list(&path);
+    let existed = !matches!(&listed, Err(error) if error.kind() == io::ErrorKind::NotFound);
+    let had_files = listed.is_ok_and(|names| !names.is_empty());
+    let has_streams = || disk.list(&dir.join("streams")).is_ok_and(|names| !names.is_empty());
     let reason = match open_kv(&path).and_then(Catalogue::new) {
+        // sled makes an empty one of files that are damaged at their beginning, or cut.
+        Ok(Ok(catalogue)) if catalogue.is_new && had_files && has_streams() => {
+            catalogue.close();
+            "nothing in it can be read".to_owned()
+        }
         Ok(Ok(catalogue)) => {
-            // An empty one beside streams is no better than none: sled makes one of an empty or truncated directory.
-            let has_streams = disk.list(&dir.join("streams")).is_ok_and(|names| !names.is_empty());
-            if catalogue.is_new && has_streams {
+            if catalogue.is_new && has_streams() {
                 let reason = if existed { "it was empty" } else { "it was missing" };
                 events(Event::CatalogueRebuilt { set_aside: None, reason: reason.into() });
             }
@@ -457,6 +476,13 @@ impl Stream {
     #[must_use]
     pub fn marks(&self, prefix: &str) -> Vec<(String, Vec<u8>)> {
         self.core.marks(prefix)
+    }
+
+    /// How many records there are from `from` on, and before `end`. Some numbers stand for no record: those of damaged ones,
+    /// and those that a [memory-first](crate::Durability::MemoryFirst) stream has not written or never given.
+    #[must_use]
+    pub fn records_between(&self, from: SequenceNumber, end: SequenceNumber) -> u64 {
+        self.core.records_between(from, end)
     }
 
     /// A snapshot of its counters.

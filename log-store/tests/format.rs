@@ -205,6 +205,9 @@ impl Found {
             let marks = payload.list(mark);
             // What was set before, here as there.
             assert_eq!(marks.iter().cloned().collect::<BTreeMap<_, _>>(), self.marks);
+            let unwritten = payload.list(|range| (range.number(), range.number()));
+            assert!(unwritten.iter().all(|(first, last)| first <= last && *last < self.next));
+            assert!(unwritten.windows(2).all(|pair| pair[0].1 + 1 < pair[1].0), "apart from each other: {unwritten:?}");
         }
         assert_eq!(payload.0.len(), 0);
     }

@@ -145,6 +145,7 @@ fn shown(name: &str, open: &OpenStream) -> StreamShown {
         settings: open.settings.as_ref().and_then(|settings| serde_json::to_value(settings).ok()),
         oldest: stats.oldest.0,
         next: stats.next.0,
+        records: open.stream().records_between(stats.oldest, stats.next),
         shards: open.stream().shards().shards().iter().map(shard).collect(),
     }
 }

@@ -107,6 +107,9 @@ pub struct StreamShown {
     pub oldest: u64,
     /// The number that the next record will get.
     pub next: u64,
+    /// How many records there are; some numbers may stand for none.
+    #[serde(default)]
+    pub records: u64,
     /// In order of their numbers; closed ones as long as their records are there.
     pub shards: Vec<ShardShown>,
 }

@@ -20,14 +20,18 @@ pub(super) struct Args {
 impl Args {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let config = self.config.load()?;
-        if let Some(problem) = disk_room::problem(&config) {
+        if let Some(problem) = disk_room::problem(&config.store, &config.quotas()) {
             return Err(config::Error::Problems(vec![problem]))
                 .context(format!("accept {}", self.config.config.display()));
         }
         let mut output = Output::new();
         output.text(&describe(&config))?;
         output.line(&format!("{} is valid", self.config.config.display()))?;
-        output.flush()
+        output.flush()?;
+        for warning in config.warnings() {
+            eprintln!("warning: {warning}");
+        }
+        Ok(())
     }
 }
 

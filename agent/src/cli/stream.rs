@@ -7,7 +7,10 @@ use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 use super::{ConfigFile, block_on, client::ApiAddress, output::Output, stream_name};
-use crate::api::wire::{ChangeShards, Done, StreamNames, StreamShown};
+use crate::{
+    api::wire::{ChangeShards, Done, StreamNames, StreamShown},
+    streams::Refusal,
+};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -110,7 +113,10 @@ impl Args {
             }
             Command::Delete { stream, yes: false } => {
                 let shown: StreamShown = client.get(&path(&stream)).await?;
-                let records = shown.next.saturating_sub(shown.oldest);
+                if shown.settings.is_none() {
+                    bail!("delete stream {stream}: {}", Refusal::Configured(stream.clone()));
+                }
+                let records = shown.records;
                 bail!("delete stream {stream}: {records} records would go with it; say --yes if they may");
             }
             Command::Delete { stream, yes: true } => {

@@ -77,7 +77,9 @@ impl Args {
     async fn through_agent(&self, client: &Client, from: From) -> anyhow::Result<()> {
         let mut printer = Printer::new(self);
         let shard = self.shard.map(|shard| format!("&shard={shard}")).unwrap_or_default();
-        let wait = if self.follow { WAIT_SECONDS_MAX } else { 0 };
+        // At first without waiting, so that whoever asks for what is not there yet is told so.
+        let mut wait = 0;
+        let wanted = from;
         let mut from = match from {
             From::Oldest => "oldest".to_owned(),
             From::Latest => "latest".to_owned(),
@@ -89,19 +91,35 @@ impl Args {
             let path =
                 format!("/streams/{}/records?from={from}{shard}&limit={}&wait={wait}", self.stream, LIMIT.records);
             let read: Read = client.get(&path).await?;
+            if end.is_none() {
+                self.tell_if_behind(wanted, read.end);
+            }
             let end = *end.get_or_insert(if self.follow { u64::MAX } else { read.end });
             printer.print(read.records.iter().take_while(|record| record.sequence_number < end))?;
             if read.next >= end || (read.records.is_empty() && !self.follow) {
                 break;
             }
             from = read.next.to_string();
+            wait = if self.follow { WAIT_SECONDS_MAX } else { 0 };
         }
         Ok(())
     }
 
+    /// Says why nothing comes, if it was asked for what does not exist yet.
+    fn tell_if_behind(&self, from: From, end: u64) {
+        if let From::At(from) = from
+            && from >= end
+        {
+            let (stream, waits) = (&self.stream, if self.follow { "; waiting for it" } else { "" });
+            eprintln!("stream {stream} has no record {from} yet, the next one gets number {end}{waits}");
+        }
+    }
+
     fn in_log(&self, log: &ClosedLog, from: From) -> anyhow::Result<()> {
         let mut printer = Printer::new(self);
-        let mut cursor = self.cursor(&log.to_read(&self.stream)?, from)?;
+        let stream = log.to_read(&self.stream)?;
+        self.tell_if_behind(from, stream.stats().next.0);
+        let mut cursor = self.cursor(&stream, from)?;
         while !printer.is_done() {
             let records = cursor.read(LIMIT).with_context(|| format!("read stream `{}`", self.stream))?;
             if records.is_empty() {

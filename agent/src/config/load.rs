@@ -7,11 +7,13 @@ use std::{
     sync::Arc,
 };
 
-use forebay_log_store::{StoreConfig, StreamConfig};
+use forebay_log_store::{Durability, StoreConfig, StreamConfig};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::{Problem, Problems, agent, clock, key_path, log, reader, references::References, stream, there_are};
+use super::{
+    Problem, Problems, agent, clock, duration, key_path, log, reader, references::References, stream, there_are,
+};
 use crate::{api, delivery, destination, ingest::PartitionKeyTemplate, source};
 
 /// A configuration that was read and checked.
@@ -138,6 +140,29 @@ impl Config {
         }
         let streams = with_deliveries(streams, &destinations);
         Ok(Self { agent, api, clock, store, streams, sources, destinations })
+    }
+
+    /// What each stream may take on the disk.
+    #[must_use]
+    pub fn quotas(&self) -> BTreeMap<&str, u64> {
+        self.streams.iter().map(|(name, stream)| (name.as_str(), stream.quota)).collect()
+    }
+
+    /// What can be done, but is hardly meant.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<Problem> {
+        let waits_in_vain = |(name, stream): (&String, &StreamConfig)| match stream.durability {
+            Durability::MemoryFirst { spill_after, .. } if stream.consumers.is_empty() => Some(Problem {
+                path: format!("{}.durability", key_path("streams", name)),
+                message: format!(
+                    "\"memory-first\" without a destination that takes from the stream only delays: every record waits for \
+                     {} and is then written all the same",
+                    duration::show(spill_after)
+                ),
+            }),
+            _ => None,
+        };
+        self.streams.iter().filter_map(waits_in_vain).collect()
     }
 }
 

@@ -10,8 +10,9 @@ use super::{Problems, duration, min_free, size};
 
 /// More would only delay acknowledgements; a device gives up after some seconds.
 const COMMIT_DELAY: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(10);
-/// From what still holds a commit, to what a 32-bit machine maps and a recovery reads in a bearable time.
-const SEGMENT_SIZE: RangeInclusive<u64> = 4 << 10..=1 << 30;
+/// From the smallest that the log makes (it took a smaller one for that before it was refused), to what a 32-bit machine maps and
+/// a recovery reads in a bearable time.
+const SEGMENT_SIZE: RangeInclusive<u64> = 64 << 10..=1 << 30;
 const SEGMENT_AGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
 /// This much memory is taken per stream when the disk is slower than the sources.
 const QUEUE_SIZE: RangeInclusive<u64> = 64 << 10..=1 << 30;
@@ -138,7 +139,7 @@ mod tests {
             [
                 "log.commit-delay: must be 0s to 10s, not 1m",
                 "log.segment-age: must be 1s to 24h, not 1ms",
-                "log.segment-size: must be 4.0 KiB to 1.0 GiB, not 1 B",
+                "log.segment-size: must be 64.0 KiB to 1.0 GiB, not 1 B",
                 "log.queue-size: must be 64.0 KiB to 1.0 GiB, not 2.0 GiB",
                 "log.max-bytes: must be 8.0 MiB or more, not 5 B",
             ]

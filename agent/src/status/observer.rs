@@ -174,7 +174,8 @@ impl Observer {
                 .destinations
                 .iter()
                 .map(|(name, destination)| {
-                    (name.clone(), self.destination(name, destination, &stats[destination.from.as_str()]))
+                    let from = destination.from.as_str();
+                    (name.clone(), self.destination(name, destination, streams[from].stream(), &stats[from]))
                 })
                 .collect(),
         }
@@ -227,10 +228,17 @@ impl Observer {
         }
     }
 
-    fn destination(&self, name: &str, destination: &ObservedDestination, stream: &StreamStats) -> DestinationStatus {
-        let checkpoint = stream.checkpoints.get(name).copied().unwrap_or_default();
-        let backlog_records = backlog(checkpoint, stream);
-        let kept = stream.next.0.saturating_sub(stream.oldest.0).max(1);
+    fn destination(
+        &self,
+        name: &str,
+        destination: &ObservedDestination,
+        stream: &Stream,
+        stats: &StreamStats,
+    ) -> DestinationStatus {
+        let checkpoint = stats.checkpoints.get(name).copied().unwrap_or_default();
+        // A checkpoint may be ahead of a log that lost its catalogue and its newest segment.
+        let backlog_records = stream.records_between(checkpoint.next(), stats.next);
+        let kept = stream.records_between(stats.oldest, stats.next).max(1);
         let counts = destination.stats.snapshot();
         let totals = Totals { records: counts.records, bytes: counts.bytes };
         DestinationStatus {
@@ -239,8 +247,8 @@ impl Observer {
             delivered: self.flow(&Metered::Destination(name.to_owned()), totals),
             checkpoint: checkpoint.0,
             backlog_records,
-            backlog_bytes: (stream.disk_bytes as f64 * backlog_records as f64 / kept as f64) as u64,
-            lag_seconds: if backlog_records == 0 { 0.0 } else { self.lag(name, destination, checkpoint, stream) },
+            backlog_bytes: (stats.disk_bytes as f64 * backlog_records as f64 / kept as f64) as u64,
+            lag_seconds: if backlog_records == 0 { 0.0 } else { self.lag(name, destination, checkpoint, stats) },
             in_flight: counts.in_flight,
             window_records: counts.window_records,
             window_bytes: counts.window_bytes,
@@ -302,12 +310,6 @@ impl From<DropCounts> for Dropped {
     }
 }
 
-/// Records behind a checkpoint that are still there.
-fn backlog(checkpoint: SequenceNumber, stream: &StreamStats) -> u64 {
-    let first = checkpoint.next().max(stream.oldest);
-    stream.next.0.saturating_sub(first.0)
-}
-
 /// What a day would bring at the rate so far. Much is written at a start, so the first minute says nothing.
 fn written_per_day(written_bytes: u64, uptime: Duration) -> Option<u64> {
     const DAY: f64 = 86_400.0;
@@ -367,22 +369,5 @@ mod tests {
         assert_eq!(written_per_day(1_000_000, Duration::from_secs(59)), None);
         assert_eq!(written_per_day(1_000_000, Duration::from_secs(60)), Some(1_440_000_000));
         assert_eq!(written_per_day(1_000_000, Duration::from_secs(2 * 86_400)), Some(500_000));
-    }
-
-    #[test]
-    fn the_backlog_is_what_is_behind_the_checkpoint_and_still_there() {
-        let stream = |oldest, next| StreamStats {
-            oldest: SequenceNumber(oldest),
-            next: SequenceNumber(next),
-            ..StreamStats::default()
-        };
-        assert_eq!(backlog(SequenceNumber::ZERO, &stream(1, 1)), 0);
-        assert_eq!(backlog(SequenceNumber::ZERO, &stream(1, 11)), 10);
-        assert_eq!(backlog(SequenceNumber(4), &stream(1, 11)), 6);
-        assert_eq!(backlog(SequenceNumber(10), &stream(1, 11)), 0);
-        // Records 1 to 7 were dropped.
-        assert_eq!(backlog(SequenceNumber(4), &stream(8, 11)), 3);
-        // A checkpoint may be ahead of a log that lost its catalogue and its newest segment.
-        assert_eq!(backlog(SequenceNumber(100), &stream(1, 11)), 0);
     }
 }

@@ -10,6 +10,7 @@ mod sled;
 
 use std::{
     collections::BTreeMap,
+    ops::RangeInclusive,
     sync::{Mutex, PoisonError, RwLock},
 };
 
@@ -77,6 +78,8 @@ impl Catalogue {
             }
             None if kv.scan(b"")?.is_empty() => {
                 kv.put(b"format", &encode(&Self::FORMAT_VERSION))?;
+                // From now on one that has nothing in it is a broken one.
+                kv.flush()?;
                 true
             }
             None => return Err(KvError::new("it has entries but no format version")),
@@ -110,7 +113,7 @@ impl Catalogue {
     /// Forgets everything about a stream.
     pub(crate) fn forget_stream(&self, stream: &str) {
         self.change(|kv| {
-            for kind in [b'g', b'i', b'c', b'm'] {
+            for kind in [b'g', b'i', b'c', b'm', b'u'] {
                 let from = prefix(kind, stream);
                 let mut end = from.clone();
                 *end.last_mut().expect("a prefix ends with a zero") = 1;
@@ -119,6 +122,7 @@ impl Catalogue {
             kv.remove(&key(b'd', stream, None))?;
             kv.remove(&key(b'n', stream, None))?;
             kv.remove(&key(b'l', stream, None))?;
+            kv.remove(&key(b'e', stream, None))?;
             kv.remove(&key(DEFINITION_V1, stream, None))?;
             kv.remove(&key(DEFINITION, stream, None))
         });
@@ -138,11 +142,12 @@ impl Catalogue {
         self.put(key(b'g', stream, Some(first)), segment);
     }
 
-    /// Forgets a segment and the index entries before `end`, where the next segment begins.
+    /// Forgets a segment, and the index entries and the unwritten numbers before `end`, where the next segment begins.
     pub(crate) fn forget_segment(&self, stream: &str, first: SequenceNumber, end: SequenceNumber) {
         self.change(|kv| {
             kv.remove(&key(b'g', stream, Some(first)))?;
-            kv.remove_range(&key(b'i', stream, Some(first)), &key(b'i', stream, Some(end)))
+            kv.remove_range(&key(b'i', stream, Some(first)), &key(b'i', stream, Some(end)))?;
+            kv.remove_range(&key(b'u', stream, Some(first)), &key(b'u', stream, Some(end)))
         });
     }
 
@@ -173,6 +178,24 @@ impl Catalogue {
         let (key, value) = self.read(|kv| kv.last_in(&from, &to)).ok().flatten()?;
         let (segment, offset) = decode::<(SequenceNumber, u64)>("index", &value).ok()?;
         Some((decode_sequence(&key, prefix(b'i', stream).len()).ok()?, segment, offset))
+    }
+
+    /// Behind the newest record that was certainly durable once: an index entry, a sealed segment and a clean stop prove it,
+    /// since each was noted after a sync. 1 if nothing is known.
+    pub(crate) fn proven_end(&self, stream: &str) -> SequenceNumber {
+        let place = self.newest_place(stream).map(|(number, ..)| number.next());
+        let [from, to] = [SequenceNumber::ZERO, SequenceNumber(u64::MAX)].map(|at| key(b'g', stream, Some(at)));
+        let sealed = self.read(|kv| kv.last_in(&from, &to)).ok().flatten();
+        let sealed = sealed.and_then(|(_, value)| decode::<SealedSegment>("segment", &value).ok());
+        let stopped = self.read(|kv| kv.get(&key(b'e', stream, None))).ok().flatten();
+        let stopped = stopped.and_then(|value| decode::<SequenceNumber>("end", &value).ok());
+        let ends = [place, sealed.map(|sealed| sealed.last.next()), stopped].into_iter().flatten();
+        ends.max().unwrap_or_default().max(SequenceNumber(1))
+    }
+
+    /// Notes that at a clean stop all records before this number were durable.
+    pub(crate) fn put_end(&self, stream: &str, end: SequenceNumber) {
+        self.put(key(b'e', stream, None), &end);
     }
 
     /// Forgets index entries of blocks that begin with `from` or later, because there are none.
@@ -239,6 +262,32 @@ impl Catalogue {
 
     pub(crate) fn put_reserved(&self, stream: &str, reserved: SequenceNumber) {
         self.put(key(b'n', stream, None), &reserved);
+    }
+
+    /// The numbers before `end` that are unwritten: they stand for no record of the segments.
+    pub(crate) fn unwritten(&self, stream: &str, end: SequenceNumber) -> Result<Gaps, KvError> {
+        let prefix = prefix(b'u', stream);
+        let mut unwritten = Gaps::default();
+        for (key, value) in self.read(|kv| kv.scan(&prefix))? {
+            unwritten.add(decode_sequence(&key, prefix.len())?..=decode("unwritten", &value)?);
+        }
+        unwritten.forget_from(end);
+        Ok(unwritten)
+    }
+
+    /// Notes the numbers for which an unwritten block of a segment stands.
+    pub(crate) fn put_unwritten(&self, stream: &str, numbers: &RangeInclusive<SequenceNumber>) {
+        self.put(key(b'u', stream, Some(*numbers.start())), numbers.end());
+    }
+
+    /// Forgets unwritten numbers before `begin`, where the first segment begins, and from `next` on, where there is nothing.
+    pub(crate) fn forget_unwritten_outside(&self, stream: &str, begin: SequenceNumber, next: SequenceNumber) {
+        let [from, begin, next, end] =
+            [SequenceNumber::ZERO, begin, next, SequenceNumber(u64::MAX)].map(|at| key(b'u', stream, Some(at)));
+        self.change(|kv| {
+            kv.remove_range(&from, &begin)?;
+            kv.remove_range(&next, &end)
+        });
     }
 
     /// What damage took of a stream, as far as it was told.

@@ -48,6 +48,28 @@ struct Began {
     first_look_ms: u64,
 }
 
+impl Boot {
+    /// See [`Clock::boot`](super::Clock::boot).
+    pub(crate) fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Grows from boot to boot.
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// It lasted at least so long.
+    pub(crate) fn lasted(&self) -> Duration {
+        Duration::from_millis(self.lasted_ms)
+    }
+
+    /// By the newest trusted look at the wall clock.
+    pub(crate) fn began(&self) -> Option<Timestamp> {
+        self.began.map(|began| Timestamp(began.at_ms))
+    }
+}
+
 /// When a record arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Arrival {

@@ -17,11 +17,13 @@ pub(crate) trait Disk: Send + Sync + fmt::Debug {
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
     /// The names in a directory, in no order.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+    /// Whether there is a file of this name: no directory, pipe, socket or device.
+    fn is_file(&self, path: &Path) -> io::Result<bool>;
     /// Creates a file that does not exist yet.
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
-    /// Opens a file for reading and writing.
+    /// Opens a file for reading and writing. What is no regular file is not opened.
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
-    /// Opens a file for reading only.
+    /// Opens a file for reading only. What is no regular file is not opened.
     fn open_read(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
     /// Renames a file within its directory, replacing what has the new name.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;

@@ -43,6 +43,8 @@ struct State {
     /// Bytes of the capacity that somebody else has taken.
     others: u64,
     locked: bool,
+    /// A directory that may not be read.
+    forbidden: Option<PathBuf>,
     random: fastrand::Rng,
     before_read: Hook,
 }
@@ -109,6 +111,7 @@ impl SimDisk {
             capacity: None,
             others: 0,
             locked: false,
+            forbidden: None,
             random: fastrand::Rng::with_seed(seed),
             before_read: Hook::default(),
         })))
@@ -131,6 +134,11 @@ impl SimDisk {
     /// Arms a fault.
     pub(crate) fn set_fault(&self, fault: Option<Fault>) {
         self.state().fault = fault;
+    }
+
+    /// Which directory may not be read.
+    pub(crate) fn forbid(&self, dir: Option<&Path>) {
+        self.state().forbidden = dir.map(Into::into);
     }
 
     /// Whether one is armed.
@@ -324,8 +332,17 @@ impl Disk for SimDisk {
         let state = self.state();
         state.alive()?;
         state.id(dir)?;
+        if state.forbidden.as_deref() == Some(dir) {
+            return Err(ErrorKind::PermissionDenied.into());
+        }
         let inside = state.names.keys().filter(|path| path.parent() == Some(dir));
         Ok(inside.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect())
+    }
+
+    fn is_file(&self, path: &Path) -> io::Result<bool> {
+        let state = self.state();
+        state.alive()?;
+        Ok(!state.files[&state.id(path)?].is_dir)
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {

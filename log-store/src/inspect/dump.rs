@@ -2,13 +2,13 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    io::{self, ErrorKind},
-    ops::ControlFlow,
+    ops::{ControlFlow, RangeInclusive},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use super::{
-    Finding, io_error, stream_names,
+    Finding, stream_names,
     walk::{Visit, Walk},
 };
 use crate::{
@@ -18,8 +18,9 @@ use crate::{
     error::Error,
     marks::Marks,
     record::Record,
-    segment::BlockHeader,
+    segment::{BlockHeader, Control},
     sequence::SequenceNumber,
+    stats::{DropCounts, DropTotals},
     stream::{boots, stream_dir},
 };
 
@@ -52,8 +53,8 @@ pub enum Dumped {
         arrival: Timestamp,
         /// Which boot of the machine wrote it.
         boot: u32,
-        /// The checkpoints, if it is a control block.
-        checkpoints: Option<BTreeMap<String, SequenceNumber>>,
+        /// What it holds if it is a control block; its marks follow, each as a [`Dumped::Mark`].
+        control: Option<Box<DumpedControl>>,
     },
     /// Records that were lost to damage before a repair.
     Gap {
@@ -86,6 +87,54 @@ pub enum Dumped {
     Finding(Finding),
 }
 
+/// What a control block says of the stream, but for the marks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DumpedControl {
+    /// Up to where each consumer was done.
+    pub checkpoints: BTreeMap<String, SequenceNumber>,
+    /// Everything before this was dropped by right.
+    pub oldest: SequenceNumber,
+    /// How many records were dropped so far, by reason.
+    pub dropped: DropCounts,
+    /// Those of them that some consumer had not finished.
+    pub lost: DropCounts,
+    /// The records that damage took and that were told.
+    pub gaps: Vec<RangeInclusive<SequenceNumber>>,
+    /// Numbers before this one may have been given to records that were never written; zero if there are none.
+    pub reserved: SequenceNumber,
+    /// In the first block of a segment: numbers before it that stand for no record of the files.
+    pub unwritten: Vec<RangeInclusive<SequenceNumber>>,
+    /// All boots of the machine that are known, or none if they have not changed since the control block before.
+    pub boots: Vec<DumpedBoot>,
+}
+
+/// A boot of the machine, as a control block tells of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DumpedBoot {
+    /// As in [`Dumped::Block`].
+    pub id: u32,
+    /// Grows from boot to boot.
+    pub number: u32,
+    /// It lasted at least so long.
+    pub lasted: Duration,
+    /// When it began; `None` if no clock could be trusted in it.
+    pub began: Option<Timestamp>,
+}
+
+impl From<Control> for DumpedControl {
+    fn from(Control { checkpoints, totals, gaps, reserved, boots, unwritten, marks: _ }: Control) -> Self {
+        let DropTotals { oldest, dropped, lost } = totals;
+        let boots = boots.iter().map(|boot| DumpedBoot {
+            id: boot.id(),
+            number: boot.number(),
+            lasted: boot.lasted(),
+            began: boot.began(),
+        });
+        let (gaps, unwritten) = (gaps.ranges().collect(), unwritten.ranges().collect());
+        Self { checkpoints, oldest, dropped, lost, gaps, reserved, unwritten, boots: boots.collect() }
+    }
+}
+
 /// Calls `show` for each segment, block and record of a stream from the record `from` on, until `limit` records were
 /// shown or `show` breaks off.
 ///
@@ -109,24 +158,21 @@ pub(crate) fn dump_on(
     limit: Option<u64>,
     mut show: impl FnMut(Dumped) -> ControlFlow<()>,
 ) -> Result<(), Error> {
-    if !stream_names(disk, data_dir)?.iter().any(|name| name == stream) {
-        let source = io::Error::new(ErrorKind::NotFound, "there is no such stream");
-        return Err(io_error("dump", &stream_dir(data_dir, stream), source));
-    }
+    stream_names(disk, data_dir, Some(stream))?;
     let mut left = limit.unwrap_or(u64::MAX);
     if left == 0 {
         return Ok(());
     }
     let timeline = Timeline::recorded(boots::in_stream(disk, &stream_dir(data_dir, stream)));
     let mut pass = Pass::default();
-    let block = |offset, header: &BlockHeader, arrival, checkpoints| Dumped::Block {
+    let block = |offset, header: &BlockHeader, arrival, control| Dumped::Block {
         offset,
         bytes: header.total_bytes(),
         first: header.first,
         records: header.records,
         arrival,
         boot: header.arrival.boot,
-        checkpoints,
+        control,
     };
     let walked = Walk::new(disk, data_dir, stream)?.run(from, &mut |visit| match visit {
         Visit::Finding(finding) => show(Dumped::Finding(finding)),
@@ -135,8 +181,9 @@ pub(crate) fn dump_on(
         }
         Visit::Control { offset, header, control } => {
             let arrival = timeline.arrival(header.arrival).at;
-            show(block(offset, header, arrival, Some(control.checkpoints)))?;
-            show_marks(&control.marks, &mut show)
+            let marks = control.marks.clone();
+            show(block(offset, header, arrival, Some(Box::new(control.into()))))?;
+            show_marks(&marks, &mut show)
         }
         Visit::Gap { offset, header } => {
             show(Dumped::Gap { offset, first: header.first, last: header.end().previous() })

@@ -6,6 +6,7 @@
 //! no finding. [`repair`] needs the directory for itself.
 
 mod dump;
+mod files;
 mod repair;
 mod stats;
 mod verify;
@@ -21,7 +22,7 @@ use std::{
 #[cfg(test)]
 pub(crate) use self::{dump::dump_on, repair::repair_on, stats::stats_on, verify::verify_on};
 pub use self::{
-    dump::{Dumped, dump},
+    dump::{Dumped, DumpedBoot, DumpedControl, dump},
     repair::{Mended, RepairReport, repair},
     stats::{CodecStats, ShardCounts, StreamCounts, stats},
     verify::{Depth, FINDINGS_MAX, Report, StreamReport, verify},
@@ -94,8 +95,8 @@ impl fmt::Display for Finding {
     }
 }
 
-/// The streams of a data directory, by name.
-fn stream_names(disk: &dyn Disk, data_dir: &Path) -> Result<Vec<String>, Error> {
+/// The streams of a data directory, by name; or the one that is wanted, which must be there.
+fn stream_names(disk: &dyn Disk, data_dir: &Path, wanted: Option<&str>) -> Result<Vec<String>, Error> {
     let listed = disk.list(&data_dir.join("streams")).map_err(|source| {
         let is_there = !matches!(disk.list(data_dir), Err(error) if error.kind() == ErrorKind::NotFound);
         let source = match source.kind() {
@@ -110,10 +111,20 @@ fn stream_names(disk: &dyn Disk, data_dir: &Path) -> Result<Vec<String>, Error> 
         io_error("read data directory", data_dir, source)
     });
     let mut names = listed?;
-    // What is no directory is no stream.
-    names.retain(|name| is_stream_name(name) && disk.list(&stream_dir(data_dir, name)).is_ok());
+    names.retain(|name| is_stream_name(name) && wanted.is_none_or(|wanted| wanted == name));
+    // What is no directory is no stream. One that cannot be read is.
+    names.retain(|name| {
+        let listed = disk.list(&stream_dir(data_dir, name)).map_err(|error| error.kind());
+        !matches!(listed, Err(ErrorKind::NotADirectory | ErrorKind::NotFound))
+    });
     names.sort();
-    Ok(names)
+    match wanted {
+        Some(wanted) if names.is_empty() => {
+            let source = io::Error::new(ErrorKind::NotFound, "there is no such stream");
+            Err(io_error("find stream", &stream_dir(data_dir, wanted), source))
+        }
+        _ => Ok(names),
+    }
 }
 
 fn io_error(action: &'static str, path: &Path, source: io::Error) -> Error {

@@ -4,22 +4,23 @@
 //! old file or the new one. What is mended is sound: a second run finds nothing to do.
 
 use std::{
-    collections::BTreeSet,
     io,
     ops::{ControlFlow, Range, RangeInclusive},
     path::{Path, PathBuf},
 };
 
 use super::{
-    Finding, FindingKind, io_error, stream_names,
-    walk::{Is, SegmentFile, Visit, Walk},
+    Finding, FindingKind,
+    files::{Is, SegmentFile},
+    io_error, stream_names,
+    walk::{Visit, Walk},
 };
 use crate::{
     clock::Stamp,
     disk::{Disk, DiskFile, RealDisk},
     error::Error,
     segment::{
-        BlockHeader, BlockKind, FORMAT_VERSION, SegmentHeader, StreamDefinition, file_name, finish_block, salt,
+        BlockHeader, BlockKind, FORMAT_VERSION, SegmentHeader, Step, StreamDefinition, file_name, finish_block, salt,
         start_block,
     },
     sequence::SequenceNumber,
@@ -66,7 +67,7 @@ pub struct Mended {
 /// With `dry_run` it only says what it would do. It needs no catalogue and leaves the catalogue as it is.
 ///
 /// # Errors
-/// [`Error::InUse`] if the log is open, [`Error::Io`] with the path.
+/// [`Error::InUse`] if the log is open, [`Error::Io`] with the path, also if there is no such stream.
 pub fn repair(data_dir: &Path, stream: Option<&str>, dry_run: bool) -> Result<RepairReport, Error> {
     repair_on(&RealDisk, data_dir, stream, dry_run)
 }
@@ -77,15 +78,23 @@ pub(crate) fn repair_on(
     stream: Option<&str>,
     dry_run: bool,
 ) -> Result<RepairReport, Error> {
-    let names = stream_names(disk, data_dir)?;
+    let names = stream_names(disk, data_dir, stream)?;
     let _lock = lock_data_dir(disk, data_dir)?;
     let mut report = RepairReport::default();
-    for name in names.iter().filter(|name| stream.is_none_or(|wanted| wanted == *name)) {
+    for name in &names {
         let walk = Walk::new(disk, data_dir, name)?;
+        if let Some(unlisted) = walk.unlisted {
+            report.left.push(unlisted);
+            continue;
+        }
         let mut repair = Repair { disk, dir: walk.dir.clone(), dry_run, report: &mut report };
-        let given_back = repair.names(&walk)?;
+        let begin = ruined_begin(&walk);
+        repair.names(&walk, begin.as_ref())?;
         let walk = if dry_run { walk } else { Walk::new(disk, data_dir, name)? };
-        repair.contents(&walk, &given_back)?;
+        if let Some(begin) = begin {
+            repair.begin(&walk, begin)?;
+        }
+        repair.contents(&walk)?;
     }
     Ok(report)
 }
@@ -116,52 +125,95 @@ struct Pieces {
 }
 
 impl Repair<'_> {
-    /// Mends names; says which segments got theirs back.
-    fn names(&mut self, walk: &Walk<'_>) -> Result<BTreeSet<SequenceNumber>, Error> {
-        let mut given_back = BTreeSet::new();
-        // One that gets its name back may free that of another.
-        let mut taken: BTreeSet<_> = walk.files.iter().map(|file| file.first).collect();
-        let mut misnamed: Vec<_> = walk.files.iter().filter_map(rightful).collect();
-        while let Some(at) = misnamed.iter().position(|(_, rightful)| !taken.contains(rightful)) {
-            let (first, rightful) = misnamed.remove(at);
-            let (from, to) = (self.path(first), self.path(rightful));
-            self.rename(&from, &to)?;
-            self.mended(to, format!("got its name back; it lay there as {}", file_name(first)), Vec::new(), None);
-            taken.remove(&first);
-            taken.insert(rightful);
-            given_back.insert(rightful);
-        }
+    /// Mends names; but where the beginning is ruined, the file whose place a gap is to take stays until then.
+    fn names(&mut self, walk: &Walk<'_>, begin: Option<&Range<SequenceNumber>>) -> Result<(), Error> {
+        // These first: what holds nothing must not keep a segment from its name.
         let used = walk.files.iter().rposition(|file| !matches!(file.is, Is::Ruined { .. })).map_or(0, |at| at + 1);
-        for (at, SegmentFile { first, is }) in walk.files.iter().enumerate() {
+        for (at, SegmentFile { name, is, .. }) in walk.files.iter().enumerate() {
             let (what, extension) = match is {
-                Is::Misnamed { .. } if misnamed.iter().any(|(name, _)| name == first) => {
-                    ("set aside: it is a copy of another segment, or has its name", "broken")
-                }
                 Is::Foreign => ("set aside: it is a segment of another stream", "broken"),
                 // Without any sound header nothing can be told of the others.
                 Is::Ruined { .. } if walk.definition.is_none() => continue,
+                Is::Ruined { .. } if begin.is_some_and(|begin| begin.start == *name) => continue,
                 Is::Ruined { .. } if at >= used => ("set aside: nothing in it is whole", "torn"),
                 Is::Ruined { .. } => ("set aside: nothing in it is sound", "broken"),
                 _ => continue,
             };
-            let path = self.path(*first);
-            let kept = free_name(self.disk, &path, extension);
-            self.rename(&path, &kept)?;
-            self.mended(path, what.into(), Vec::new(), Some(kept));
+            let path = self.path(*name);
+            self.set_aside(&path, &path, what, extension)?;
         }
-        Ok(given_back)
+        for step in &walk.renames {
+            match *step {
+                Step::GiveBack { from, to, lay_as } => {
+                    let what = format!("got its name back; it lay there as {}", file_name(lay_as));
+                    self.rename(&self.path(from), &self.path(to))?;
+                    self.mended(self.path(to), what, Vec::new(), None);
+                }
+                Step::MakeWay { from, to } => self.rename(&self.path(from), &self.path(to))?,
+                Step::Copy { at, lay_as } => {
+                    let what = "set aside: it is a copy of another segment";
+                    self.set_aside(&self.path(at), &self.path(lay_as), what, "broken")?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps a file under the name that it had, with another extension.
+    fn set_aside(&mut self, path: &Path, named: &Path, what: &str, extension: &str) -> Result<(), Error> {
+        let kept = free_name(self.disk, named, extension);
+        self.rename(path, &kept)?;
+        self.mended(named.into(), what.into(), Vec::new(), Some(kept));
+        Ok(())
+    }
+
+    /// Puts a gap in the place of the first segments, of which nothing is sound.
+    fn begin(&mut self, walk: &Walk<'_>, lost: Range<SequenceNumber>) -> Result<(), Error> {
+        let Some(definition) = &walk.definition else { return Ok(()) };
+        let next = walk.files.iter().find(|file| file.first == lost.end);
+        let created = match next.map(|file| &file.is) {
+            Some(Is::Segment(head)) => head.created,
+            _ => Stamp::default(),
+        };
+        // Nothing else tells that there was anything: so the file goes when the gap takes its place, and not before.
+        let path = self.path(lost.start);
+        let kept = free_name(self.disk, &path, "broken");
+        if !self.dry_run {
+            self.copy(&path, &kept)?;
+        }
+        self.make_gap(lost, created, definition, Some(kept))
+    }
+
+    /// Makes a small segment that says which records are lost.
+    fn make_gap(
+        &mut self,
+        lost: Range<SequenceNumber>,
+        created: Stamp,
+        definition: &StreamDefinition,
+        kept: Option<PathBuf>,
+    ) -> Result<(), Error> {
+        let (path, first) = (self.path(lost.start), lost.start);
+        let told = vec![lost.start..=lost.end.previous()];
+        if !self.dry_run {
+            let definition = definition.clone();
+            let header = SegmentHeader { version: FORMAT_VERSION, first, recycled_bytes: 0, created, definition };
+            self.write(&path, &header, &[Piece::Lost(lost, created)], None)?;
+        }
+        self.mended(path, "made in place of what is missing".into(), told, kept);
+        Ok(())
     }
 
     /// Mends what is in the segments.
-    fn contents(&mut self, walk: &Walk<'_>, given_back: &BTreeSet<SequenceNumber>) -> Result<(), Error> {
+    fn contents(&mut self, walk: &Walk<'_>) -> Result<(), Error> {
         let mut expected = None;
         for (at, file) in walk.files.iter().enumerate() {
             let next_segment = walk.files[at + 1..].iter().find(|file| file.is_part()).map(|file| file.first);
             let is_headless = matches!(file.is, Is::Headless { .. });
             let created = match (&file.is, &walk.definition) {
                 (Is::Segment(head), _) => head.created,
-                (Is::Headless { .. }, _) => Stamp::default(),
-                (Is::Unreadable { .. }, _) | (Is::Ruined { .. }, None) => {
+                (Is::Headless { .. }, Some(_)) => Stamp::default(),
+                // Its header cannot be made anew without the definition.
+                (Is::Unreadable { .. } | Is::Astray { .. }, _) | (Is::Ruined { .. } | Is::Headless { .. }, None) => {
                     let mut left = |visit: Visit<'_>| {
                         if let Visit::Finding(finding) = visit {
                             self.report.left.push(finding);
@@ -188,18 +240,17 @@ impl Repair<'_> {
                 continue;
             }
             let Some(definition) = &walk.definition else { continue };
-            self.segment(file.first, pieces, next_segment, definition, given_back)?;
+            self.segment(file, pieces, next_segment, definition)?;
         }
         Ok(())
     }
 
     fn segment(
         &mut self,
-        first: SequenceNumber,
+        &SegmentFile { first, name, .. }: &SegmentFile,
         mut pieces: Pieces,
         next_segment: Option<SequenceNumber>,
         definition: &StreamDefinition,
-        given_back: &BTreeSet<SequenceNumber>,
     ) -> Result<(), Error> {
         let path = self.path(first);
         let missing = next_segment.filter(|next| pieces.next < *next).map(|next| pieces.next..next);
@@ -213,24 +264,11 @@ impl Repair<'_> {
             }
             self.mended(path, "written anew without what is damaged".into(), lost, Some(kept));
         } else if let Some(offset) = pieces.torn_at {
-            let kept = self.cut(&path, offset)?;
+            // In a dry run it may still lie under another name.
+            let kept = self.cut(&self.path(name), &path, offset)?;
             self.mended(path, format!("cut off behind the last whole block, at byte {offset}"), Vec::new(), kept);
-        } else if let Some(missing) = missing
-            && !given_back.contains(&missing.start)
-        {
-            let path = self.path(missing.start);
-            let lost = vec![missing.start..=missing.end.previous()];
-            if !self.dry_run {
-                let header = SegmentHeader {
-                    version: FORMAT_VERSION,
-                    first: missing.start,
-                    recycled_bytes: 0,
-                    created: pieces.newest,
-                    definition: definition.clone(),
-                };
-                self.write(&path, &header, &[Piece::Lost(missing, pieces.newest)], None)?;
-            }
-            self.mended(path, "made in place of what is missing".into(), lost, None);
+        } else if let Some(missing) = missing {
+            self.make_gap(missing, pieces.newest, definition, None)?;
         }
         Ok(())
     }
@@ -311,8 +349,8 @@ impl Repair<'_> {
         })
     }
 
-    fn cut(&self, path: &Path, offset: u64) -> Result<Option<PathBuf>, Error> {
-        let file = self.disk.open(path).map_err(|source| io_error("open segment", path, source))?;
+    fn cut(&self, lies: &Path, path: &Path, offset: u64) -> Result<Option<PathBuf>, Error> {
+        let file = self.disk.open(lies).map_err(|source| io_error("open segment", path, source))?;
         let len = file.len().map_err(|source| io_error("measure segment", path, source))?;
         if self.dry_run {
             return Ok(torn_bytes(file.as_ref(), offset, len).map(|_| path.with_extension("torn")));
@@ -389,11 +427,11 @@ impl Pieces {
     }
 }
 
-fn rightful(file: &SegmentFile) -> Option<(SequenceNumber, SequenceNumber)> {
-    match file.is {
-        Is::Misnamed { rightful } => Some((file.first, rightful)),
-        _ => None,
-    }
+/// The records of the first files if nothing in those is sound, up to where the first segment begins.
+fn ruined_begin(walk: &Walk<'_>) -> Option<Range<SequenceNumber>> {
+    let next = walk.files.iter().position(SegmentFile::is_part)?;
+    let ruined = walk.files[..next].iter().find(|file| matches!(file.is, Is::Ruined { .. }))?;
+    Some(ruined.first..walk.files[next].first).filter(|lost| !lost.is_empty())
 }
 
 /// Blocks that stand for lost records.

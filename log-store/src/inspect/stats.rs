@@ -81,14 +81,13 @@ pub struct ShardCounts {
 /// Reads everything; memory does not grow with it.
 ///
 /// # Errors
-/// [`Error::Io`] with the path, if `data_dir` is no data directory or cannot be read.
+/// [`Error::Io`] with the path, if `data_dir` is no data directory, has no such stream, or cannot be read.
 pub fn stats(data_dir: &Path, stream: Option<&str>) -> Result<Vec<StreamCounts>, Error> {
     stats_on(&RealDisk, data_dir, stream)
 }
 
 pub(crate) fn stats_on(disk: &dyn Disk, data_dir: &Path, stream: Option<&str>) -> Result<Vec<StreamCounts>, Error> {
-    let mut names = stream_names(disk, data_dir)?;
-    names.retain(|name| stream.is_none_or(|wanted| wanted == name));
+    let names = stream_names(disk, data_dir, stream)?;
     names.into_iter().map(|name| count(disk, data_dir, name)).collect()
 }
 

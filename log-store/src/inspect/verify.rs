@@ -102,7 +102,7 @@ pub enum Depth {
 /// Memory does not grow with the data. Damage is no error but a [`Finding`].
 ///
 /// # Errors
-/// [`Error::Io`] with the path, if `data_dir` is no data directory or cannot be read.
+/// [`Error::Io`] with the path, if `data_dir` is no data directory, has no such stream, or cannot be read.
 pub fn verify(data_dir: &Path, stream: Option<&str>, depth: Depth) -> Result<Report, Error> {
     verify_to(&RealDisk, data_dir, stream, depth)
 }
@@ -114,10 +114,8 @@ pub(crate) fn verify_on(disk: &dyn Disk, data_dir: &Path, stream: Option<&str>) 
 
 fn verify_to(disk: &dyn Disk, data_dir: &Path, stream: Option<&str>, depth: Depth) -> Result<Report, Error> {
     let mut report = Report::default();
-    for name in stream_names(disk, data_dir)? {
-        if stream.is_none_or(|wanted| wanted == name) {
-            report.streams.push(verify_stream(disk, data_dir, name, depth)?);
-        }
+    for name in stream_names(disk, data_dir, stream)? {
+        report.streams.push(verify_stream(disk, data_dir, name, depth)?);
     }
     let in_data_dir = disk.list(data_dir).map_err(|source| io_error("list", data_dir, source))?;
     report.leftovers =

@@ -6,19 +6,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Finding, FindingKind, io_error};
+use super::{
+    Finding, FindingKind,
+    files::{Head, Is, SegmentFile},
+    io_error,
+};
 use crate::{
-    clock::{Stamp, Timestamp},
+    clock::Timestamp,
     cursor::for_each_record,
     disk::Disk,
     error::Error,
     marks::Marks,
-    segment::{
-        BlockHeader, BlockKind, Control, Found, SegmentHeader, SegmentReader, StreamDefinition, file_name,
-        parse_file_name, salt,
-    },
+    segment::{BlockHeader, BlockKind, Control, Found, SegmentReader, Step, StreamDefinition, file_name, salt},
     sequence::SequenceNumber,
-    stream::{first_sound_block, stream_dir},
 };
 
 /// Places in one segment that are remembered until it is known whether they are damage or a torn tail.
@@ -61,57 +61,23 @@ type Visitor<'v> = dyn FnMut(Visit<'_>) -> ControlFlow<()> + 'v;
 
 /// All files of one stream that are named as segments, in order.
 pub(super) struct Walk<'a> {
-    disk: &'a dyn Disk,
+    pub(super) disk: &'a dyn Disk,
     pub(super) dir: PathBuf,
     pub(super) files: Vec<SegmentFile>,
+    /// How segments under wrong names get their own.
+    pub(super) renames: Vec<Step>,
+    /// That its directory could not even be listed.
+    pub(super) unlisted: Option<Finding>,
     /// What earlier openings and repairs kept for a look.
     pub(super) leftovers: Vec<PathBuf>,
     /// As the newest readable segment has it; `None` if no segment has a sound header.
     pub(super) definition: Option<StreamDefinition>,
+    /// The stream's id: of the definition; without one, as a damaged header says it and the blocks behind that prove it.
+    pub(super) id: Option<u64>,
     /// Format version of the newest readable segment.
     pub(super) format: Option<u16>,
     /// Whether it looks into the blocks, or only at their checksums.
     pub(super) decodes: bool,
-}
-
-/// A file with the name of a segment.
-pub(super) struct SegmentFile {
-    /// What its name says.
-    pub(super) first: SequenceNumber,
-    pub(super) is: Is,
-}
-
-/// What such a file turns out to be.
-pub(super) enum Is {
-    /// A segment of the stream.
-    Segment(Head),
-    /// A segment of the stream whose header is damaged, though some of its blocks are sound.
-    Headless { what: String },
-    /// Nothing in it is sound.
-    Ruined { what: String },
-    /// A segment of the stream under another name than its own.
-    Misnamed { rightful: SequenceNumber },
-    /// A segment of another stream.
-    Foreign,
-    /// The disk refuses, or it is of a newer format.
-    Unreadable { what: String },
-}
-
-/// What is kept of a segment's header: a definition may be long, and there may be thousands of segments.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Head {
-    /// Where its blocks begin.
-    start: u64,
-    pub(super) created: Stamp,
-    /// Up to here, what is no block of it may be left of an earlier segment.
-    recycled_bytes: u64,
-}
-
-impl SegmentFile {
-    /// Whether the numbers of the file before it end where it begins.
-    pub(super) fn is_part(&self) -> bool {
-        matches!(self.is, Is::Segment(_) | Is::Headless { .. } | Is::Unreadable { .. })
-    }
 }
 
 /// A place that does not fit, until the next sound block shows what it costs.
@@ -147,73 +113,21 @@ impl Place<'_> {
 
 const NO_RECORDS: (SequenceNumber, SequenceNumber) = (SequenceNumber::ZERO, SequenceNumber::ZERO);
 
-impl<'a> Walk<'a> {
-    pub(super) fn new(disk: &'a dyn Disk, data_dir: &Path, stream: &str) -> Result<Self, Error> {
-        let dir = stream_dir(data_dir, stream);
-        let names = disk.list(&dir).map_err(|source| io_error("list", &dir, source))?;
-        let mut firsts: Vec<_> = names.iter().filter_map(|name| parse_file_name(name)).collect();
-        firsts.sort_unstable();
-        let kept = |name: &&String| name.ends_with(".torn") || name.ends_with(".broken");
-        let mut leftovers: Vec<_> = names.iter().filter(kept).map(|name| dir.join(name)).collect();
-        leftovers.sort();
-        let mut walk = Self { disk, dir, files: Vec::new(), leftovers, definition: None, format: None, decodes: true };
-        let mut looks = Vec::with_capacity(firsts.len());
-        let headers = firsts.iter().rev().filter_map(|&first| {
-            let path = walk.dir.join(file_name(first));
-            let read = disk.open_read(&path).map_err(|source| io_error("open segment", &path, source));
-            match read.and_then(|file| SegmentHeader::read(file.as_ref(), &path)) {
-                Ok(header) => {
-                    let (start, recycled_bytes) = (header.encoded_len(), header.recycled_bytes.into());
-                    let head = Head { start, created: header.created, recycled_bytes };
-                    looks.push((first, Ok((header.definition.id, header.first, head))));
-                    walk.format = walk.format.or(Some(header.version));
-                    Some((first, header))
-                }
-                // Dropped by a running agent since the directory was listed.
-                Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => None,
-                Err(error) => {
-                    looks.push((first, Err(error)));
-                    None
-                }
-            }
-        });
-        walk.definition = StreamDefinition::agreed(stream, headers);
-        let id = walk.definition.as_ref().map(|definition| definition.id);
-        for (first, look) in looks.into_iter().rev() {
-            let is = match look {
-                Ok((of, ..)) if Some(of) != id => Is::Foreign,
-                Ok((_, rightful, _)) if rightful != first => Is::Misnamed { rightful },
-                Ok((_, _, head)) => Is::Segment(head),
-                Err(Error::Corrupt { what, .. }) => walk.without_header(first, id, what),
-                Err(error) => Is::Unreadable { what: error.to_string() },
-            };
-            walk.files.push(SegmentFile { first, is });
-        }
-        Ok(walk)
-    }
-
-    fn without_header(&self, first: SequenceNumber, id: Option<u64>, what: String) -> Is {
-        // Without any sound header in the stream the blocks' checksums cannot be checked.
-        let Some(id) = id else { return Is::Ruined { what } };
-        let file = self.disk.open_read(&self.dir.join(file_name(first)));
-        let found = file.and_then(|file| {
-            let bytes = file.len()?;
-            first_sound_block(file, salt(id, first), bytes)
-        });
-        match found {
-            Ok(Some(_)) => Is::Headless { what },
-            Ok(None) => Is::Ruined { what: format!("{what}, and nothing behind it is sound") },
-            Err(error) => Is::Unreadable { what: error.to_string() },
-        }
-    }
-
+impl Walk<'_> {
     /// Walks from the segment that holds `from`; blocks before it are passed over, except that records of its first block
     /// may lie before it.
     pub(super) fn run(&self, from: SequenceNumber, visit: &mut Visitor<'_>) -> Result<ControlFlow<()>, Error> {
+        if let Some(unlisted) = &self.unlisted {
+            return Ok(visit(Visit::Finding(unlisted.clone())));
+        }
         let begin = self.files.iter().rposition(|file| file.is_part() && file.first <= from).unwrap_or(0);
         // The number that must come next; unknown at the beginning and behind what could not be read.
         let mut expected = None;
         for at in begin..self.files.len() {
+            let wrong_name = self.wrong_name(&self.files[at]);
+            if wrong_name.is_some_and(|finding| visit(Visit::Finding(finding)).is_break()) {
+                return Ok(ControlFlow::Break(()));
+            }
             if self.file(at, from, &mut expected, visit).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
@@ -229,8 +143,8 @@ impl<'a> Walk<'a> {
         expected: &mut Option<SequenceNumber>,
         visit: &mut Visitor<'_>,
     ) -> ControlFlow<()> {
-        let SegmentFile { first, is } = &self.files[at];
-        let path = self.dir.join(file_name(*first));
+        let SegmentFile { first, name, is } = &self.files[at];
+        let path = self.dir.join(file_name(*name));
         let behind = &self.files[at + 1..];
         let next = behind.iter().position(SegmentFile::is_part);
         let next_segment = next.map(|next| behind[next].first);
@@ -252,15 +166,19 @@ impl<'a> Walk<'a> {
                 *expected = None;
                 return ControlFlow::Continue(());
             }
+            Is::Astray { rightful } => return visit(damage(&under_wrong_name(*rightful))),
             // Opening the log deals with these in the same way.
-            Is::Misnamed { rightful } => {
-                let what = format!("it is the segment that begins with record {rightful}, under a wrong name");
-                return visit(damage(&what));
+            Is::Copy { rightful } => {
+                return visit(damage(&format!("it is a copy of the segment that begins with record {rightful}")));
             }
             Is::Foreign => return visit(damage("it is a segment of another stream")),
-            Is::Ruined { what } => {
+            Is::Ruined { what, unfinished: true } if next_segment.is_none() => {
+                return visit(place.finding(FindingKind::TornTail, 0, what.as_str(), NO_RECORDS));
+            }
+            Is::Ruined { what, .. } => {
                 let Some(next) = next_segment else {
-                    return visit(place.finding(FindingKind::TornTail, 0, what.as_str(), NO_RECORDS));
+                    let what = format!("{what}; which records it held cannot be told");
+                    return visit(damage(&what));
                 };
                 let from = expected.unwrap_or(*first);
                 *expected = Some(from.max(next));
@@ -281,6 +199,18 @@ impl<'a> Walk<'a> {
                 Error::Io { source, .. } if source.kind() == ErrorKind::NotFound => ControlFlow::Continue(()),
                 error => visit(place.finding(FindingKind::Unreadable, 0, error.to_string(), NO_RECORDS)),
             }
+        })
+    }
+
+    /// That a segment is not where it belongs. Opening the log deals with it in the same way.
+    fn wrong_name(&self, file: &SegmentFile) -> Option<Finding> {
+        let path = self.dir.join(file_name(file.name));
+        (file.name != file.first && !self.is_gone(&path)).then(|| Finding {
+            kind: FindingKind::Damage,
+            file: path,
+            offset: 0,
+            what: under_wrong_name(file.first),
+            records: None,
         })
     }
 
@@ -311,7 +241,7 @@ impl<'a> Walk<'a> {
                 return Ok(told);
             }
         }
-        let id = self.definition.as_ref().map_or(0, |definition| definition.id);
+        let id = self.id.unwrap_or(0);
         let blocks = Blocks {
             from,
             reader: SegmentReader::new(file, salt(id, place.first), header.map_or(0, |head| head.start)),
@@ -328,6 +258,10 @@ impl<'a> Walk<'a> {
         *expected = Some(next);
         Ok(walked)
     }
+}
+
+fn under_wrong_name(rightful: SequenceNumber) -> String {
+    format!("it is the segment that begins with record {rightful}, in a file under a wrong name")
 }
 
 /// The blocks of one segment.

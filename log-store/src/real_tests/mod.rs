@@ -11,6 +11,7 @@ mod documents;
 mod golden;
 mod refused;
 mod room;
+mod strangers;
 mod watched_disk;
 
 use std::{

@@ -7,7 +7,7 @@ use crate::{
     catalogue::Catalogue,
     clock::manual::ManualClock,
     error::Error,
-    inspect::{Depth, dump, repair, verify},
+    inspect::{Depth, FindingKind, dump, repair, stats, verify},
     record::NewRecord,
     segment::FORMAT_VERSION,
     sequence::SequenceNumber,
@@ -112,4 +112,42 @@ fn what_is_no_data_directory_is_named_and_nothing_is_made_there() {
     let error = dump(small.path(), "other", SequenceNumber::ZERO, None, |_| panic!("nothing to show"));
     let error = error.expect_err("no such stream").to_string();
     assert!(error.contains("streams/other") && error.contains("no such stream"), "{error}");
+}
+
+#[test]
+fn a_stream_that_is_not_there_is_named_by_every_look_and_repair() {
+    let dir = small();
+    let (dir, wanted) = (dir.path(), Some("telemetri"));
+    let errors = [
+        verify(dir, wanted, Depth::Records).map(drop),
+        stats(dir, wanted).map(drop),
+        repair(dir, wanted, true).map(drop),
+        dump(dir, "telemetri", SequenceNumber::ZERO, None, |_| panic!("nothing to show")),
+    ];
+    for error in errors {
+        let error = error.expect_err("there is none").to_string();
+        assert!(error.contains("telemetri") && error.contains("there is no such stream"), "{error}");
+    }
+}
+
+#[test]
+fn what_is_no_regular_file_is_not_opened() {
+    let dir = small();
+    let stream = dir.path().join("streams/telemetry");
+    let pipe = stream.join("00000000000000000009.seg");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).expect("made");
+    fs::create_dir(stream.join("00000000000000000010.seg")).expect("made");
+    let (tell, told) = std::sync::mpsc::channel();
+    let looked = dir.path().to_owned();
+    std::thread::spawn(move || {
+        let found = verify(&looked, None, Depth::Checksums).expect("readable");
+        let _ = tell.send((found, repair(&looked, None, false).expect("it is closed")));
+    });
+    let (found, done) = told.recv_timeout(super::DEADLINE).expect("it does not wait for the pipe");
+    let unreadable = |findings: &[crate::inspect::Finding]| {
+        findings.iter().filter(|f| f.kind == FindingKind::Unreadable && f.what.contains("no regular file")).count()
+    };
+    assert_eq!((found.is_sound(), found.streams[0].records), (false, 1));
+    assert_eq!((unreadable(&found.streams[0].findings), unreadable(&done.left)), (2, 2), "{found:?}");
+    assert!(pipe.exists());
 }

@@ -103,6 +103,10 @@ impl Disk for WatchedDisk {
         RealDisk.list(dir)
     }
 
+    fn is_file(&self, path: &Path) -> io::Result<bool> {
+        RealDisk.is_file(path)
+    }
+
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         self.watch(RealDisk.create(path))
     }

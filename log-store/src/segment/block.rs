@@ -203,6 +203,8 @@ pub(crate) struct Control {
     pub(crate) boots: Vec<Boot>,
     /// All marks that were set before it. Since format version 3.
     pub(crate) marks: Marks,
+    /// Numbers before the segment that stand for no record of it; only in the first block of a segment. Since format version 3.
+    pub(crate) unwritten: Gaps,
 }
 
 impl Control {
@@ -210,8 +212,9 @@ impl Control {
     pub(crate) fn decode(payload: &[u8]) -> Result<Self, postcard::Error> {
         let ((checkpoints, totals), added) = postcard::take_from_bytes(payload)?;
         let ((gaps, reserved, boots), added) = take_or_default(added)?;
-        let (marks, _) = take_or_default(added)?;
-        Ok(Self { checkpoints, totals, gaps, reserved, boots, marks })
+        let (marks, added) = take_or_default(added)?;
+        let (unwritten, _) = take_or_default(added)?;
+        Ok(Self { checkpoints, totals, gaps, reserved, boots, marks, unwritten })
     }
 }
 

@@ -60,11 +60,33 @@ impl StreamDefinition {
     /// What a stream is by its segments' headers, newest first: one that was copied here from elsewhere must not cost
     /// all others, so the most decide whose life it is, and the newest of those what it is now.
     pub(crate) fn agreed(name: &str, headers: impl Iterator<Item = (SequenceNumber, SegmentHeader)>) -> Option<Self> {
-        let mut lives: Vec<(usize, Self)> = Vec::new();
-        for (first, header) in headers {
-            if header.first != first || header.definition.name != name {
-                continue;
+        let own = headers.filter(|(first, header)| header.first == *first);
+        Self::of_most(name, own.map(|(_, header)| header))
+    }
+
+    /// The same where no segment may have its own name.
+    pub(crate) fn agreed_under_any_names(
+        name: &str,
+        headers: impl Iterator<Item = (SequenceNumber, SegmentHeader)>,
+    ) -> Option<Self> {
+        let mut astray = Vec::new();
+        let own = headers.filter_map(|(first, header)| {
+            if header.first == first {
+                return Some(header);
             }
+            astray.push(header);
+            None
+        });
+        let agreed = Self::of_most(name, own);
+        agreed.or_else(|| {
+            astray.sort_by_key(|header| std::cmp::Reverse(header.first));
+            Self::of_most(name, astray.into_iter())
+        })
+    }
+
+    fn of_most(name: &str, headers: impl Iterator<Item = SegmentHeader>) -> Option<Self> {
+        let mut lives: Vec<(usize, Self)> = Vec::new();
+        for header in headers.filter(|header| header.definition.name == name) {
             match lives.iter_mut().find(|(_, life)| life.id == header.definition.id) {
                 Some((segments, _)) => *segments += 1,
                 None => lives.push((1, header.definition)),

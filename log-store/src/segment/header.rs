@@ -1,6 +1,6 @@
 //! The segment header: makes a segment understandable without the catalogue.
 
-use std::path::Path;
+use std::{io, path::Path};
 
 use super::StreamDefinition;
 use crate::{clock::Stamp, disk::DiskFile, error::Error, sequence::SequenceNumber};
@@ -11,6 +11,8 @@ const MAGIC: [u8; 4] = *b"FBSG";
 pub(crate) const FORMAT_VERSION: u16 = 3;
 /// Length of the part before the stream definition.
 const FIXED_BYTES: usize = 56;
+/// The longest that postcard makes of an integer of 64 bits.
+const VARINT_BYTES_MAX: usize = 10;
 /// A definition of 10,000 shards takes some 400 KiB; more is damage.
 const DEFINITION_BYTES_MAX: u32 = 4 << 20;
 
@@ -62,6 +64,18 @@ impl SegmentHeader {
     /// Whether everything up to `len` may be left of an earlier segment, as far as it is no block of this one.
     pub(crate) fn is_leftover(&self, len: u64) -> bool {
         len <= u64::from(self.recycled_bytes)
+    }
+
+    /// The stream ids that a header names, in plain and in the definition, though it may be damaged: the blocks behind it
+    /// prove or refute them.
+    pub(crate) fn claimed_ids(file: &dyn DiskFile) -> io::Result<Vec<u64>> {
+        let mut bytes = [0; FIXED_BYTES + VARINT_BYTES_MAX];
+        let read = file.read_at(0, &mut bytes)?;
+        let plain = (read >= FIXED_BYTES).then(|| u64_at(&bytes, 40));
+        let in_definition = bytes.get(FIXED_BYTES..read).and_then(|bytes| postcard::take_from_bytes(bytes).ok());
+        let mut ids: Vec<u64> = plain.into_iter().chain(in_definition.map(|(id, _)| id)).collect();
+        ids.dedup();
+        Ok(ids)
     }
 
     /// Reads the header of an open segment. `path` is for messages.

@@ -6,6 +6,7 @@ mod block;
 mod codec;
 mod definition;
 mod header;
+mod names;
 mod reader;
 
 #[cfg(test)]
@@ -22,4 +23,5 @@ pub(crate) use codec::Packer;
 pub(crate) use codec::Unpacker;
 pub(crate) use definition::StreamDefinition;
 pub(crate) use header::{FORMAT_VERSION, SPARE_FILE_NAME, SegmentHeader, file_name, parse_file_name, salt};
+pub(crate) use names::{Holds, Step, mend_names};
 pub(crate) use reader::{Found, SegmentReader};

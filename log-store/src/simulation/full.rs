@@ -53,7 +53,7 @@ fn fill(sim: &mut Simulation) -> String {
 fn drops(sim: &Simulation) -> Vec<(String, u64, u64, Option<String>)> {
     let events = sim.take_events().into_iter();
     let drops = events.filter_map(|event| match event {
-        Event::Dropped { stream, reason: DropReason::Quota, records, undelivered, limit } => {
+        Event::Dropped { stream, reason: DropReason::Quota, records, undelivered, limit, .. } => {
             Some((stream, records.end().0 + 1 - records.start().0, undelivered, limit))
         }
         _ => None,

@@ -356,3 +356,60 @@ fn two_changes_of_shards_that_failed_leave_one_of_them_or_none() {
     ];
     run(0, limits, Codec::None, &ops);
 }
+
+/// Found by a random history: the catalogue was lost, and the file of the dropped segment had come back.
+#[test]
+fn a_record_of_a_shard_that_is_gone_does_not_come_back() {
+    let limits = Limits { on_full: OnFull::DropOldest, max_bytes: None, min_free: MinFree::NONE, keep_delivered: true };
+    let append = || Op::Append { count: 1, bytes: 10 };
+    let ops = [
+        append(),
+        Op::Advance { seconds: 601 },
+        append(),
+        Op::ChangeShards { kind: 0, key: 1 },
+        Op::ChangeShards { kind: 0, key: 2 },
+        append(),
+        Op::Capacity { room: Some(51_489) },
+        append(),
+        Op::PowerCut { catalogue: CatalogueFound::Newest, reboot: None },
+        append(),
+        Op::FailSoon { operations: 7 },
+        Op::Append { count: 8, bytes: 14_968 },
+        Op::ChangeShards { kind: 0, key: 3 },
+        Op::PowerCut { catalogue: CatalogueFound::Lost, reboot: None },
+        Op::Append { count: 1, bytes: 7_768 },
+    ];
+    run(1_424_210_494_819_270_851, limits, Codec::Lz4, &ops);
+}
+
+/// Found by a random history: the newest segment had only its head left, and those before it were dropped.
+#[test]
+fn marks_outlive_the_segments_that_a_bare_one_relies_on() {
+    let limits =
+        Limits { on_full: OnFull::DropOldest, max_bytes: None, min_free: MinFree::NONE, keep_delivered: false };
+    let append = |count, bytes| Op::Append { count, bytes };
+    let ops = [
+        Op::Capacity { room: Some(4055) },
+        Op::Mark { name: 0, bytes: 2000 },
+        Op::PowerCut { catalogue: CatalogueFound::Newest, reboot: None },
+        Op::FailSoon { operations: 5 },
+        append(1, 10),
+        append(10, 11_645),
+        Op::Others { bytes: 1938 },
+        append(1, 10),
+    ];
+    run(662_238_027_140_571_929, limits, Codec::Lz4, &ops);
+    let limits = Limits { min_free: MinFree { bytes: 20_000, percent: 5 }, ..limits };
+    let ops = [
+        append(1, 10),
+        Op::Others { bytes: 54_247 },
+        Op::PowerCut { catalogue: CatalogueFound::Newest, reboot: None },
+        Op::Capacity { room: Some(54_435) },
+        Op::PowerCutSoon { operations: 2 },
+        append(1, 10),
+        append(1, 10),
+        append(1, 500),
+        Op::Mark { name: 0, bytes: 2000 },
+    ];
+    run(17_579_024_058_360_199_633, limits, Codec::None, &ops);
+}

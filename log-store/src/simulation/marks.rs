@@ -300,6 +300,33 @@ fn of_batches_in_one_commit_the_later_one_counts() {
 }
 
 #[test]
+fn marks_in_the_catalogue_of_commits_that_are_gone_are_not_believed_at_the_next_opening_either() {
+    let mut sim = opened();
+    let place = |sim: &Simulation| sim.running.as_ref().expect("open").0.around.catalogue.newest_place("telemetry");
+    // Some entries of the index in one segment.
+    let mut places = Vec::new();
+    while places.len() < 4 {
+        sim.append(1, 4000).expect("room");
+        let before = places.len();
+        places.extend(place(&sim).filter(|place| places.last() != Some(place)));
+        if places.len() > before && before == 2 {
+            sim.set_mark("late", b"1").expect("room");
+        }
+    }
+    let (path, blocks) = newest_blocks(&sim);
+    let (lost, ..) = places[2];
+    let (at, _) = blocks.iter().find(|(_, header)| header.first == lost).expect("in this segment");
+    sim.close();
+    sim.disk.open(&path).and_then(|file| file.truncate(*at)).expect("shorter");
+    for _ in 0..3 {
+        sim.open().expect("it opens");
+        assert_eq!(position(&sim), Some((lost.0 - 1).to_string()));
+        assert_eq!(sim.stream().mark("late"), None);
+        sim.power_cut(CatalogueFound::Newest);
+    }
+}
+
+#[test]
 fn a_batch_that_was_routed_anew_keeps_its_marks() {
     let mut sim = opened();
     let split = |sim: &mut Simulation| {
@@ -312,7 +339,11 @@ fn a_batch_that_was_routed_anew_keeps_its_marks() {
 
 #[test]
 fn too_many_marks_are_refused_and_others_are_not() {
-    let mut sim = opened();
+    let mut sim = Simulation::new(11);
+    sim.with_marks = true;
+    sim.store_config.segment_bytes = 64 << 20;
+    sim.stream_config.quota = 1 << 30;
+    sim.open().expect("an empty disk");
     let mut batch = sim.stream().batch();
     for i in 0..MARKS_MAX {
         batch.set_mark(&format!("{i}"), b"1").expect("sound");

@@ -5,6 +5,7 @@
 
 mod clocks;
 mod compression;
+mod counts;
 mod crashes;
 mod damage;
 mod durability;
@@ -13,6 +14,7 @@ mod histories;
 mod lessons;
 mod lifetimes;
 mod marks;
+mod missing;
 mod random_damage;
 mod recycling;
 mod resharding;
@@ -480,7 +482,9 @@ impl Simulation {
         // Nothing that a consumer still needs may be missing, unless the policy is to drop it.
         if self.stream_config.on_full == OnFull::Reject {
             let delivered = self.delivered;
-            assert!(stats.oldest <= delivered.next(), "{} gone, {delivered} delivered", stats.oldest);
+            let gone = delivered.next()..stats.oldest.max(delivered.next());
+            let gone = self.acknowledged.range(gone).next();
+            assert!(gone.is_none(), "{} gone, {delivered} delivered: {gone:?}", stats.oldest);
         }
         let mut found: BTreeMap<_, Known> = found
             .into_iter()

@@ -97,7 +97,9 @@ fn a_torn_commit_in_a_recycled_file_is_told() {
 fn tells_of_a_torn_end_at(sim: &mut Simulation, wanted: u64) {
     sim.power_cut(CatalogueFound::Newest);
     sim.open().expect("it opens");
-    let told = sim.take_events();
+    let mut told = sim.take_events();
+    // Of a block with an index entry the catalogue proves that its first record was there.
+    told.retain(|event| !matches!(event, Event::Damaged { .. }));
     assert!(
         matches!(told.as_slice(), [Event::TailTorn { offset, kept: Some(_), .. }] if *offset == wanted),
         "{told:?}"

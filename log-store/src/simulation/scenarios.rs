@@ -10,12 +10,14 @@ use std::{
 
 use super::{CONSUMER, CatalogueFound, DIR, Simulation, read_all};
 use crate::{
+    catalogue::Catalogue,
     clock::{Clock, Timestamp},
     config::OnFull,
     disk::{Disk, sim::Fault},
     error::Error,
     event::{DropReason, Event},
     inspect::{Dumped, Finding, FindingKind, StreamReport, dump_on, verify_on},
+    marks::Marks,
     record::NewRecord,
     segment::{
         BLOCK_HEADER_BYTES, FORMAT_VERSION, Found, SegmentHeader, SegmentReader, file_name, parse_file_name, salt,
@@ -308,6 +310,23 @@ fn a_damaged_segment_header_costs_no_record() {
 }
 
 #[test]
+fn a_damaged_segment_header_is_told_once_by_whoever_reads_there() {
+    for (segment, at) in [(0, 20), (1, 20), (1, 4), (3, 44)] {
+        let (mut sim, _) = ten_blocks(6);
+        sim.close();
+        let path = sim.segments()[segment].0.clone();
+        sim.disk.damage(&path, |bytes| bytes[at] ^= 0x01);
+        power_cut_and_open(&mut sim, CatalogueFound::Newest);
+        sim.take_events();
+        for _ in 0..2 {
+            assert_eq!(numbers(&sim), (1..=50).collect::<Vec<_>>());
+        }
+        assert_eq!(damaged(&sim.take_events()), [(path, 0, None)]);
+        assert_eq!(sim.stream().stats().dropped.damage, 0);
+    }
+}
+
+#[test]
 fn a_segment_of_another_place_or_stream_is_set_aside() {
     let foreign = |sim: &Simulation, number: u64| sim.stream_dir().join(file_name(SequenceNumber(number)));
     for catalogue in [CatalogueFound::Newest, CatalogueFound::Lost] {
@@ -590,7 +609,7 @@ fn verify_and_dump_see_what_readers_see() {
             let show = |dumped| {
                 match dumped {
                     Dumped::Record(record) => records.push(record),
-                    Dumped::Block { offset, checkpoints: None, .. } => blocks.push(offset),
+                    Dumped::Block { offset, control: None, .. } => blocks.push(offset),
                     _ => {}
                 }
                 std::ops::ControlFlow::Continue(())
@@ -608,8 +627,8 @@ fn verify_and_dump_see_what_readers_see() {
 
 #[test]
 fn an_index_entry_that_points_into_nowhere_costs_nothing() {
-    // Two blocks at the end rot, are cut off as a torn tail, and what comes in their place begins elsewhere than the
-    // second of them, of which the catalogue has an entry.
+    // Two blocks at the end are gone, with the catalogue; what comes in their place begins elsewhere than the second of
+    // them, of which the catalogue gets an entry.
     let mut sim = open(15);
     for _ in 0..5 {
         sim.append(2, 5000).expect("room");
@@ -618,12 +637,16 @@ fn an_index_entry_that_points_into_nowhere_costs_nothing() {
     assert_eq!(sim.segments().len(), 1);
     sim.close();
     sim.disk.damage(&places[3].path, |bytes| bytes.truncate(places[3].offset as usize));
+    sim.power_cut(CatalogueFound::Lost);
     sim.open().expect("it opens");
     sim.acknowledged.retain(|number, _| *number < places[3].first);
     // One block with the numbers of both, and more.
     let again = sim.append(6, 3000).expect("room");
     assert!(again.runs.iter().any(|run| run.first == places[3].first));
     assert!(sim.newest() > places[4].first);
+    let catalogue = Catalogue::new(Box::new(sim.kv.clone())).expect("works").expect("today's version");
+    let (number, segment, offset) = (places[4].first, first_of(&places[4].path), places[4].offset);
+    catalogue.put_index("telemetry", number, segment, offset, &Marks::default());
     sim.take_events();
     sim.check();
     for number in 1..=sim.newest().0 {
@@ -700,4 +723,26 @@ fn a_batch_larger_than_the_quota_is_refused_and_the_next_one_passes() {
     assert!(matches!(refused, Error::RecordTooLarge { bytes: 50_001, max: 50_000 }), "{refused}");
     sim.append(1, 10).expect("there is room for a small one");
     sim.check();
+}
+
+#[test]
+fn a_dump_shows_all_that_a_control_block_holds() {
+    let (mut sim, blocks) = ten_blocks(19);
+    sim.disk.damage(&blocks[4].path, |bytes| bytes[blocks[4].offset as usize + 100] ^= 1);
+    assert_eq!(numbers(&sim).len(), 45);
+    forget(&mut sim, &blocks[4].numbers());
+    sim.close();
+    let mut newest = None;
+    let show = |dumped| {
+        if let Dumped::Block { control: Some(control), .. } = dumped {
+            newest = Some(control);
+        }
+        std::ops::ControlFlow::Continue(())
+    };
+    dump_on(&sim.disk, Path::new(DIR), "telemetry", SequenceNumber(46), None, show).expect("readable");
+    let control = newest.expect("one of the clean stop");
+    assert_eq!(control.checkpoints[CONSUMER], SequenceNumber(12));
+    assert_eq!((control.dropped.damage, control.lost.damage), (5, 5));
+    assert_eq!((control.gaps, control.reserved), (vec![blocks[4].numbers()], SequenceNumber::ZERO));
+    assert!(control.oldest <= SequenceNumber(1) && control.boots.iter().all(|boot| boot.id == sim.clock.boot()));
 }

@@ -6,6 +6,7 @@ use super::{Segment, StreamCore, lock};
 use crate::{
     clock::Stamp,
     disk::DiskFile,
+    gaps::Gaps,
     segment::{
         BlockHeader, BlockKind, Control, FORMAT_VERSION, SegmentHeader, StreamDefinition, finish_block, salt,
         start_block,
@@ -30,6 +31,8 @@ pub(super) struct Active {
     pub(super) since_index: u64,
     /// Which change of the boots its control blocks tell of; 0 if that is not known.
     pub(super) boots_told: u64,
+    /// Whether a control block in it tells what would be lost with the segments before; not if the power left it bare.
+    pub(super) has_control: bool,
 }
 
 /// What a new segment begins with.
@@ -120,7 +123,7 @@ impl Active {
         let len = bytes.len() as u64;
         core.count_framing(len);
         let file_len = len.max(recycled_bytes.into());
-        Ok(Self { file, first, salt, created, len, file_len, since_index: 0, boots_told })
+        Ok(Self { file, first, salt, created, len, file_len, since_index: 0, boots_told, has_control: true })
     }
 
     /// How many bytes the file has beyond its durable part.
@@ -155,7 +158,8 @@ fn clear(core: &StreamCore, path: &Path) -> io::Result<()> {
 }
 
 /// Appends a control block: what would be lost with the catalogue. The boots stand in it unless this change of them was
-/// told before; says which one is told then.
+/// told before; says which one is told then. The unwritten numbers stand in the first one that is written to a segment, at
+/// its head or since an opening, when nothing was told yet: later ones have blocks of their own behind it.
 pub(super) fn write_control(
     core: &StreamCore,
     out: &mut Vec<u8>,
@@ -172,7 +176,16 @@ pub(super) fn write_control(
     let marks = lock(&core.marks).written().clone();
     let control = {
         let counters = lock(&core.counters);
-        Control { checkpoints, totals: counters.totals, gaps: counters.gaps.persisted(), reserved, boots, marks }
+        let unwritten = if boots_told == 0 { counters.unwritten.persisted() } else { Gaps::default() };
+        Control {
+            checkpoints,
+            totals: counters.totals,
+            gaps: counters.gaps.persisted(),
+            reserved,
+            boots,
+            marks,
+            unwritten,
+        }
     };
     let at = start_block(out);
     *out = postcard::to_extend(&control, std::mem::take(out)).expect("a Vec takes any number of bytes");

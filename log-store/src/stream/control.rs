@@ -51,7 +51,7 @@ impl StreamWriter {
         header.together = self.unsynced.is_some();
         let boots_told = write_control(&self.core, &mut buffer, header, self.active.salt, self.active.boots_told);
         self.write_durably(&buffer)?;
-        self.active.boots_told = boots_told;
+        (self.active.boots_told, self.active.has_control) = (boots_told, true);
         lock(&self.core.checkpoints).moved = false;
         self.control_written = now;
         let newest = self.newest_record(stamp);

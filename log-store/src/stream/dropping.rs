@@ -66,8 +66,8 @@ impl StreamWriter {
                 (count, freed) = self.core.view(|view| rules.for_room(view.sealed(), bytes, may_go));
             }
         }
-        self.drop_oldest(count, DropReason::Quota, limit, Files::Remove);
-        spare + freed
+        let dropped = self.drop_oldest(count, DropReason::Quota, limit, Files::Remove);
+        spare + freed.min(dropped)
     }
 
     /// How many bytes [`Self::make_room`] would free of what is delivered.
@@ -124,16 +124,23 @@ impl StreamWriter {
         Ok(())
     }
 
-    fn drop_oldest(&mut self, count: usize, reason: DropReason, limit: Option<&str>, files: Files) {
+    /// Says how many bytes the dropped segments took.
+    fn drop_oldest(&mut self, count: usize, reason: DropReason, limit: Option<&str>, files: Files) -> u64 {
+        let count = self.keep_control(count);
         if count == 0 {
-            return;
+            return 0;
         }
         let oldest = self.core.view(|view| view.oldest());
         let mut gone: Vec<Segment> = self.core.change_view(|view| view.segments.drain(..count).collect());
+        let bytes = gone.iter().map(|segment| segment.bytes).sum();
         // What lies before the horizon was counted when that moved.
         let (first, end) = (gone[0].first.max(oldest), gone[count - 1].end);
         if first < end {
             self.core.dropped(first..=end.previous(), reason, limit.map(str::to_owned));
+        }
+        // A file that is gone must be known as dropped, or the next opening takes it for damage.
+        if limit.is_none() {
+            self.core.around.catalogue.flush();
         }
         let may_be_spare =
             |segment: &&Segment| files == Files::Spare && self.spare.is_none() && segment.bytes <= self.segment_bytes();
@@ -150,7 +157,22 @@ impl StreamWriter {
         if spare.is_some() && !synced {
             self.drop_spare();
         }
-        self.note_reserved();
+        // A full disk may have room for that only now.
+        if limit.is_some() {
+            self.core.around.catalogue.flush();
+        }
+        self.note_unused();
+        bytes
+    }
+
+    /// How many of the oldest `count` segments may go: of those with a control block, the last one stays until the segment
+    /// being written has one.
+    fn keep_control(&mut self, count: usize) -> usize {
+        let sealed = self.core.view(|view| view.sealed().count());
+        let relies_on_sealed = !self.active.has_control && count > 0 && count == sealed;
+        let now = self.now().since_boot;
+        let stays = relies_on_sealed && (self.poisoned.is_some() || self.commit_control(now).is_err());
+        count - usize::from(stays)
     }
 
     /// Says whether their removal would survive a power cut.
@@ -174,20 +196,20 @@ impl StreamWriter {
     }
 
     /// Bytes of files that are only there for what comes next.
-    pub(super) fn reserved(&self) -> u64 {
+    pub(super) fn unused(&self) -> u64 {
         self.spare.unwrap_or(0) + self.active.unused()
     }
 
-    pub(super) fn note_reserved(&self) {
-        let reserved = self.reserved();
-        self.core.change_view(|view| view.reserved = reserved);
+    pub(super) fn note_unused(&self) {
+        let unused = self.unused();
+        self.core.change_view(|view| view.unused = unused);
     }
 
     /// Gives everything back that is only there for what comes next.
     pub(super) fn give_back(&mut self) {
         self.drop_spare();
         self.active.cut_unused();
-        self.note_reserved();
+        self.note_unused();
     }
 
     /// Gives the spare file's room back; says how much that was.
@@ -197,7 +219,7 @@ impl StreamWriter {
         if let Err(error) = self.core.around.disk.remove(&path) {
             self.core.tell(Event::NotRemoved { segment: path, reason: error.to_string() });
         }
-        self.note_reserved();
+        self.note_unused();
         bytes
     }
 

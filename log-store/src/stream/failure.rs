@@ -47,7 +47,7 @@ impl StreamWriter {
             let lost = end..=self.logged.previous();
             self.core.damaged(self.active.first, bytes, "the disk failed before these records were synced", Some(lost));
         }
-        (self.lost_before, self.logged) = (self.logged, end);
+        (self.gap_before, self.logged) = (self.logged, end);
         // Their numbers are not given again: the next segment's head says so.
         self.core.set_reserved(self.core.reserved().max(self.next));
     }

@@ -2,7 +2,7 @@
 //! back, and what holds nothing is told with the numbers that are gone.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io,
     ops::Range,
     path::{Path, PathBuf},
@@ -15,7 +15,7 @@ use crate::{
     disk::{Disk, DiskFile},
     error::Error,
     event::Event,
-    segment::{Found, SegmentHeader, SegmentReader, StreamDefinition, file_name, salt},
+    segment::{Found, Holds, SegmentHeader, SegmentReader, Step, StreamDefinition, file_name, mend_names, salt},
     sequence::SequenceNumber,
     stream::tail::walk,
 };
@@ -38,6 +38,14 @@ pub(super) struct Ruined {
     pub(super) numbers: Range<SequenceNumber>,
 }
 
+/// What the files of a stream turn out to be.
+pub(super) struct Looked {
+    pub(super) own: Vec<OwnFile>,
+    pub(super) ruined: Vec<Ruined>,
+    /// Numbers of sealed segments before all others of which there is no file.
+    pub(super) missing: Vec<Range<SequenceNumber>>,
+}
+
 /// What a file with the name of a segment turns out to be.
 enum Look {
     Own(OwnFile),
@@ -48,11 +56,7 @@ enum Look {
 
 impl Opening {
     /// Goes through the files that are named as segments. Nothing is changed unless all could be looked at.
-    pub(super) fn own_files(
-        &self,
-        definition: &StreamDefinition,
-        firsts: &[SequenceNumber],
-    ) -> Result<(Vec<OwnFile>, Vec<Ruined>), Error> {
+    pub(super) fn own_files(&self, definition: &StreamDefinition, firsts: &[SequenceNumber]) -> Result<Looked, Error> {
         let sealed = self.known(self.around.catalogue.segments(&self.name)).unwrap_or_default();
         let look = |first: SequenceNumber, is_last: bool| {
             self.look(definition, first, sealed.get(&first).filter(|_| !is_last))
@@ -61,38 +65,52 @@ impl Opening {
         for &first in firsts {
             looks.push((first, look(first, firsts.last() == Some(&first))?));
         }
-        let (mut own, mut misnamed) = (Vec::with_capacity(looks.len()), Vec::new());
+        let mut own = Vec::with_capacity(looks.len());
+        let (mut holds, mut wanted) = (BTreeMap::new(), BTreeSet::new());
         for (first, look) in looks {
             match look {
-                Look::Own(file) => own.push(file),
-                Look::Misnamed(rightful) => misnamed.push((first, rightful)),
+                Look::Own(file) => {
+                    holds.insert(first, Holds::Own);
+                    own.push(file);
+                }
+                Look::Misnamed(rightful) => {
+                    holds.insert(first, Holds::Other(rightful));
+                    wanted.insert(rightful);
+                }
                 Look::Foreign => self.put_away(first, "it belongs to another stream")?,
             }
         }
-        // One that gets its name back may free that of another.
-        let mut taken: BTreeSet<_> = own.iter().map(|file| file.first).collect();
-        taken.extend(misnamed.iter().map(|(first, _)| *first));
-        while let Some(at) = misnamed.iter().position(|(_, rightful)| !taken.contains(rightful)) {
-            let (first, rightful) = misnamed.remove(at);
-            self.give_name_back(first, rightful)?;
-            taken.remove(&first);
-            taken.insert(rightful);
-            if let Look::Own(file) = look(rightful, false)? {
-                own.push(file);
-            }
+        // What holds nothing must not keep a segment from its name.
+        for in_the_way in own.extract_if(.., |file| file.is_empty && wanted.contains(&file.first)) {
+            holds.remove(&in_the_way.first);
+            self.put_away(in_the_way.first, "nothing in it is sound")?;
         }
-        for (first, _) in misnamed {
-            self.put_away(first, "it is a copy of another segment, or has its name")?;
+        for step in mend_names(&holds) {
+            match step {
+                Step::GiveBack { from, to, lay_as } => {
+                    self.give_name_back(from, to, lay_as)?;
+                    if let Look::Own(file) = look(to, false)? {
+                        own.push(file);
+                    }
+                }
+                Step::MakeWay { from, to } => self.change_name(from, to)?,
+                Step::Copy { at, .. } => self.put_away(at, "it is a copy of another segment")?,
+            }
         }
         own.sort_by_key(|file| file.first);
         let ruined = self.put_ruins_away(definition, &mut own)?;
+        let (oldest, mut missing) = (own.first().map(|file| file.first), Vec::new());
         // What is left in the catalogue has no file any more.
         for (first, entry) in sealed {
             if own.binary_search_by_key(&first, |file| file.first).is_err() {
+                // Readers tell of those between others.
+                if oldest.is_none_or(|oldest| first < oldest) {
+                    missing.push(first..entry.last.next());
+                }
                 self.around.catalogue.forget_segment(&self.name, first, entry.last.next());
             }
         }
-        Ok((own, ruined))
+        Ok(Looked { own, ruined, missing })
     }
 
     fn look(
@@ -113,7 +131,7 @@ impl Opening {
             Ok(header) if header.definition.id != definition.id => Look::Foreign,
             Ok(header) if header.first != first => Look::Misnamed(header.first),
             Ok(header) => Look::Own(OwnFile { created: Some(header.created), ..own }),
-            // The blocks behind a damaged header prove themselves; readers tell of it.
+            // The blocks behind a damaged header prove themselves; whoever reads them tells of it.
             Err(Error::Corrupt { .. }) => {
                 let salt = salt(definition.id, first);
                 let sound = first_sound_block(file, salt, bytes).map_err(|source| self.io("read", &path, source))?;
@@ -150,14 +168,24 @@ impl Opening {
         Ok(ruined)
     }
 
-    fn give_name_back(&self, first: SequenceNumber, rightful: SequenceNumber) -> Result<(), Error> {
-        let (from, to) = (self.dir.join(file_name(first)), self.dir.join(file_name(rightful)));
+    fn give_name_back(
+        &self,
+        from: SequenceNumber,
+        rightful: SequenceNumber,
+        lay_as: SequenceNumber,
+    ) -> Result<(), Error> {
+        self.change_name(from, rightful)?;
+        let (stream, segment) = (self.name.clone(), self.dir.join(file_name(rightful)));
+        let what = format!("it lay there under the name {} and has its own again", file_name(lay_as));
+        self.tell(Event::Damaged { stream, segment, offset: 0, what, records: None });
+        Ok(())
+    }
+
+    fn change_name(&self, from: SequenceNumber, to: SequenceNumber) -> Result<(), Error> {
+        let [from, to] = [from, to].map(|first| self.dir.join(file_name(first)));
         let disk = &self.around.disk;
         let renamed = disk.rename(&from, &to).and_then(|()| disk.sync_dir(&self.dir));
-        renamed.map_err(|source| self.io("rename", &from, source))?;
-        let what = format!("it lay there under the name {} and has its own again", file_name(first));
-        self.tell(Event::Damaged { stream: self.name.clone(), segment: to, offset: 0, what, records: None });
-        Ok(())
+        renamed.map_err(|source| self.io("rename", &from, source))
     }
 
     /// Keeps a file that is not a segment of this stream under another name.

@@ -43,17 +43,14 @@ struct HeldBlock {
     waiting: Vec<(Entry, Appended)>,
 }
 
-impl HeldBlock {
-    fn tell_done(self) {
-        for (entry, appended) in self.waiting {
-            (entry.done)(Ok(appended));
-        }
-    }
-}
-
 impl Held {
     pub(super) fn bytes(&self) -> usize {
         self.blocks.iter().map(|block| block.image.len()).sum()
+    }
+
+    /// The first record.
+    pub(super) fn first(&self) -> Option<SequenceNumber> {
+        self.blocks.front().map(|block| block.header.first)
     }
 
     /// Decodes the first block that has something from `from` on; gives the number behind it.
@@ -75,9 +72,8 @@ impl StreamCore {
     /// Refuses what waits in memory, because the stream is deleted.
     pub(super) fn refuse_held(&self) {
         let held = std::mem::take(&mut *lock(&self.held));
-        for (entry, _) in held.blocks.into_iter().flat_map(|block| block.waiting) {
-            entry.refuse(Error::Closed);
-        }
+        let waiting = held.blocks.into_iter().flat_map(|block| block.waiting);
+        self.around.answers.refuse(waiting.map(|(entry, _)| entry).collect(), || Error::Closed);
     }
 }
 
@@ -142,7 +138,13 @@ impl StreamWriter {
         }
         let records = done.iter().map(|block| u64::from(block.header.records)).sum::<u64>();
         lock(&self.core.counters).stats.unwritten += records;
-        done.into_iter().for_each(HeldBlock::tell_done);
+        self.answer(done);
+    }
+
+    /// Tells who waits for these records that they are safe.
+    fn answer(&self, done: Vec<HeldBlock>) {
+        let waiting = done.into_iter().flat_map(|block| block.waiting);
+        self.core.around.answers.give(waiting.map(|(entry, appended)| (entry, Ok(appended))));
     }
 
     /// When the next record has waited in memory long enough, since the boot.
@@ -196,10 +198,9 @@ impl StreamWriter {
                 Err(CommitError::NeverFits(reason)) => {
                     // The oldest one is larger than the whole quota.
                     let block = lock(&self.core.held).blocks.pop_front().expect("some were to be written");
-                    let stream = self.core.name();
-                    for (entry, _) in block.waiting {
-                        entry.refuse(Error::Full { stream: stream.to_owned(), reason: reason.clone() });
-                    }
+                    let full = || Error::Full { stream: self.core.name().to_owned(), reason: reason.clone() };
+                    let entries = block.waiting.into_iter().map(|(entry, _)| entry).collect();
+                    self.core.around.answers.refuse(entries, full);
                     count -= 1;
                 }
                 Err(error) => return Err(error),
@@ -253,7 +254,7 @@ impl StreamWriter {
         let done: Vec<HeldBlock> = lock(&self.core.held).blocks.drain(..packed.len()).collect();
         self.core.wake_readers();
         let written = done.len();
-        done.into_iter().for_each(HeldBlock::tell_done);
+        self.answer(done);
         Ok(written)
     }
 
@@ -263,16 +264,23 @@ impl StreamWriter {
         if self.logged >= first {
             return Ok(());
         }
-        let (mut buffer, mut logged) = (Vec::new(), self.logged);
+        let (mut buffer, mut logged, mut unwritten) = (Vec::new(), self.logged, None);
         while logged < first {
-            let (kind, end) = match logged < self.lost_before {
-                true => (BlockKind::Gap, first.min(self.lost_before)),
+            let (kind, end) = match logged < self.gap_before {
+                true => (BlockKind::Gap, first.min(self.gap_before)),
                 false => (BlockKind::Unwritten, first),
             };
+            if kind == BlockKind::Unwritten {
+                unwritten.get_or_insert(logged..=first.previous());
+            }
             logged = write_absent(&mut buffer, kind, logged, end, stamp, self.active.salt);
         }
         self.write_durably(&buffer)?;
         self.logged = logged;
+        // At no moment are they taken for records.
+        if let Some(unwritten) = unwritten {
+            self.core.note_unwritten(&unwritten);
+        }
         self.advance(buffer.len() as u64, stamp);
         self.publish(stamp);
         self.core.count_framing(buffer.len() as u64);

@@ -9,8 +9,8 @@ use crate::{
     queue::Entry,
 };
 
-/// Marks take no more than this part of the quota.
-const MARKS_PER_QUOTA: u64 = 64;
+/// Marks take no more than this part of a segment, since each segment begins with all of them.
+const MARKS_PER_SEGMENT: u64 = 8;
 
 /// The marks of an open stream.
 #[derive(Debug, Default)]
@@ -84,10 +84,10 @@ impl StreamCore {
         marks.durable.starting_with(prefix).map(|(name, value)| (name.to_owned(), value.to_vec())).collect()
     }
 
-    /// Refuses batches with marks that are too many for the stream, and gives the others.
-    pub(crate) fn refuse_too_many_marks(&self, entries: Vec<Entry>) -> Vec<Entry> {
-        let quota_share = usize::try_from(self.quota() / MARKS_PER_QUOTA).unwrap_or(usize::MAX);
-        let bytes_max = MARKS_BYTES_MAX.min(quota_share);
+    /// Refuses batches with marks that are too many for a stream with segments of this size, and gives the others.
+    pub(crate) fn refuse_too_many_marks(&self, entries: Vec<Entry>, segment_bytes: u64) -> Vec<Entry> {
+        let share = usize::try_from(segment_bytes / MARKS_PER_SEGMENT).unwrap_or(usize::MAX);
+        let bytes_max = MARKS_BYTES_MAX.min(share);
         let (mut changes, mut taken) = (Marks::default(), Vec::with_capacity(entries.len()));
         for entry in entries {
             if !entry.batch.marks().is_empty() {
@@ -101,7 +101,8 @@ impl StreamCore {
                 let is_over = |after: usize, before: usize, max: usize| after > max && after > before;
                 if is_over(after.0, before.0, MARKS_MAX) || is_over(after.1, before.1, bytes_max) {
                     let stream = self.name().to_owned();
-                    entry.refuse(Error::TooManyMarks { stream, count: after.0, bytes: after.1, bytes_max });
+                    let error = Error::TooManyMarks { stream, count: after.0, bytes: after.1, bytes_max };
+                    self.around.answers.give([(entry, Err(error))]);
                     continue;
                 }
                 changes = with;

@@ -3,6 +3,7 @@
 mod active;
 pub(crate) mod boots;
 mod control;
+mod counts;
 mod deletion;
 mod dropping;
 mod failure;
@@ -19,7 +20,6 @@ mod writer;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     io,
-    ops::RangeInclusive,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::Duration,
@@ -33,20 +33,19 @@ pub(crate) use tail::{keep_torn, torn_bytes};
 pub(crate) use view::{Segment, View};
 pub(crate) use writer::{CommitError, SegmentLimits, Shortage, StreamWriter, block_bytes};
 
-use self::{held::Held, marks::StreamMarks};
+use self::{counts::Counters, held::Held, marks::StreamMarks};
 use crate::{
+    answers::Answers,
     catalogue::Catalogue,
     clock::{Arrival, Clock, Now, Stamp, TimeKeeper, Timestamp},
     config::StreamConfig,
     disk::Disk,
-    event::{DropReason, Event},
-    gaps::Gaps,
+    event::Event,
     rate::RateLimiter,
     record::Record,
     segment::{Packer, SPARE_FILE_NAME, StreamDefinition, file_name},
     sequence::SequenceNumber,
     shard::{ShardIndex, ShardMap},
-    stats::{DropTotals, ShardStats, StreamStats},
 };
 
 /// Where the log tells what a person should hear about.
@@ -64,6 +63,8 @@ pub(crate) struct Surroundings {
     pub(crate) boot: u32,
     /// One for all streams, since one thread writes them all.
     pub(crate) packer: Arc<Mutex<Packer>>,
+    /// For everybody who appends.
+    pub(crate) answers: Answers,
     /// What the whole data directory may take; no stream may take more.
     pub(crate) max_bytes: u64,
 }
@@ -97,9 +98,6 @@ impl Surroundings {
     }
 }
 
-/// How many damaged places that cost no record are remembered as told; beyond that some are told again.
-const DAMAGE_REMEMBERED_MAX: usize = 1024;
-
 /// The part of a stream that everybody sees.
 pub(crate) struct StreamCore {
     pub(crate) around: Surroundings,
@@ -128,16 +126,6 @@ struct Checkpoints {
     unsaved: BTreeSet<String>,
     /// Whether any has moved since the last control block.
     moved: bool,
-}
-
-#[derive(Default)]
-struct Counters {
-    stats: StreamStats,
-    totals: DropTotals,
-    /// What damage took, as far as it was told.
-    gaps: Gaps,
-    /// Whether gaps and counts are not in the catalogue yet.
-    unsaved: bool,
 }
 
 /// State of these mutexes is whole between statements, so a panic elsewhere does not spoil it.
@@ -287,13 +275,6 @@ impl StreamCore {
         config.consumers.iter().map(|name| checkpoints.done.get(name).copied().unwrap_or_default()).min()
     }
 
-    /// How many records of a range some consumer has not finished.
-    fn undelivered(&self, records: &RangeInclusive<SequenceNumber>) -> u64 {
-        let Some(delivered) = self.delivered() else { return 0 };
-        let from = (*records.start()).max(delivered.next());
-        (records.end().0 + 1).saturating_sub(from.0)
-    }
-
     /// Whether records of this age up to this number are past `retention`, and held by nobody.
     fn is_past(&self, retention: Duration, newest: Stamp, end: SequenceNumber) -> bool {
         self.around.time.age_at_least(newest) > retention && !self.is_held(&self.config(), end)
@@ -309,52 +290,6 @@ impl StreamCore {
         config.hold_undelivered && self.delivered().is_some_and(|delivered| delivered.next() < end)
     }
 
-    /// Counts and tells damage: once for each record, also across restarts; once in a run for a place that costs none.
-    pub(crate) fn damaged(
-        &self,
-        segment: SequenceNumber,
-        offset: u64,
-        what: &str,
-        records: Option<RangeInclusive<SequenceNumber>>,
-    ) {
-        let tell = |records| {
-            self.tell(Event::Damaged {
-                stream: self.name().to_owned(),
-                segment: self.path_of(segment),
-                offset,
-                what: what.to_owned(),
-                records,
-            });
-        };
-        let Some(records) = records else {
-            let is_new = {
-                let mut told = lock(&self.told_damage);
-                let is_new = told.insert((segment, offset));
-                if told.len() > DAMAGE_REMEMBERED_MAX {
-                    told.pop_first();
-                }
-                is_new
-            };
-            if is_new {
-                tell(None);
-            }
-            return;
-        };
-        let fresh = lock(&self.counters).gaps.add(records);
-        for records in fresh {
-            let undelivered = self.undelivered(&records);
-            {
-                let mut counters = lock(&self.counters);
-                counters.totals.dropped.damage += records.end().0 + 1 - records.start().0;
-                counters.totals.lost.damage += undelivered;
-                counters.unsaved = true;
-            }
-            // It rides in the next control block too.
-            lock(&self.checkpoints).moved = true;
-            tell(Some(records));
-        }
-    }
-
     /// Lets go of everything, because the stream is deleted: whoever still holds it sees it empty.
     fn let_go(&self) {
         self.change_view(|view| {
@@ -366,34 +301,6 @@ impl StreamCore {
         drop(checkpoints);
         *lock(&self.marks) = StreamMarks::default();
         self.wake_readers();
-    }
-
-    /// Counts and tells that records were dropped.
-    fn dropped(&self, records: RangeInclusive<SequenceNumber>, reason: DropReason, limit: Option<String>) {
-        let mut undelivered = self.undelivered(&records);
-        let mut count = records.end().0 + 1 - records.start().0;
-        let totals = {
-            let mut counters = lock(&self.counters);
-            // What damage took before was counted then.
-            count -= counters.gaps.count_in(&records);
-            if undelivered > 0 {
-                let behind = SequenceNumber(records.end().0 + 1 - undelivered)..=*records.end();
-                undelivered -= counters.gaps.count_in(&behind);
-            }
-            counters.gaps.forget_before(records.end().next());
-            let totals = &mut counters.totals;
-            totals.oldest = totals.oldest.max(records.end().next());
-            let (dropped, lost) = match reason {
-                DropReason::Retention => (&mut totals.dropped.retention, &mut totals.lost.retention),
-                DropReason::Quota => (&mut totals.dropped.quota, &mut totals.lost.quota),
-                DropReason::Damage => (&mut totals.dropped.damage, &mut totals.lost.damage),
-            };
-            *dropped += count;
-            *lost += undelivered;
-            *totals
-        };
-        self.around.catalogue.put_drops(self.name(), &totals);
-        self.tell(Event::Dropped { stream: self.name().to_owned(), reason, records, undelivered, limit });
     }
 
     /// Removes a segment that is no longer in the view; says whether its file is gone.
@@ -415,54 +322,6 @@ impl StreamCore {
             self.around.catalogue.forget_segment(self.name(), segment.first, segment.end);
         }
         renamed.is_ok()
-    }
-
-    pub(crate) fn stats(&self) -> StreamStats {
-        let (oldest, next, segments, disk_bytes) =
-            self.view(|view| (view.oldest(), view.next, view.segments.len(), view.disk_bytes()));
-        let untrusted = |segment: &&Segment| !self.around.time.is_trusted(segment.newest.boot);
-        let untrusted_records = self
-            .view(|view| view.segments.iter().filter(untrusted).map(|segment| segment.end.0 - segment.first.0).sum());
-        let counters = lock(&self.counters);
-        StreamStats {
-            oldest,
-            next,
-            segments,
-            disk_bytes,
-            untrusted_records,
-            dropped: counters.totals.dropped,
-            lost: counters.totals.lost,
-            catalogue_bytes: self.around.catalogue.written_bytes(self.name()),
-            checkpoints: lock(&self.checkpoints).done.clone(),
-            held_bytes: lock(&self.held).bytes(),
-            ..counters.stats.clone()
-        }
-    }
-
-    /// Counts what was written to segments beside records.
-    fn count_framing(&self, bytes: u64) {
-        let stats = &mut lock(&self.counters).stats;
-        stats.written_bytes += bytes;
-        stats.framing_bytes += bytes;
-    }
-
-    /// Counts a write with one sync: records as they are stored, and what is around them.
-    fn count_written(&self, stored_bytes: u64, framing_bytes: u64) {
-        let stats = &mut lock(&self.counters).stats;
-        stats.commits += 1;
-        stats.written_bytes += stored_bytes + framing_bytes;
-        stats.framing_bytes += framing_bytes;
-    }
-
-    fn count_records(&self, shards: impl Iterator<Item = (ShardIndex, u32, u64)>) {
-        let stats = &mut lock(&self.counters).stats;
-        for (shard, records, payload_bytes) in shards {
-            stats.records += u64::from(records);
-            stats.payload_bytes += payload_bytes;
-            let shard: &mut ShardStats = stats.shards.entry(shard).or_default();
-            shard.records += u64::from(records);
-            shard.payload_bytes += payload_bytes;
-        }
     }
 
     /// Whether it takes no records at the moment.

@@ -14,7 +14,7 @@ use std::{
 use super::{
     Checkpoints, Counters, Segment, StreamCore, StreamWriter, Surroundings, View,
     active::Active,
-    files::{OwnFile, Ruined},
+    files::{Looked, OwnFile, Ruined},
     marks::StreamMarks,
     tail::{Tail, Walked, walk},
     writer::SegmentLimits,
@@ -27,7 +27,7 @@ use crate::{
     event::Event,
     gaps::Gaps,
     marks::Marks,
-    segment::{Control, SPARE_FILE_NAME, SegmentHeader, StreamDefinition, file_name, parse_file_name, salt},
+    segment::{SPARE_FILE_NAME, SegmentHeader, StreamDefinition, file_name, parse_file_name, salt},
     sequence::SequenceNumber,
     shard::ShardMap,
     stats::{DropTotals, StreamStats},
@@ -62,15 +62,18 @@ struct Remembered {
     totals: DropTotals,
     reserved: SequenceNumber,
     gaps: Gaps,
+    unwritten: Gaps,
 }
 
 impl Opening {
     fn run(self, config: StreamConfig, limits: SegmentLimits) -> Result<StreamWriter, Error> {
         let created = self.around.disk.create_dir(&self.dir);
         created.map_err(|source| self.io("create stream directory", &self.dir, source))?;
+        self.set_others_aside()?;
         let mut files = self.segment_files()?;
         let definition = self.definition(&config, &mut files)?;
-        let (mut files, ruined) = self.own_files(&definition, &files)?;
+        let proven = self.around.catalogue.proven_end(&self.name);
+        let Looked { own: mut files, ruined, missing } = self.own_files(&definition, &files)?;
         let tail = self.read_tail(&definition, &mut files)?;
         let mut segments = self.list_segments(&definition, &files, tail.as_ref())?;
         self.merge_boots(tail.as_ref(), &segments);
@@ -88,12 +91,22 @@ impl Opening {
         let end = tail.as_ref().map_or(SequenceNumber(1), |tail| tail.segment.end);
         // Of blocks that are gone: the newest entry says from where on all marks are read.
         self.around.catalogue.forget_places(&self.name, end);
-        let known = end.max(done.next()).max(remembered.totals.oldest);
+        let written = end.max(proven);
+        let known = written.max(done.next()).max(remembered.totals.oldest);
         // Of these some were given to records that never had to be written.
-        let reserved = if remembered.reserved > end { remembered.reserved } else { SequenceNumber::ZERO };
-        let (logged, next) = if reserved > end { (end, known.max(reserved)) } else { (known, known) };
+        let reserved = if remembered.reserved > written { remembered.reserved } else { SequenceNumber::ZERO };
+        let (logged, next) = if reserved > written { (written, known.max(reserved)) } else { (known, known) };
         let behind = tail.as_ref().map_or((logged, 0), |tail| (tail.segment.first, tail.segment.bytes));
 
+        let mut counters = Counters {
+            stats: StreamStats::default(),
+            totals: remembered.totals,
+            gaps: remembered.gaps,
+            unwritten: self.known(self.around.catalogue.unwritten(&self.name, next)).unwrap_or_default(),
+            unsaved: false,
+        };
+        let unwritten = remembered.unwritten.ranges();
+        let unwritten: Vec<_> = unwritten.flat_map(|numbers| counters.add_unwritten(&numbers)).collect();
         let id = definition.id;
         let core = Arc::new(StreamCore {
             around: self.around.clone(),
@@ -102,20 +115,14 @@ impl Opening {
             id,
             name: self.name.clone(),
             config: RwLock::new(Arc::new(config.clone())),
-            view: RwLock::new(View { segments: VecDeque::new(), horizon: remembered.totals.oldest, next, reserved: 0 }),
+            view: RwLock::new(View { segments: VecDeque::new(), horizon: remembered.totals.oldest, next, unused: 0 }),
             checkpoints: remembered.checkpoints.into(),
             limiters: Default::default(),
             marks: StreamMarks::found(marks, &self.known(self.around.catalogue.marks(&self.name)).unwrap_or_default())
                 .into(),
             held: Default::default(),
             reserved: reserved.into(),
-            counters: Counters {
-                stats: StreamStats::default(),
-                totals: remembered.totals,
-                gaps: remembered.gaps,
-                unsaved: false,
-            }
-            .into(),
+            counters: counters.into(),
             told_damage: Default::default(),
             wakers: Default::default(),
         });
@@ -136,7 +143,10 @@ impl Opening {
             }
         };
         core.change_view(|view| view.segments = segments.into());
-        // What some consumer has finished was there.
+        let begin = core.view(|view| view.segments.front().map_or(next, |segment| segment.first));
+        core.around.catalogue.forget_unwritten_outside(core.name(), begin, next);
+        core.save_unwritten(&unwritten);
+        // What some consumer has finished was there, and so was what the catalogue noted after it was durable.
         let gone = end.max(remembered.totals.oldest);
         if gone < logged {
             let (last, at) = behind;
@@ -147,13 +157,21 @@ impl Opening {
             let records = (from < numbers.end).then(|| from..=numbers.end.previous());
             core.damaged(first, 0, "nothing in it is sound; it was set aside as .broken", records);
         }
+        // What was dropped by right lies before `oldest`: that was noted before a file was removed.
+        for numbers in missing {
+            let from = numbers.start.max(remembered.totals.oldest);
+            if from < numbers.end {
+                let records = from..=numbers.end.previous();
+                core.damaged(numbers.start, 0, "the oldest records are missing", Some(records));
+            }
+        }
         let mut writer = StreamWriter {
             core,
             limits,
             active,
             next,
             logged,
-            lost_before: SequenceNumber::ZERO,
+            gap_before: SequenceNumber::ZERO,
             index_due: None,
             unsynced: None,
             newest_wall_ms,
@@ -171,10 +189,27 @@ impl Opening {
 
     /// The stream's segment files, by their first sequence numbers.
     fn segment_files(&self) -> Result<Vec<SequenceNumber>, Error> {
+        let mut firsts = self.named_as_segments()?;
+        // What cannot be looked at says so when it is opened.
+        firsts.retain(|&first| !matches!(self.around.disk.is_file(&self.dir.join(file_name(first))), Ok(false)));
+        Ok(firsts)
+    }
+
+    fn named_as_segments(&self) -> Result<Vec<SequenceNumber>, Error> {
         let names = self.around.disk.list(&self.dir).map_err(|source| self.io("list", &self.dir, source))?;
         let mut firsts: Vec<_> = names.iter().filter_map(|name| parse_file_name(name)).collect();
         firsts.sort_unstable();
         Ok(firsts)
+    }
+
+    /// Sets aside what has a segment's name and is no file: a directory, or a pipe, which is never opened.
+    fn set_others_aside(&self) -> Result<(), Error> {
+        for first in self.named_as_segments()? {
+            if matches!(self.around.disk.is_file(&self.dir.join(file_name(first))), Ok(false)) {
+                self.put_away(first, "it has a segment's name, but is no file")?;
+            }
+        }
+        Ok(())
     }
 
     /// What the stream is: from the catalogue if any segment agrees, else from the segments, else new.
@@ -297,8 +332,11 @@ impl Opening {
         let mut control = tail.and_then(|tail| tail.control.clone());
         // Of a segment that the power left without its first block, the one before it tells what counts.
         let is_bare = tail.is_none_or(|tail| tail.segment.is_empty());
+        let mut unwritten = tail.map(|tail| tail.unwritten.clone()).unwrap_or_default();
         if control.is_none() && (is_bare || checkpoints.done.is_empty()) {
-            control = segments.last().and_then(|segment| self.control_of(definition, segment));
+            let walked = segments.last().and_then(|segment| self.walk_sealed(definition, segment)).unwrap_or_default();
+            unwritten.add_all(&walked.unwritten);
+            control = walked.control;
         }
         let mut reserved = self.known(catalogue.reserved(&self.name)).unwrap_or_default();
         if let Some(control) = control {
@@ -313,13 +351,10 @@ impl Opening {
             totals = totals.newest(control.totals);
             gaps.add_all(&control.gaps);
         }
+        // A file that a power cut brought back holds records of shards that are gone.
+        totals.oldest = totals.oldest.max(definition.shards.oldest());
         gaps.forget_before(totals.oldest);
-        Remembered { checkpoints, totals, gaps, reserved }
-    }
-
-    /// Needed only when the last segment has no head, or the catalogue is gone.
-    fn control_of(&self, definition: &StreamDefinition, segment: &Segment) -> Option<Control> {
-        self.walk_sealed(definition, segment)?.control
+        Remembered { checkpoints, totals, gaps, unwritten, reserved }
     }
 
     fn walk_sealed(&self, definition: &StreamDefinition, segment: &Segment) -> Option<Walked> {
@@ -417,6 +452,7 @@ pub(super) fn is_own(header: &SegmentHeader, definition: &StreamDefinition, firs
 
 impl Tail {
     fn into_active(self, core: &StreamCore) -> Active {
+        let has_control = self.tells_marks();
         Active {
             file: self.file,
             first: self.segment.first,
@@ -426,6 +462,7 @@ impl Tail {
             file_len: self.segment.bytes,
             since_index: self.since_index,
             boots_told: 0,
+            has_control,
         }
     }
 }

@@ -73,6 +73,7 @@ impl StreamWriter {
         if past > oldest {
             self.core.change_view(|view| view.horizon = past);
             self.core.dropped(oldest..=past.previous(), DropReason::Retention, None);
+            self.core.around.catalogue.flush();
         }
         Ok(())
     }

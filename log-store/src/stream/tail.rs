@@ -8,6 +8,7 @@ use crate::{
     disk::{Disk, DiskFile},
     error::Error,
     event::Event,
+    gaps::Gaps,
     marks::Marks,
     segment::{
         BlockKind, Control, FORMAT_VERSION, Found, SegmentHeader, SegmentReader, StreamDefinition, file_name, salt,
@@ -33,6 +34,8 @@ pub(super) struct Tail {
     pub(super) marks_before: Option<Marks>,
     /// The newest list of the machine's boots among what was read.
     pub(super) boots: Vec<Boot>,
+    /// The unwritten numbers that it tells of.
+    pub(super) unwritten: Gaps,
     pub(super) since_index: u64,
 }
 
@@ -52,6 +55,8 @@ pub(super) struct Walked {
     /// What the blocks behind that have set.
     pub(super) marks_set: Marks,
     boots: Vec<Boot>,
+    /// The unwritten numbers of which it tells.
+    pub(super) unwritten: Gaps,
 }
 
 impl Tail {
@@ -135,9 +140,20 @@ impl Opening {
             header.map_or_else(|| Stamp::new(self.around.boot, self.around.clock.now()), |header| header.created);
         let newest = walked.newest.unwrap_or(created);
         let segment = Segment { first, end: walked.end.max(first), bytes: cut, newest };
-        let Walked { control, marks_set, boots, .. } = walked;
+        let Walked { control, marks_set, boots, unwritten, .. } = walked;
         let since_index = cut - from;
-        Ok(Some(Tail { file, segment, created, is_of_today, control, marks_set, marks_before, boots, since_index }))
+        Ok(Some(Tail {
+            file,
+            segment,
+            created,
+            is_of_today,
+            control,
+            marks_set,
+            marks_before,
+            boots,
+            unwritten,
+            since_index,
+        }))
     }
 
     fn tell_torn(&self, segment: &Path, offset: u64, bytes: u64, kept: Option<PathBuf>) {
@@ -216,12 +232,17 @@ pub(super) fn walk(
                         if !control.boots.is_empty() {
                             walked.boots.clone_from(&control.boots);
                         }
+                        walked.unwritten.add_all(&control.unwritten);
                         walked.marks_set = Marks::default();
                         walked.control = Some(control);
                     }
                 }
                 // What a failed commit left stands in a segment that another one follows.
-                if header.marked && next.is_none_or(|next| !header.is_taken_over(next)) {
+                let is_own = next.is_none_or(|next| !header.is_taken_over(next));
+                if header.kind == BlockKind::Unwritten && is_own {
+                    walked.unwritten.add(header.first..=header.end().previous());
+                }
+                if header.marked && is_own {
                     let payload = reader.payload(offset, &header).map_err(io)?.ok();
                     if let Some(marks) = payload.and_then(|payload| header.marks(payload).ok()) {
                         walked.marks_set.change_all(&marks);

@@ -32,7 +32,7 @@ pub(crate) struct View {
     /// The number that the next record will get: everything before it is durable, gone, or held in memory.
     pub(crate) next: SequenceNumber,
     /// Bytes on disk that hold no records: of a spare file, and what is left of a recycled one.
-    pub(crate) reserved: u64,
+    pub(crate) unused: u64,
 }
 
 impl View {
@@ -48,7 +48,7 @@ impl View {
 
     /// What the stream takes on disk.
     pub(crate) fn disk_bytes(&self) -> u64 {
-        self.segments.iter().map(|segment| segment.bytes).sum::<u64>() + self.reserved
+        self.segments.iter().map(|segment| segment.bytes).sum::<u64>() + self.unused
     }
 
     /// The segment where reading goes on at `wanted`: the one that holds it, else the next that holds anything behind it.

@@ -97,7 +97,7 @@ pub(crate) struct StreamWriter {
     /// Everything before it is in the log's files, or never will be; what lies between is held in memory.
     pub(super) logged: SequenceNumber,
     /// Of the numbers that are in no file, those before this one are lost.
-    pub(super) lost_before: SequenceNumber,
+    pub(super) gap_before: SequenceNumber,
     /// An index entry for the next sync: a block's first number, and its place.
     pub(super) index_due: Option<(SequenceNumber, u64)>,
     /// What was written but not synced yet.
@@ -237,7 +237,7 @@ impl StreamWriter {
             Durability::Sync | Durability::MemoryFirst { .. } => self.write_durably(buffer),
         }?;
         if control {
-            self.active.boots_told = boots_told;
+            (self.active.boots_told, self.active.has_control) = (boots_told, true);
             self.control_written = since_boot;
             lock(&self.core.checkpoints).moved = false;
         }
@@ -340,9 +340,9 @@ impl StreamWriter {
             let marks = lock(&self.core.marks).take_unsaved();
             self.core.around.catalogue.put_index(self.core.name(), first, self.active.first, offset, &marks);
         }
-        let (next, logged, len, reserved) = (self.next, self.logged, self.active.len, self.reserved());
+        let (next, logged, len, unused) = (self.next, self.logged, self.active.len, self.unused());
         self.core.change_view(|view| {
-            view.reserved = reserved;
+            view.unused = unused;
             view.next = next;
             let active = view.segments.back_mut().expect("the segment being written is always in the view");
             active.end = logged;
@@ -412,6 +412,9 @@ impl StreamWriter {
             let now = self.core.around.clock.now().since_boot;
             let _ = self.commit_control(now);
         }
+        // What is missing behind this stop is damage, and no torn end.
+        let end = self.core.view(|view| view.segments.back().expect("never empty").end);
+        self.core.around.catalogue.put_end(self.core.name(), end);
         self.give_back();
     }
 
@@ -451,7 +454,7 @@ impl StreamWriter {
         self.active.cut_unused();
         self.active = active;
         self.core.change_view(|view| view.segments.push_back(segment));
-        self.note_reserved();
+        self.note_unused();
     }
 
     pub(super) fn stamp(&self, now: crate::clock::Now) -> Stamp {
@@ -471,7 +474,8 @@ impl StreamWriter {
         usize::try_from(self.segment_bytes()).unwrap_or(usize::MAX)
     }
 
-    pub(super) fn segment_bytes(&self) -> u64 {
+    /// How large a segment becomes.
+    pub(crate) fn segment_bytes(&self) -> u64 {
         (self.core.quota() / SEGMENTS_PER_QUOTA).clamp(SEGMENT_BYTES_MIN, self.limits.bytes.max(SEGMENT_BYTES_MIN))
     }
 }

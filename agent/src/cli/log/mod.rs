@@ -8,7 +8,7 @@ mod repair;
 mod stats;
 mod verify;
 
-use std::{ops::RangeInclusive, path::Path};
+use std::ops::RangeInclusive;
 
 use forebay_log_store::SequenceNumber;
 
@@ -47,16 +47,6 @@ impl Command {
             Self::Dump(args) => args.run(),
             Self::Stats(args) => args.run(),
         }
-    }
-}
-
-/// Fails if a stream was asked for that is not there.
-fn found<T>(streams: &[T], wanted: Option<&str>, dir: &Path) -> anyhow::Result<()> {
-    match wanted {
-        Some(wanted) if streams.is_empty() => {
-            anyhow::bail!("find stream `{wanted}`: there is no such stream in {}", dir.display())
-        }
-        _ => Ok(()),
     }
 }
 

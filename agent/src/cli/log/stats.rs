@@ -9,7 +9,7 @@ use forebay_log_store::{
 };
 use serde_json::{Value, json};
 
-use super::{counted, found, pair};
+use super::{counted, pair};
 use crate::{
     cli::{ConfigFile, output::Output, stream_name},
     config::size,
@@ -32,7 +32,6 @@ impl Args {
         let dir = self.config.load()?.store.dir;
         let streams = inspect::stats(&dir, self.stream.as_deref())
             .with_context(|| format!("count what is in {}", dir.display()))?;
-        found(&streams, self.stream.as_deref(), &dir)?;
         let mut output = Output::new();
         if self.json {
             let streams: Vec<_> = streams.iter().map(as_json).collect();
@@ -54,9 +53,10 @@ fn ratio(of: u64, to: u64) -> Option<f64> {
 fn for_people(stream: &StreamCounts) -> String {
     let mut text = format!("{}: {} in {}", stream.name, counted(stream.records, "record"), size::show(stream.bytes));
     text.push_str(&format!(
-        ", {}, {}\n",
+        ", {}, {} of records, {}\n",
         counted(stream.segments, "segment"),
-        counted(stream.blocks + stream.control_blocks, "block")
+        counted(stream.blocks, "block"),
+        counted(stream.control_blocks, "control block")
     ));
     if let (Some(range), Some(arrivals)) = (&stream.range, &stream.arrivals) {
         let [from, to] = [arrivals.start(), arrivals.end()].map(time);

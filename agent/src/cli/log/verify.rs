@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use forebay_log_store::inspect::{self, Depth, FINDINGS_MAX, Finding, Report, StreamReport};
 use serde_json::{Value, json};
 
-use super::{Unsound, count_of, counted, found, pair};
+use super::{Unsound, count_of, counted, pair};
 use crate::{
     cli::{ConfigFile, output::Output, stream_name},
     config::size,
@@ -29,10 +29,9 @@ impl Args {
     /// Fails if something is damaged, so that a script can ask.
     pub(super) fn run(self) -> anyhow::Result<()> {
         let dir = self.config.load()?.store.dir;
-        let wanted = self.stream.as_deref();
         let depth = if self.deep { Depth::Records } else { Depth::Checksums };
-        let report = inspect::verify(&dir, wanted, depth).with_context(|| format!("verify {}", dir.display()))?;
-        found(&report.streams, wanted, &dir)?;
+        let report = inspect::verify(&dir, self.stream.as_deref(), depth)
+            .with_context(|| format!("verify {}", dir.display()))?;
         let mut output = Output::new();
         if self.json {
             output.line(&as_json(&report).to_string())?;
@@ -68,13 +67,14 @@ fn closing(report: &Report) -> String {
 }
 
 fn for_people(stream: &StreamReport) -> String {
-    let StreamReport { name, segments, blocks, records, .. } = stream;
+    let StreamReport { name, records, .. } = stream;
     let range = match (stream.first, stream.last) {
         (Some(first), Some(last)) => format!("records {first} to {last} ({records})"),
         _ => "no records".to_owned(),
     };
     let bytes = size::show(stream.bytes);
-    let mut text = format!("{name}: {range} in {blocks} blocks, {segments} segments, {bytes}\n");
+    let (blocks, segments) = (counted(stream.blocks, "block"), counted(stream.segments, "segment"));
+    let mut text = format!("{name}: {range} in {blocks} of records, {segments}, {bytes}\n");
     for (consumer, done) in &stream.checkpoints {
         text.push_str(&format!("  {consumer} was done up to {done}\n"));
     }

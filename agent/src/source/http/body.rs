@@ -88,53 +88,64 @@ pub(super) struct Whole<'a> {
     pub(super) permit: Option<SemaphorePermit<'a>>,
 }
 
-/// Reads a body; for a large one, waits for its turn.
-pub(super) async fn collect<'a>(body: &mut Incoming, limit: usize, turns: &'a Semaphore) -> Result<Whole<'a>, Refusal> {
-    if body.size_hint().lower() > limit as u64 {
-        return Err(too_large(limit));
+/// A body on its way.
+pub(super) struct Coming {
+    body: Incoming,
+    /// Whether the client waits for leave to send it, which it gets when the reading begins.
+    is_held_back: bool,
+}
+
+impl Coming {
+    pub(super) fn new(headers: &HeaderMap, body: Incoming) -> Self {
+        let expects = |expected: &HeaderValue| expected.as_bytes().eq_ignore_ascii_case(b"100-continue");
+        Self { body, is_held_back: headers.get(EXPECT).is_some_and(expects) }
     }
-    let mut bytes = Vec::new();
-    let mut permit = None;
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| {
-            Refusal::new(StatusCode::BAD_REQUEST, "half-frame", format!("the body broke off: {error}"))
-        })?;
-        let Ok(data) = frame.into_data() else { continue };
-        if bytes.len() + data.len() > limit {
+
+    /// Reads it; for a large one, waits for its turn.
+    pub(super) async fn collect<'a>(&mut self, limit: usize, turns: &'a Semaphore) -> Result<Whole<'a>, Refusal> {
+        if self.body.size_hint().lower() > limit as u64 {
             return Err(too_large(limit));
         }
-        if bytes.len() + data.len() > SMALL && permit.is_none() {
-            permit = Some(turns.acquire().await.expect("the semaphore is never closed"));
-        }
-        bytes.extend_from_slice(&data);
-    }
-    Ok(Whole { bytes: bytes.into(), permit })
-}
-
-/// Reads what is left of the body of a request that is refused: many clients look at an answer only once they have sent all,
-/// and would see no more than a broken connection. One that goes on for too long is cut off.
-pub(super) async fn pass_over<T>(headers: &HeaderMap, body: &mut Incoming, mut answer: Response<T>) -> Response<T> {
-    let all = async {
-        let mut bytes = 0;
-        while let Some(Ok(frame)) = body.frame().await {
-            bytes += frame.data_ref().map_or(0, Bytes::len);
-            if bytes > PASSED_OVER_MAX {
-                return;
+        self.is_held_back = false;
+        let mut bytes = Vec::new();
+        let mut permit = None;
+        while let Some(frame) = self.body.frame().await {
+            let frame = frame.map_err(|error| {
+                Refusal::new(StatusCode::BAD_REQUEST, "half-frame", format!("the body broke off: {error}"))
+            })?;
+            let Ok(data) = frame.into_data() else { continue };
+            if bytes.len() + data.len() > limit {
+                return Err(too_large(limit));
             }
+            if bytes.len() + data.len() > SMALL && permit.is_none() {
+                permit = Some(turns.acquire().await.expect("the semaphore is never closed"));
+            }
+            bytes.extend_from_slice(&data);
         }
-    };
-    // Who waits for leave to send does not need it any more.
-    if !body_is_awaited(headers) {
-        let _ = timeout(PASS_OVER_PATIENCE, all).await;
+        Ok(Whole { bytes: bytes.into(), permit })
     }
-    if !body.is_end_stream() {
-        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    answer
-}
 
-fn body_is_awaited(headers: &HeaderMap) -> bool {
-    headers.get(EXPECT).is_some_and(|expected| expected.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+    /// Reads what is left of it when its request is refused: many clients look at an answer only once they have sent all, and
+    /// would see no more than a broken connection. One that goes on for too long is cut off.
+    pub(super) async fn pass_over<T>(mut self, mut answer: Response<T>) -> Response<T> {
+        let all = async {
+            let mut bytes = 0;
+            while let Some(Ok(frame)) = self.body.frame().await {
+                bytes += frame.data_ref().map_or(0, Bytes::len);
+                if bytes > PASSED_OVER_MAX {
+                    return;
+                }
+            }
+        };
+        // Who waits for leave to send does not need it any more.
+        if !self.is_held_back {
+            let _ = timeout(PASS_OVER_PATIENCE, all).await;
+        }
+        if !self.body.is_end_stream() {
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        answer
+    }
 }
 
 fn too_large(limit: usize) -> Refusal {

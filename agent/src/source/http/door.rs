@@ -19,7 +19,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::Semaphore;
 use tracing::{debug, info};
 
-use super::{answer::Refusal, body, config::Listener, request::Route};
+use super::{answer::Refusal, body::Coming, config::Listener, request::Route};
 use crate::source::{
     SourceContext,
     accept::{Acceptor, Io, Peer},
@@ -179,16 +179,13 @@ impl Door {
         request: Request<Incoming>,
         peer: &Peer,
     ) -> Response<Full<Bytes>> {
-        let (head, mut body) = request.into_parts();
+        let (head, body) = request.into_parts();
+        let mut body = Coming::new(&head.headers, body);
         let path = head.uri.path();
         let Some(route) = routes.get(path) else {
             let message = format!("there is nothing at {path}");
-            return body::pass_over(
-                &head.headers,
-                &mut body,
-                Refusal::new(StatusCode::NOT_FOUND, "not-found", message).into_response(&[]),
-            )
-            .await;
+            let refusal = Refusal::new(StatusCode::NOT_FOUND, "not-found", message);
+            return body.pass_over(refusal.into_response(&[])).await;
         };
         let outcome = if head.method == Method::POST {
             route.take(&head, &mut body, peer, self.listener.request_timeout, &self.large).await
@@ -202,7 +199,7 @@ impl Door {
                 let (reason, code) = (refusal.reason, refusal.code);
                 route.context.trouble(reason, format_args!("{peer} was answered {code}: {}", refusal.message()));
                 let response = refusal.into_response(&route.settings.access.schemes());
-                body::pass_over(&head.headers, &mut body, response).await
+                body.pass_over(response).await
             }
         }
     }

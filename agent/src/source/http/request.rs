@@ -4,12 +4,7 @@ use std::time::Duration;
 
 use forebay_log_store::{Batch, WhenFull};
 use http_body_util::Full;
-use hyper::{
-    Response, StatusCode,
-    body::{Bytes, Incoming},
-    header::CONTENT_TYPE,
-    http::request::Parts,
-};
+use hyper::{Response, StatusCode, body::Bytes, header::CONTENT_TYPE, http::request::Parts};
 use tokio::{
     sync::Semaphore,
     time::{Instant, timeout, timeout_at},
@@ -18,7 +13,7 @@ use tokio::{
 use super::{
     access::Sender,
     answer::{self, Refusal},
-    body::{self, Packing, SMALL},
+    body::{Coming, Packing, SMALL},
     config::Settings,
     split::Kind,
 };
@@ -38,7 +33,7 @@ impl Route {
     pub(super) async fn take(
         &self,
         head: &Parts,
-        body: &mut Incoming,
+        body: &mut Coming,
         peer: &Peer,
         patience: Duration,
         large: &Semaphore,
@@ -47,7 +42,7 @@ impl Route {
         let packing = Packing::of(&head.headers)?;
         let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let kind = Kind::of(content_type);
-        let body = timeout(patience, body::collect(body, self.settings.max_body, large)).await.map_err(|_| {
+        let body = timeout(patience, body.collect(self.settings.max_body, large)).await.map_err(|_| {
             Refusal::new(StatusCode::REQUEST_TIMEOUT, "timeout", "the body did not arrive within request-timeout")
         })??;
         let _permit = body.permit;
