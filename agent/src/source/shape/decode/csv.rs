@@ -23,7 +23,7 @@ pub(in super::super) struct Csv {
     delimiter: u8,
     /// Readers that nobody uses at present: to make one takes far longer than to read a line. (The clone of one is none:
     /// csv-core 0.1 forgets half of its tables.)
-    idle: Arc<Mutex<Vec<Box<Reader>>>>,
+    idle: Arc<Mutex<Vec<Reader>>>,
     /// As written; else the first row has them.
     names: Option<Arc<[String]>>,
     numbers: bool,
@@ -41,7 +41,7 @@ impl Csv {
     pub(super) fn each(&self, payload: &[u8], context: Context<'_>, each: &mut dyn FnMut(Row<'_>)) {
         let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let unused = idle().pop();
-        let mut reader = unused.unwrap_or_else(|| Box::new(ReaderBuilder::new().delimiter(self.delimiter).build()));
+        let mut reader = unused.unwrap_or_else(|| ReaderBuilder::new().delimiter(self.delimiter).build());
         reader.reset();
         self.each_row(payload, Rows::new(payload, &mut reader), context, each);
         idle().push(reader);
