@@ -1,6 +1,8 @@
 //! A wall clock that is wrong by decades and jumps, under the real binary; the monotonic clock is the machine's own.
 
 use std::fs;
+use std::io::Write as _;
+use std::net::TcpListener;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
@@ -9,6 +11,7 @@ use crate::support::counterpart::program;
 use crate::support::daemon::PATIENCE;
 use crate::support::device::Version;
 use crate::support::forebay::Home;
+use crate::support::truck;
 use crate::support::{Device, Forebay, Gateway, Reply, Upstream, eventually};
 
 const YEAR_MS: u64 = 31_557_600_000;
@@ -113,4 +116,49 @@ fn a_clock_set_back_stalls_neither_delivery_nor_sources() {
     }
     let texts: Vec<_> = upstream.accepted().into_iter().map(|record| record.data).collect();
     assert_eq!(texts, [&b"0 before"[..], b"0 after", b"1 before", b"1 after", b"2 before", b"2 after"]);
+}
+
+/// A receiver beside a clock of 1986: once it has a fix, the arrival times are true, those of before too.
+#[test]
+fn a_gps_receiver_makes_arrival_times_true_while_the_clock_is_wrong() {
+    let upstream = Upstream::start();
+    upstream.otherwise(|_| Reply::server_error());
+    let mut gateway = Gateway::to(&upstream.endpoint());
+    let receiver = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = receiver.local_addr().expect("one");
+    gateway.more = format!(
+        "[clock]\ntrust = \"never\"\n[sources.truck]\ntype = \"gps\"\nreceiver = \"tcp://{address}\"\nstream = \"telemetry\""
+    );
+    let agent = start(&gateway, "-40y");
+    let before = truth_ms();
+    Device::connect(gateway.mqtt, Version::V311, "device").publish("plant/a", b"one");
+    let after = truth_ms();
+    assert_eq!(records(&agent)[0]["arrival_untrusted"], true);
+
+    let (mut stream, _) = receiver.accept().expect("it connects");
+    let mut speak = |unix_ms: u64| stream.write_all(truck::epoch(unix_ms, 0.0).as_bytes()).expect("it reads");
+    let trusted = || agent.status()["clock"]["trusted_since_ms"].is_u64();
+    let refused = |reason: &str| agent.status()["sources"]["truck"]["refused"][reason].as_u64().unwrap_or(0);
+    // Its count of weeks has rolled over: it is not believed.
+    let mut spoken = truth_ms();
+    eventually(PATIENCE, "times that cannot be are counted", || {
+        if truth_ms() >= spoken + 500 {
+            spoken = truth_ms();
+            speak(spoken - 1024 * 7 * 24 * 3_600_000);
+        }
+        refused("time-implausible") >= 6
+    });
+    assert!(!trusted());
+    eventually(PATIENCE, "the time is known", || {
+        if truth_ms() >= spoken + 500 {
+            spoken = truth_ms();
+            speak(spoken);
+        }
+        trusted()
+    });
+    let found = records(&agent);
+    let is_true = |record: &Value| (before - 1000..=after + 1000).contains(&arrival_ms(record));
+    assert!(found[0].get("arrival_untrusted").is_none() && is_true(&found[0]), "{before} to {after}: {found:?}");
+    assert_eq!(agent.status()["log_events"]["clock-trusted"], 1);
+    assert!(found.iter().all(|record| record.get("arrival_untrusted").is_none()), "{found:?}");
 }

@@ -12,8 +12,10 @@ mod cli;
 mod clock;
 mod dead_letters;
 mod durability;
+mod gps_source;
 mod harness;
 mod hearing;
+mod journald_source;
 mod lifecycle;
 mod log;
 mod modbus_source;
@@ -22,6 +24,7 @@ mod mqtt_source;
 mod oracle;
 mod pipeline;
 mod restart;
+mod sensor_source;
 mod serial_source;
 mod shaping;
 mod streams;
@@ -31,3 +34,5 @@ mod streams;
     reason = "the harness offers a whole vocabulary, of which a test uses what it needs"
 )]
 mod support;
+mod tail_source;
+mod truck;

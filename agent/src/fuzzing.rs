@@ -3,17 +3,38 @@
 //!
 //! `fuzz/` has the programs for long runs; the tests run each function briefly on what proptest makes up.
 
-pub use crate::framing::fuzz as framing;
+pub use crate::{
+    framing::fuzz as framing,
+    source::{
+        gps::hear_anything as gps,
+        http::fuzz as http_body,
+        journald::fuzz as journal_entry,
+        mqtt::fuzz as mqtt_client,
+        mqtt_broker::fuzz as mqtt_listener,
+        shape::fuzz as decode,
+        tail::{fuzz_lines as tail_lines, fuzz_mark as tail_mark},
+    },
+};
 
 /// Reads any bytes without trouble.
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also that of its program and of its corpus.
-pub const TARGETS: &[(&str, Target)] = &[("framing", framing)];
+pub const TARGETS: &[(&str, Target)] = &[
+    ("decode", decode),
+    ("framing", framing),
+    ("gps", gps),
+    ("http_body", http_body),
+    ("journal_entry", journal_entry),
+    ("mqtt_client", mqtt_client),
+    ("mqtt_listener", mqtt_listener),
+    ("tail_lines", tail_lines),
+    ("tail_mark", tail_mark),
+];
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, path::Path};
+    use std::{fs, path::Path, sync::LazyLock};
 
     use proptest::{collection::vec, prelude::*, sample::Index};
 
@@ -30,6 +51,11 @@ mod tests {
         files.iter().map(|path| fs::read(path).expect("read")).collect()
     }
 
+    /// How many inputs each target gets.
+    fn runs() -> u32 {
+        std::env::var("FOREBAY_FUZZ_RUNS").map_or(2000, |runs| runs.parse().expect("FOREBAY_FUZZ_RUNS is a number"))
+    }
+
     #[test]
     fn every_target_has_a_program_and_a_corpus() {
         let manifest = fs::read_to_string(fuzz_dir().join("Cargo.toml")).expect("read");
@@ -44,7 +70,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #![proptest_config(ProptestConfig::with_cases(runs()))]
 
         #[test]
         fn no_bytes_trouble_a_reader(
@@ -52,9 +78,10 @@ mod tests {
             changes in vec((any::<Index>(), any::<u8>(), 0..3u8), 0..6),
             tail in vec(any::<u8>(), 0..40),
         ) {
-            for (name, target) in TARGETS {
-                let corpus = corpus(name);
-                let mut bytes = from.get(&corpus).clone();
+            static CORPORA: LazyLock<Vec<Vec<Vec<u8>>>> =
+                LazyLock::new(|| TARGETS.iter().map(|(name, _)| corpus(name)).collect());
+            for ((_, target), corpus) in TARGETS.iter().zip(&*CORPORA) {
+                let mut bytes = from.get(corpus).clone();
                 for (at, byte, change) in &changes {
                     let at = at.index(bytes.len() + 1);
                     match change {

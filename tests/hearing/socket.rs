@@ -141,6 +141,26 @@ fn a_listener_that_cannot_be_had_is_asked_for_again() {
 }
 
 #[test]
+fn a_socket_that_may_not_be_made_is_told_and_made_once_it_may() {
+    let home = Home::new(&configuration("type = \"socket\"\nlisten = \"unix://closed/in.sock\""));
+    let closed = home.path().join("closed");
+    fs::create_dir(&closed).expect("it is ours");
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o500)).expect("it is ours");
+    // Root may write anywhere unless its capabilities are taken away.
+    let powerless = ["setpriv", "--inh-caps=-all", "--bounding-set=-all", "--"];
+    let home = if rustix::process::geteuid().is_root() { home.through(&powerless) } else { home };
+    let agent = Forebay::start_in(home, &[]);
+    until_refused(&agent, "cannot-listen", 1);
+    assert!(agent.log().contains("Permission denied"), "{}", agent.log());
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).expect("it is ours");
+    let path = closed.join("in.sock");
+    eventually(SOON, "the source listens", || UnixStream::connect(&path).is_ok());
+    UnixStream::connect(&path).and_then(|mut stream| stream.write_all(b"at last\n")).expect("it listens");
+    until_stored(&agent, 1);
+    assert_eq!(texts(&agent), ["at last"]);
+}
+
+#[test]
 fn tcp_is_held_back_and_udp_is_dropped_and_counted() {
     let (tcp, udp) = (free_port(), free_port());
     let limit = "rate-limit = { records-per-second = 100, bytes-per-second = \"1MB\" }";

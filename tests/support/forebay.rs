@@ -8,6 +8,7 @@ use std::process::{Command, ExitStatus, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use rustix::process::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -112,6 +113,11 @@ impl Forebay {
     /// Where its API listens.
     pub(crate) fn api(&self) -> SocketAddr {
         self.api
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> Pid {
+        self.daemon.pid()
     }
 
     /// `GET /status`

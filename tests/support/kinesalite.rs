@@ -37,6 +37,11 @@ impl Kinesalite {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// Its port.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Its streams, through boto3.
     pub(crate) fn kinesis(&self) -> Kinesis {
         Kinesis::at(&self.endpoint())

@@ -15,6 +15,7 @@ pub(crate) mod gateway;
 pub(crate) mod http;
 pub(crate) mod kinesalite;
 pub(crate) mod kinesis;
+pub(crate) mod link;
 pub(crate) mod modbus;
 pub(crate) mod mosquitto;
 pub(crate) mod moto;
@@ -22,6 +23,7 @@ pub(crate) mod port;
 pub(crate) mod publisher;
 pub(crate) mod python;
 pub(crate) mod small_disk;
+pub(crate) mod truck;
 pub(crate) mod upstream;
 pub(crate) mod wait;
 

@@ -22,7 +22,7 @@ pub enum Trust {
     Kernel,
     /// From the start: the machine's clock has a battery, or the host is known to keep it right.
     Always,
-    /// Never.
+    /// Not by itself; a `gps` source may still tell the time.
     Never,
 }
 

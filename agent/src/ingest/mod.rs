@@ -71,6 +71,12 @@ impl Ingest {
         Self { broken: Arc::default(), ..self.clone() }
     }
 
+    /// Whether offers wait for a rate limit.
+    #[must_use]
+    pub fn is_limited(&self) -> bool {
+        self.limiter.is_some() || self.stream.config().rate_limit.is_some()
+    }
+
     /// The stream behind it.
     #[must_use]
     pub fn stream(&self) -> &Stream {

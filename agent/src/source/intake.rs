@@ -18,8 +18,11 @@ use crate::ingest::Fields;
 /// A batch grows up to this while the one before it is being offered. One record may be larger.
 const BATCH_BYTES_MAX: usize = 512 * 1024;
 
-/// The same in records: well below what a shard takes in a second, for which an offer has to wait.
-const BATCH_RECORDS_MAX: usize = 500;
+/// The same in records, where a rate limit counts them: well below what a shard takes in a second, for which an offer has to wait.
+const LIMITED_BATCH_RECORDS_MAX: usize = 500;
+
+/// And where none does.
+const BATCH_RECORDS_MAX: usize = 10_000;
 
 /// Encoded bytes that may be on their way to the disk.
 const IN_FLIGHT_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -34,6 +37,7 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 pub struct Intake<T = ()> {
     context: SourceContext,
     batch: Batch,
+    records_max: usize,
     /// Of the records in `batch`.
     with: T,
     commits: Commits<T>,
@@ -54,6 +58,7 @@ impl<T: Default> Intake<T> {
     pub fn new(context: &SourceContext) -> Self {
         Self {
             batch: context.ingest.batch(),
+            records_max: if context.ingest.is_limited() { LIMITED_BATCH_RECORDS_MAX } else { BATCH_RECORDS_MAX },
             with: T::default(),
             commits: Commits::new(context.ingest.for_connection()),
             refused: VecDeque::new(),
@@ -89,7 +94,7 @@ impl<T: Default> Intake<T> {
     #[must_use]
     pub fn has_room(&self) -> bool {
         self.batch.encoded_bytes() < BATCH_BYTES_MAX
-            && self.batch.len() < BATCH_RECORDS_MAX
+            && self.batch.len() < self.records_max
             && self.commits.bytes() < IN_FLIGHT_BYTES_MAX
             && self.refused.is_empty()
     }

@@ -5,7 +5,7 @@ use std::{fmt, future::Future, net::SocketAddr, pin::Pin, sync::Arc};
 use serde::de::DeserializeOwned;
 use toml::Table;
 
-use super::{SourceContext, exec, gps, http, modbus, mqtt, mqtt_broker, sensor, serial, socket, stdin};
+use super::{SourceContext, exec, gps, http, journald, modbus, mqtt, mqtt_broker, sensor, serial, socket, stdin, tail};
 use crate::config::{Problems, reader};
 
 /// A future that a trait object can give.
@@ -24,6 +24,8 @@ pub const TYPES: &[Type] = &[
     http::TYPE,
     exec::TYPE,
     stdin::TYPE,
+    tail::TYPE,
+    journald::TYPE,
 ];
 
 /// A type of source.

@@ -16,6 +16,7 @@ pub mod exec;
 pub mod gps;
 pub mod http;
 mod intake;
+pub mod journald;
 mod kind;
 mod modbus;
 pub mod mqtt;
@@ -32,6 +33,7 @@ mod shared;
 pub mod socket;
 pub mod stats;
 pub mod stdin;
+pub mod tail;
 mod trouble;
 
 use shape::Raw;

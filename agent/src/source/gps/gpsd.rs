@@ -91,8 +91,13 @@ impl Reports {
         match report {
             Report::Position(tpv) => {
                 let (fix, device) = (tpv.fix(), tpv.device);
+                if tpv.mode >= 2 && fix.position.is_none() {
+                    // gpsd has joined in the middle of an epoch and does not know yet where it is.
+                    return None;
+                }
+                // While gpsd does not know the date yet it says no time; what has one then is of the same epoch, unless there was silence.
                 let is_same =
-                    |(current, of): &(Fix, _)| current.time.is_some() && current.time == fix.time && *of == device;
+                    |(current, of): &(Fix, _)| *of == device && (current.time.is_none() || current.time == fix.time);
                 if self.current.as_ref().is_some_and(is_same) {
                     self.current = Some((fix, device));
                     return None;
@@ -207,6 +212,14 @@ mod tests {
         );
         assert_eq!(say(&mut reports, TPV), None);
         assert!(!reports.is_pending(), "it was given already");
+        // Without the date, and then with it.
+        let line = TPV.replace("12:00:00", "12:00:01");
+        let without = line.replace(r#""time":"2026-11-25T12:00:01.000Z","#, "");
+        assert!(say(&mut reports, &without).is_none() && say(&mut reports, &line).is_none());
+        assert_eq!(reports.flush().expect("one fix").0.time, Some(1_795_608_001_000));
+        // The first that gpsd says of a receiver which speaks already.
+        let first = r#"{"class":"TPV","device":"/dev/pts/1","mode":3,"epv":27.600,"eph":17.100,"sep":28.500}"#;
+        assert!(say(&mut reports, first).is_none() && !reports.is_pending());
         assert_eq!(say(&mut reports, r#"{"class":"TPV","device":"/dev/pts/1","mode":1}"#), None);
         assert!(reports.flush().is_some_and(|(fix, _)| fix.position.is_none()));
     }

@@ -20,6 +20,9 @@ pub use config::{Config, Settings};
 
 use super::{BoxFuture, Source, SourceContext, Type, kind};
 use crate::config::reader;
+#[cfg(any(test, fuzzing))]
+pub use split::fuzz;
+
 use door::Door;
 use request::Route;
 

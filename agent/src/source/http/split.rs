@@ -171,6 +171,18 @@ fn malformed(place: Option<Place>, message: impl ToString) -> Wrong {
     Wrong { place, message: message.to_string(), too_large: false }
 }
 
+/// For fuzzing: the first byte chooses the kind of the body that follows. Records are parts of it.
+#[cfg(any(test, fuzzing))]
+pub fn fuzz(bytes: &[u8]) {
+    let Some((kind, body)) = bytes.split_first() else { return };
+    let kind =
+        [Kind::Json, Kind::JsonLines, Kind::Cbor, Kind::CborSequence, Kind::Text, Kind::Raw][usize::from(kind % 6)];
+    if let Ok(records) = kind.split(body, &[Split::Array, Split::Lines], 100) {
+        assert!(!records.is_empty() && records.iter().all(|record| record.len() <= 100));
+        assert!(records.iter().map(|record| record.len()).sum::<usize>() <= body.len());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

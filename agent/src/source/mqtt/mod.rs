@@ -30,6 +30,8 @@ use config::Broker;
 pub use config::{Config, Settings};
 use connection::Connection;
 use packet::Acceptance;
+#[cfg(any(test, fuzzing))]
+pub use reader::fuzz;
 use session::Session;
 use tracing::{debug, info, warn};
 

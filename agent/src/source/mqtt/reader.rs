@@ -217,6 +217,31 @@ fn read_u16(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from(bytes[0]) << 8 | u16::from(bytes[1]))
 }
 
+/// For fuzzing: the first bytes choose the version, and in which pieces the stream comes that follows.
+#[cfg(any(test, fuzzing))]
+pub fn fuzz(bytes: &[u8]) {
+    let Some((&[version, piece], stream)) = bytes.split_first_chunk::<2>() else { return };
+    let version = if version & 1 == 0 { Version::V311 } else { Version::V5 };
+    let mut reader = Reader::new(version, 100);
+    let mut tags = Vec::new();
+    for piece in stream.chunks(usize::from(piece) + 1) {
+        reader.room().extend_from_slice(piece);
+        loop {
+            match reader.next() {
+                Ok(None) => break,
+                Ok(Some(Incoming::Publish(publish))) => {
+                    tags.clear();
+                    super::properties::tags(publish.properties, &mut tags);
+                    assert!(!matches!(publish.payload, Payload::Whole(payload) if payload.len() > 100));
+                }
+                Ok(Some(Incoming::Other(_))) => {}
+                Err(_) => return,
+            }
+        }
+        assert!(reader.buffer.len() <= stream.len());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

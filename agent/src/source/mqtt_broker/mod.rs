@@ -33,6 +33,8 @@ mod wire;
 pub use config::{Config, Settings};
 pub use credentials::{Credentials, ITERATIONS, password_line};
 pub use listener::Listener;
+#[cfg(any(test, fuzzing))]
+pub use protocol::fuzz;
 pub use rules::Rule;
 
 use std::net::SocketAddr;

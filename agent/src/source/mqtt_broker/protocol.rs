@@ -93,5 +93,10 @@ fn protocol_error(message: impl Into<std::borrow::Cow<'static, str>>) -> Goodbye
     Goodbye::Violation(Violation::new(Reason::ProtocolError, "protocol-error", message))
 }
 
+#[cfg(any(test, fuzzing))]
+mod fuzzing;
 #[cfg(test)]
 mod tests;
+
+#[cfg(any(test, fuzzing))]
+pub use fuzzing::fuzz;

@@ -60,7 +60,8 @@ struct Device {
 pub(super) fn hwmon(tree: &Tree, found: &mut Found) {
     let dirs = tree.entries("sys/class/hwmon", "hwmon", "hwmon", found);
     // Before Linux 3.15 everything stood one level deeper.
-    let dirs = dirs.into_iter().map(|dir| if dir.join("name").exists() { dir } else { dir.join("device") }).collect();
+    let deeper = |dir: PathBuf| if dir.join("device/name").exists() { dir.join("device") } else { dir };
+    let dirs = dirs.into_iter().map(|dir| if dir.join("name").exists() { dir } else { deeper(dir) }).collect();
     for Device { dir, sensor } in named(tree, "hwmon", dirs, "name") {
         read_files(&dir, &sensor, found, |file, found| {
             let (channel, kind) = file.rsplit_once('_')?;

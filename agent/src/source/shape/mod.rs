@@ -33,6 +33,8 @@ use std::{
 use forebay_log_store::{Tag, Timestamp};
 
 pub use self::config::Config;
+#[cfg(any(test, fuzzing))]
+pub use self::decode::fuzz;
 use self::{decode::Headers, thin::Memory};
 use super::SourceStats;
 use crate::ingest::{Fields, PartitionKeyTemplate};

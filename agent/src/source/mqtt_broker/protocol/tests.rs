@@ -10,14 +10,11 @@ use rmqtt_codec::{
 };
 use tokio_util::codec::{Decoder, Encoder};
 
-use super::*;
-use crate::source::mqtt_broker::{
-    codec::{Limits, Version},
-    session::Unreleased,
+use super::{
+    fuzzing::{Anything, LIMITS, swallow},
+    *,
 };
-
-const LIMITS: Limits =
-    Limits { packet_bytes_max: 64 * 1024, receive_max: NonZeroU16::new(500).expect("not zero"), topic_alias_max: 4 };
+use crate::source::mqtt_broker::{codec::Version, session::Unreleased};
 
 /// Stored payloads; each message of the model client has its own.
 #[derive(Default)]
@@ -333,54 +330,6 @@ fn protocol(version: Version, unreleased: Unreleased) -> Protocol {
 
 fn versions() -> impl Strategy<Value = Version> {
     prop_oneof![Just(Version::V3), Just(Version::V5)]
-}
-
-/// Takes anything.
-struct Anything;
-
-impl Sink for Anything {
-    fn store(&mut self, topic: &str, _payload: &[u8], _tags: &[Tag]) -> Result<(), Violation> {
-        assert!(!topic.is_empty());
-        Ok(())
-    }
-
-    fn allows(&mut self, _topic: &str) -> bool {
-        true
-    }
-
-    fn subscription_refused(&mut self) {}
-}
-
-fn swallow(mut codec: Codec, bytes: &[u8], piece: usize) {
-    let (mut buffer, mut out) = (BytesMut::new(), BytesMut::new());
-    let mut pieces = bytes.chunks(piece);
-    // The greeting.
-    let mut greeted = codec.version().is_some();
-    while !greeted {
-        match codec.decode(&mut buffer) {
-            Err(_) => return,
-            Ok(Some(_)) => greeted = true,
-            Ok(None) => match pieces.next() {
-                None => return,
-                Some(piece) => buffer.extend_from_slice(piece),
-            },
-        }
-    }
-    let version = codec.version().expect("it was greeted");
-    codec.limit(LIMITS.packet_bytes_max, None);
-    let mut protocol = Protocol::new(codec, Session::new(version, LIMITS, Unreleased::new()));
-    loop {
-        if protocol.advance(&mut buffer, &mut out, &mut Anything).is_err() {
-            return;
-        }
-        assert!(buffer.len() <= LIMITS.packet_bytes_max as usize);
-        protocol.session.seal();
-        protocol.session.on_durable(&mut out);
-        match pieces.next() {
-            None => return,
-            Some(piece) => buffer.extend_from_slice(piece),
-        }
-    }
 }
 
 proptest! {

@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use csv::{ByteRecord, Reader, ReaderBuilder};
+use csv_core::{ReadRecordResult, Reader, ReaderBuilder};
 
 use super::{
     super::{document::Document, field::Number, project::push_string},
@@ -21,6 +21,9 @@ const ORIGINS_MAX: usize = 1000;
 #[derive(Debug, Clone)]
 pub(in super::super) struct Csv {
     delimiter: u8,
+    /// Readers that nobody uses at present: to make one takes far longer than to read a line. (The clone of one is none:
+    /// csv-core 0.1 forgets half of its tables.)
+    idle: Arc<Mutex<Vec<Reader>>>,
     /// As written; else the first row has them.
     names: Option<Arc<[String]>>,
     numbers: bool,
@@ -32,17 +35,25 @@ pub(in super::super) struct Headers(Mutex<HashMap<Box<str>, Arc<[String]>>>);
 
 impl Csv {
     pub(super) fn new(delimiter: u8, names: Option<Vec<String>>, numbers: bool) -> Self {
-        Self { delimiter, names: names.map(Arc::from), numbers }
+        Self { delimiter, idle: Arc::default(), names: names.map(Arc::from), numbers }
     }
 
     pub(super) fn each(&self, payload: &[u8], context: Context<'_>, each: &mut dyn FnMut(Row<'_>)) {
-        let mut rows = Rows::new(payload, self.delimiter);
-        let mut first = ByteRecord::new();
+        let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let unused = idle().pop();
+        let mut reader = unused.unwrap_or_else(|| ReaderBuilder::new().delimiter(self.delimiter).build());
+        reader.reset();
+        self.each_row(payload, Rows::new(payload, &mut reader), context, each);
+        idle().push(reader);
+    }
+
+    fn each_row(&self, payload: &[u8], mut rows: Rows<'_>, context: Context<'_>, each: &mut dyn FnMut(Row<'_>)) {
+        let mut first = Cells::default();
         let Some(first_bytes) = rows.next(&mut first) else { return };
         let names = match &self.names {
             Some(names) => Arc::clone(names),
             None => {
-                let mut second = ByteRecord::new();
+                let mut second = Cells::default();
                 let Some(second_bytes) = rows.next(&mut second) else {
                     // A source of lines: the first row of all is the header, which may come again, as with a new file.
                     return match context.headers.get(context.origin) {
@@ -72,19 +83,19 @@ impl Csv {
         }
     }
 
-    fn emit(&self, names: &[String], cells: &ByteRecord, bytes: &[u8], each: &mut dyn FnMut(Row<'_>)) {
+    fn emit(&self, names: &[String], cells: &Cells, bytes: &[u8], each: &mut dyn FnMut(Row<'_>)) {
         match self.json(names, cells) {
             Ok(text) => each(Row::Json(Document::trusted(&text))),
             Err(why) => each(Row::Undecodable { bytes, why }),
         }
     }
 
-    fn json(&self, names: &[String], cells: &ByteRecord) -> Result<String, String> {
+    fn json(&self, names: &[String], cells: &Cells) -> Result<String, String> {
         if cells.len() != names.len() {
             return Err(format!("{} fields under a header of {}", cells.len(), names.len()));
         }
         let mut out = String::from("{");
-        for (index, (name, cell)) in names.iter().zip(cells).enumerate() {
+        for (index, (name, cell)) in names.iter().zip(cells.iter()).enumerate() {
             let cell = std::str::from_utf8(cell).map_err(|_| format!("`{name}` is not UTF-8"))?;
             if index > 0 {
                 out.push(',');
@@ -98,28 +109,59 @@ impl Csv {
     }
 }
 
+/// The cells of a row.
+#[derive(Debug, Default)]
+struct Cells {
+    /// One behind the other; what is behind the last one means nothing.
+    bytes: Vec<u8>,
+    /// Where each ends; so many are there as the row has cells.
+    ends: Vec<usize>,
+    count: usize,
+}
+
+impl Cells {
+    fn len(&self) -> usize {
+        self.count
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let begins = std::iter::once(0).chain(self.ends.iter().copied());
+        begins.zip(&self.ends[..self.count]).map(|(begin, end)| &self.bytes[begin..*end])
+    }
+}
+
 /// The rows of a payload, and the bytes that each is made of.
 struct Rows<'p> {
-    payload: &'p [u8],
-    reader: Reader<&'p [u8]>,
+    rest: &'p [u8],
+    reader: &'p mut Reader,
 }
 
 impl<'p> Rows<'p> {
-    fn new(payload: &'p [u8], delimiter: u8) -> Self {
+    fn new(payload: &'p [u8], reader: &'p mut Reader) -> Self {
         // A byte order mark, as spreadsheets write it, is not a part of the first name.
-        let payload = payload.strip_prefix(b"\xef\xbb\xbf").unwrap_or(payload);
-        let reader = ReaderBuilder::new().delimiter(delimiter).has_headers(false).flexible(true).from_reader(payload);
-        Self { payload, reader }
+        Self { rest: payload.strip_prefix(b"\xef\xbb\xbf").unwrap_or(payload), reader }
     }
 
-    fn next(&mut self, cells: &mut ByteRecord) -> Option<&'p [u8]> {
-        let place = |reader: &Reader<_>| usize::try_from(reader.position().byte()).unwrap_or(usize::MAX);
-        let begin = place(&self.reader);
-        // Bytes that are there can always be read, and rows may have any length.
-        if !self.reader.read_byte_record(cells).unwrap_or(false) {
-            return None;
+    fn next(&mut self, cells: &mut Cells) -> Option<&'p [u8]> {
+        let row = self.rest;
+        let (mut bytes, mut ends) = (0, 0);
+        loop {
+            let (result, read, written, ended) =
+                self.reader.read_record(self.rest, &mut cells.bytes[bytes..], &mut cells.ends[ends..]);
+            self.rest = self.rest.get(read..).unwrap_or_default();
+            (bytes, ends) = (bytes + written, ends + ended);
+            match result {
+                // All was read: asked once more, it ends the row.
+                ReadRecordResult::InputEmpty => {}
+                ReadRecordResult::OutputFull => cells.bytes.resize((2 * cells.bytes.len()).max(256), 0),
+                ReadRecordResult::OutputEndsFull => cells.ends.resize((2 * cells.ends.len()).max(16), 0),
+                ReadRecordResult::Record => {
+                    cells.count = ends;
+                    return Some(row[..row.len() - self.rest.len()].trim_ascii());
+                }
+                ReadRecordResult::End => return None,
+            }
         }
-        Some(self.payload.get(begin..place(&self.reader)).unwrap_or_default().trim_ascii())
     }
 }
 
@@ -139,7 +181,7 @@ impl Headers {
 
 /// The names of a row that can be a header: all different, none empty, none a number. A line from the middle of a file
 /// that is taken for a header would give everything behind it wrong names.
-fn header(cells: &ByteRecord) -> Result<Arc<[String]>, String> {
+fn header(cells: &Cells) -> Result<Arc<[String]>, String> {
     let names: Vec<_> = cells.iter().map(|cell| String::from_utf8_lossy(cell).trim().to_owned()).collect();
     for (index, name) in names.iter().enumerate() {
         if name.is_empty() || Number::parse(name).is_some() || names[..index].contains(name) {
@@ -149,8 +191,9 @@ fn header(cells: &ByteRecord) -> Result<Arc<[String]>, String> {
     Ok(names.into())
 }
 
-fn is_the_same(names: &[String], cells: &ByteRecord) -> bool {
-    names.len() == cells.len() && names.iter().zip(cells).all(|(name, cell)| cell.trim_ascii() == name.as_bytes())
+fn is_the_same(names: &[String], cells: &Cells) -> bool {
+    names.len() == cells.len()
+        && names.iter().zip(cells.iter()).all(|(name, cell)| cell.trim_ascii() == name.as_bytes())
 }
 
 fn is_json_number(text: &str) -> bool {
@@ -190,6 +233,20 @@ mod tests {
         ] {
             assert_eq!(row(&numbers, line.as_bytes()), Ok(expected.into()));
         }
+    }
+
+    #[test]
+    fn rows_may_have_any_length() {
+        let csv = Decode::Csv(Csv::new(b',', None, false));
+        let header: Vec<_> = (0..300).map(|column| format!("c{column}")).collect();
+        let cells: Vec<_> = (0..300).map(|column| "x".repeat(column)).collect();
+        let payload = format!("{}\r\n{}\n\n{}", header.join(","), cells.join(","), cells.join(","));
+        let object: Vec<_> = header.iter().zip(&cells).map(|(name, cell)| format!("\"{name}\":\"{cell}\"")).collect();
+        let object = format!("{{{}}}", object.join(","));
+        assert_eq!(rows(&csv, &Headers::default(), payload.as_bytes()), ok(&[&object, &object]));
+        // A row that ends within quotes is one all the same.
+        let csv = Decode::Csv(Csv::new(b',', Some(vec!["a".into(), "b".into()]), false));
+        assert_eq!(rows(&csv, &Headers::default(), b"1,\"half"), ok(&[r#"{"a":"1","b":"half"}"#]));
     }
 
     #[test]

@@ -129,6 +129,35 @@ fn minify(text: &str) -> String {
     out
 }
 
+/// For fuzzing: the first byte chooses the format of the payload that follows. What is decoded is JSON.
+#[cfg(any(test, fuzzing))]
+pub fn fuzz(bytes: &[u8]) {
+    use std::time::Duration;
+
+    use forebay_log_store::Timestamp;
+
+    let Some((format, payload)) = bytes.split_first() else { return };
+    let decode = match format % 9 {
+        0 => Decode::Json { minify: true },
+        1 => Decode::Ndjson,
+        2 => Decode::Cbor,
+        3 => Decode::Msgpack,
+        4 => Decode::Csv(csv::Csv::new(b',', None, true)),
+        5 => Decode::Csv(csv::Csv::new(b';', Some(vec!["a".into(), "b".into()]), false)),
+        6 => Decode::Log(log_line::Format::Common),
+        7 => Decode::Log(log_line::Format::Combined),
+        _ => Decode::Syslog,
+    };
+    let now = Arrived { at: Timestamp(1_700_000_000_000), trusted: true, since_boot: Duration::ZERO };
+    let headers = Headers::default();
+    decode.each(payload, Context { now, headers: &headers, origin: "" }, &mut |row| match row {
+        Row::Json(document) => {
+            serde_json::from_str::<serde::de::IgnoredAny>(document.text()).expect("what is decoded is JSON");
+        }
+        Row::Undecodable { why, .. } => assert!(!why.is_empty()),
+    });
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use std::time::Duration;
