@@ -1,7 +1,8 @@
 //! logrotate really rotates, under a program that writes.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
+use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
@@ -111,4 +112,33 @@ fn what_was_not_read_before_a_file_was_compressed_is_read_from_the_compressed_on
     agent.start_again();
     wait_stored(&agent, 3000);
     assert_all_in_order(&numbers(&agent), 3000);
+}
+
+fn lines(numbers: Range<u64>) -> String {
+    numbers.map(line).collect()
+}
+
+/// Order holds also over rotations that nobody saw: those of what was read before, and of what is found at the first start.
+#[test]
+fn files_rotated_more_than_once_while_it_is_away() {
+    let logs = Logs::new();
+    let rename = |from, to| fs::rename(logs.path(from), logs.path(to)).expect("renamed");
+    let rotate = || {
+        rename("app.log.1", "app.log.2");
+        rename("app.log", "app.log.1");
+    };
+    logs.append("app.log.1", lines(0..30_000));
+    logs.append("app.log", lines(30_000..60_000));
+    let mut agent = Forebay::start(&logs.configuration("app.log*", "partition-key = \"app\"\nstart = \"beginning\""));
+    wait_stored(&agent, 60_000);
+    agent.kill9();
+    logs.append("app.log", lines(60_000..90_000));
+    rotate();
+    logs.append("app.log", lines(90_000..120_000));
+    rename("app.log.2", "app.log.3");
+    rotate();
+    logs.append("app.log", lines(120_000..120_100));
+    agent.start_again();
+    wait_stored(&agent, 120_100);
+    assert_all_in_order(&numbers(&agent), 120_100);
 }

@@ -94,6 +94,7 @@ fn explain(message: &str, elsewhere: &[&str]) -> String {
         let unknown = quoted.next().unwrap_or_default();
         let mut known: Vec<_> = quoted.chain(elsewhere.iter().copied()).collect();
         known.sort_unstable();
+        known.dedup();
         return match nearest(unknown, known.iter().copied()) {
             Some(near) => format!("unknown key, did you mean `{near}`?"),
             None if known.is_empty() => "unknown key".to_owned(),

@@ -238,8 +238,11 @@ impl Tailer {
             self.order();
         }
         let at_end = !self.began && self.settings.start == Start::End;
+        let mut fresh = Vec::with_capacity(unknown.len());
         for found in unknown {
-            self.begin(found, at_end, now);
+            let identity = found.identity;
+            self.begin(found, &fresh, at_end, now);
+            fresh.push(identity);
         }
         if !mem::replace(&mut self.began, true) {
             self.out.push(Item::Mark(mark::began(&self.teller.source).into(), vec![1]));

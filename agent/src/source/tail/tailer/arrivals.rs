@@ -1,6 +1,6 @@
 //! What becomes of a file that a pattern matches and that was not known: it is new, or a copy of a known one.
 
-use std::{fs::File, io, ops::Range, time::Instant};
+use std::{fs::File, io, ops::Range, path::Path, time::Instant};
 
 use super::{
     super::{
@@ -15,8 +15,8 @@ use super::{
 };
 
 impl Tailer {
-    /// A file that was not known.
-    pub(super) fn begin(&mut self, found: Listed, at_end: bool, now: Instant) {
+    /// A file that was not known; nor were the `fresh` ones, which were written before it.
+    pub(super) fn begin(&mut self, found: Listed, fresh: &[Identity], at_end: bool, now: Instant) {
         // Meanwhile it may have become the heir of another one.
         if let Some(file) = self.files.get_mut(&found.identity) {
             file.listed = true;
@@ -35,8 +35,7 @@ impl Tailer {
             self.teller.tell_once("too-many-files", &found.path, message);
             return;
         }
-        let before: Vec<_> =
-            self.kin_of(&found.path).filter(|file| file.mark.path == found.path).map(|file| file.identity).collect();
+        let before = self.before(&found.path, fresh);
         for identity in &before {
             if let Some(file) = self.files.get_mut(identity) {
                 file.drained = file.mark.complete;
@@ -57,6 +56,18 @@ impl Tailer {
         (file.listed, file.predecessors, file.after) = (true, before.clone(), before);
         // Also of a file of which nothing is read yet: it may be renamed before that.
         self.set_mark(found.identity);
+    }
+
+    /// Whom a file comes behind that was not known: those that had its name, and those of its rotation that have lost theirs or were
+    /// written before it. More than one rotation may have passed unseen.
+    fn before(&self, path: &Path, fresh: &[Identity]) -> Vec<Identity> {
+        let name = path.file_name().unwrap_or_default();
+        let is_before = |file: &&Tracked| {
+            let is_older = file.mark.at != file.mark.path || fresh.contains(&file.identity);
+            let of = file.mark.path.file_name().unwrap_or_default();
+            file.mark.path == path || is_older && succession::is_rotated_name(of, name)
+        };
+        self.kin_of(path).filter(is_before).map(|file| file.identity).collect()
     }
 
     /// Whether a file that was not known holds what was read of a known one, which is still there with it: then it waits.
