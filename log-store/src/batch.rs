@@ -19,6 +19,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Batch {
     shards: Arc<ShardMap>,
+    only_shard: Option<ShardIndex>,
     /// Of the stream's definition that the shards are from.
     revision: u32,
     record_bytes_max: usize,
@@ -52,7 +53,8 @@ impl Batch {
     pub(crate) fn new(definition: &StreamDefinition, record_bytes_max: usize) -> Self {
         let (shards, revision) = (Arc::clone(&definition.shards), definition.revision);
         let record_bytes_max = record_bytes_max.min(RECORD_BYTES_MAX);
-        Self { shards, revision, record_bytes_max, runs: Vec::new(), marks: Box::default() }
+        let only_shard = shards.only();
+        Self { shards, only_shard, revision, record_bytes_max, runs: Vec::new(), marks: Box::default() }
     }
 
     /// Adds a record behind the others.
@@ -61,7 +63,7 @@ impl Batch {
     /// [`Error::BadPartitionKey`] and [`Error::RecordTooLarge`]; the batch is then unchanged.
     pub fn push(&mut self, record: &NewRecord<'_>) -> Result<ShardIndex, Error> {
         check(record, self.record_bytes_max)?;
-        let at = self.run_for(record.hash_key(), record.payload_bytes());
+        let at = self.run_for(|| record.hash_key(), record.payload_bytes());
         let run = &mut self.runs[at];
         Encoded::of(record).write(&mut run.encoded);
         Ok(run.shard)
@@ -83,8 +85,9 @@ impl Batch {
     }
 
     /// The run that the next record goes to, which is counted there already.
-    fn run_for(&mut self, hash_key: HashKey, payload_bytes: u64) -> usize {
-        let shard = self.shards.locate(hash_key);
+    fn run_for(&mut self, hash_key: impl FnOnce() -> HashKey, payload_bytes: u64) -> usize {
+        // Where there is one open shard, nothing has to be hashed.
+        let shard = self.only_shard.unwrap_or_else(|| self.shards.locate(hash_key()));
         let at = self.runs.iter().position(|run| run.shard == shard).unwrap_or_else(|| {
             self.runs.push(Run { shard, records: 0, payload_bytes: 0, encoded: Vec::new() });
             self.runs.len() - 1
@@ -108,7 +111,7 @@ impl Batch {
             while !rest.is_empty() {
                 let (record, behind) = Encoded::take(rest).expect("encoded by push");
                 let (bytes, payload_bytes) = (&rest[..rest.len() - behind.len()], record.payload_bytes());
-                let at = batch.run_for(record.hash_key(), payload_bytes);
+                let at = batch.run_for(|| record.hash_key(), payload_bytes);
                 batch.runs[at].encoded.extend_from_slice(bytes);
                 routes.push((run.shard, at));
                 rest = behind;

@@ -160,6 +160,13 @@ impl ShardMap {
             .index
     }
 
+    /// The open shard, if there is only one: every key belongs to it.
+    pub(crate) fn only(&self) -> Option<ShardIndex> {
+        let mut open = self.shards.iter().filter(|shard| shard.is_open());
+        let first = open.next()?;
+        open.next().is_none().then_some(first.index)
+    }
+
     /// Whether the open shards cover the space exactly once, and the numbers of all increase. False only for a damaged
     /// definition.
     #[must_use]
