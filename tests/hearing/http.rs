@@ -112,6 +112,7 @@ fn what_is_wrong_is_told_and_nothing_of_it_stored() {
     assert_eq!(post("image/jpeg", &["--data-binary", "@bomb.gz", "-H", "Content-Encoding: gzip"]).0, 413);
     assert_eq!(texts(&agent), [""; 0]);
     assert_eq!((refused(&agent, "oversize"), refused(&agent, "unauthorized")), (5, 2));
+    assert_eq!(refused(&agent, "not-found"), 1);
     assert_eq!(post("text/plain", &["-d", "still here"]).0, 200);
     assert!(agent.resident_bytes_peak() < 100 << 20, "{} bytes", agent.resident_bytes_peak());
 }

@@ -53,6 +53,9 @@ fn logger_over_udp_and_unix_sockets() {
     until_stored(&udp, 1);
     let (key, text) = stored(&udp).remove(0);
     assert!(key == "127.0.0.1:x" && text.ends_with(b"over the air"), "{key} {}", String::from_utf8_lossy(&text));
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    socket.send_to(&[], ("127.0.0.1", port)).expect("sent");
+    until_refused(&udp, "empty", 1);
 
     for (scheme, more) in [("unix-datagram", ""), ("unix", "framing = \"syslog\"")] {
         let mut agent = agent(&format!("type = \"socket\"\nlisten = \"{scheme}://in.sock\"\nmode = \"0600\"\n{more}"));

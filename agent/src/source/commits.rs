@@ -50,6 +50,12 @@ impl<T> Commits<T> {
         self.bytes
     }
 
+    /// Records of the batches that are not settled.
+    pub(super) fn records(&self) -> u64 {
+        let offering = self.offering.iter().map(|(_, entry)| entry);
+        offering.chain(self.queue.iter().map(|(_, entry)| entry)).map(|entry| entry.records).sum()
+    }
+
     /// Whether there is nothing to wait for.
     pub(super) fn is_idle(&self) -> bool {
         self.offering.is_none() && self.queue.is_empty()

@@ -150,8 +150,10 @@ impl<T: Default> Intake<T> {
             }
         };
         if tokio::time::timeout(PATIENCE, all).await.is_err() || !self.is_idle() {
-            let records = self.batch.len() + self.refused.iter().map(|(batch, _)| batch.len()).sum::<usize>();
-            self.context.stats.refused("stopped");
+            let waiting = self.batch.len() + self.refused.iter().map(|(batch, _)| batch.len()).sum::<usize>();
+            // Of those under way some may be stored all the same.
+            let records = waiting as u64 + self.commits.records();
+            self.context.stats.refused_many("stopped", records);
             let source = &*self.context.name;
             tracing::warn!(source, records, "stopped before everything that came was stored");
         }

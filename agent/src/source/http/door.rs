@@ -184,6 +184,10 @@ impl Door {
         let path = head.uri.path();
         let Some(route) = routes.get(path) else {
             let message = format!("there is nothing at {path}");
+            // Nobody's path, so it is told by one of those who listen.
+            if let Some(route) = routes.values().next() {
+                route.context.trouble("not-found", format_args!("{peer} was answered 404: {message}"));
+            }
             let refusal = Refusal::new(StatusCode::NOT_FOUND, "not-found", message);
             return body.pass_over(refusal.into_response(&[])).await;
         };

@@ -157,6 +157,8 @@ impl<'a> Receiver<'a> {
                 let fields =
                     Fields { source: &self.context.name, named: &self.peer.named(), payload: &self.buffer[..bytes] };
                 self.intake.add(&fields, &[]);
+            } else {
+                self.context.trouble("empty", format_args!("a datagram without anything in it; dropped"));
             }
         }
         Ok(())
