@@ -160,7 +160,13 @@ mod tests {
 
     #[test]
     fn the_destinations_limits_hold() {
-        let limits = Limits { request_records: 500, request_bytes: 10 << 20, request_timeout: Duration::from_secs(30) };
+        let limits = Limits {
+            request_records: 500,
+            request_bytes: 10 << 20,
+            parcel_records: 1,
+            parcel_bytes: 1 << 20,
+            request_timeout: Duration::from_secs(30),
+        };
         let config = Config { batch_records: 9000, window_bytes: 1 << 30, ..Config::default() };
         assert_eq!((config.request_records(&limits), config.request_bytes(&limits)), (500, 10 << 20));
         assert_eq!(Config::default().request_bytes(&limits), 2 << 20);

@@ -196,7 +196,7 @@ impl Loop {
 
     fn send(&mut self, batch: Batch) {
         let destination = Arc::clone(&self.destination);
-        let task = self.sends.spawn(async move { destination.send(&batch.records).await });
+        let task = self.sends.spawn(async move { destination.send(&batch.parcels).await });
         self.requests.insert(task.id(), batch.id);
     }
 

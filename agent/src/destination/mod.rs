@@ -1,7 +1,7 @@
 //! Destinations: what takes batches out. A family: one file or folder per type, all with a `Config`, `limits`, `accepts`
 //! and `send`.
 //!
-//! A destination encodes records, sends them once, and says what became of each in the words below. It never sees the
+//! A destination encodes parcels of records, sends them once, and says what became of each in the words below. It never sees the
 //! log, never retries, and never decides what happens next: the delivery does, and it never sees an HTTP status.
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -25,13 +25,24 @@ pub enum Destination {
     Scripted(scripted::Scripted),
 }
 
+/// Records that travel together as one record of the wire, in their order: the destination takes all of them, or none.
+#[derive(Debug, Clone)]
+pub struct Parcel {
+    /// At least one; more only where [`Limits::parcel_records`] says so.
+    pub records: Vec<Arc<Record>>,
+}
+
 /// What a destination takes in one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Records.
+    /// Parcels of a request.
     pub request_records: usize,
     /// Keys and data of a request, in bytes.
     pub request_bytes: u64,
+    /// Records of a parcel. 1: each travels alone.
+    pub parcel_records: usize,
+    /// What a parcel takes on the wire, in bytes; one record is always taken.
+    pub parcel_bytes: u64,
     /// How long a request may take before the destination gives it up itself.
     pub request_timeout: Duration,
 }
@@ -39,13 +50,13 @@ pub struct Limits {
 /// What became of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// It was answered: one entry for each of its records, in their order.
+    /// It was answered: one entry for each of its parcels, in their order.
     Answered(Vec<RecordOutcome>),
     /// It failed as a whole. Whether any of its records was taken is not known.
     Failed(Failure),
 }
 
-/// What became of one record of an answered request.
+/// What became of one parcel of an answered request: of the record of the wire, so of all its records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecordOutcome {
     /// The destination has it.
@@ -170,11 +181,11 @@ impl Destination {
     ///
     /// # Cancel safety
     /// Dropped before it returns, nobody knows what became of the records.
-    pub async fn send(&self, records: &[Arc<Record>]) -> Outcome {
+    pub async fn send(&self, parcels: &[Parcel]) -> Outcome {
         match self {
-            Self::Kinesis(kinesis) => kinesis.send(records).await,
+            Self::Kinesis(kinesis) => kinesis.send(parcels).await,
             #[cfg(test)]
-            Self::Scripted(scripted) => scripted.send(records).await,
+            Self::Scripted(scripted) => scripted.send(parcels).await,
         }
     }
 }

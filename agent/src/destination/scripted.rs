@@ -1,10 +1,10 @@
 //! A destination for tests that answers what it is told to.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use forebay_log_store::Record;
 
-use super::{Limits, Outcome};
+use super::{Limits, Outcome, Parcel};
 
 /// Answers what its function says.
 pub struct Scripted {
@@ -14,7 +14,7 @@ pub struct Scripted {
     pub accepts: fn(&Record) -> Result<(), String>,
     /// What becomes of a request, and after how long.
     #[expect(clippy::type_complexity, reason = "named once")]
-    pub answer: Box<dyn Fn(&[Arc<Record>]) -> (Duration, Outcome) + Send + Sync>,
+    pub answer: Box<dyn Fn(&[Parcel]) -> (Duration, Outcome) + Send + Sync>,
 }
 
 impl std::fmt::Debug for Scripted {
@@ -32,8 +32,8 @@ impl Scripted {
         (self.accepts)(record)
     }
 
-    pub(crate) async fn send(&self, records: &[Arc<Record>]) -> Outcome {
-        let (after, outcome) = (self.answer)(records);
+    pub(crate) async fn send(&self, parcels: &[Parcel]) -> Outcome {
+        let (after, outcome) = (self.answer)(parcels);
         if !after.is_zero() {
             tokio::time::sleep(after).await;
         }

@@ -41,7 +41,7 @@ use self::{
     suspects::{History, Suspects},
 };
 use super::{backoff::Backoff, config::Config};
-use crate::destination::{Failure, FailureKind, Limits, Outcome};
+use crate::destination::{Failure, FailureKind, Limits, Outcome, Parcel};
 
 /// The longest wait after a first failure.
 const BACKOFF_BASE: Duration = Duration::from_millis(100);
@@ -102,11 +102,19 @@ pub(crate) enum Step {
     Stopped,
 }
 
-/// Records to be sent in one request.
+/// Parcels to be sent in one request.
 #[derive(Debug, Clone)]
 pub(crate) struct Batch {
     pub(crate) id: u64,
-    pub(crate) records: Vec<Arc<Record>>,
+    pub(crate) parcels: Vec<Parcel>,
+}
+
+impl Batch {
+    /// The records of all parcels.
+    #[cfg(test)]
+    pub(crate) fn records(&self) -> impl Iterator<Item = &Arc<Record>> {
+        self.parcels.iter().flat_map(|parcel| &parcel.records)
+    }
 }
 
 /// A record that cannot be delivered.

@@ -10,6 +10,7 @@ use super::{
     entries::{Slot, State},
     pace::RECORD_OVERHEAD,
 };
+use crate::destination::Parcel;
 
 /// Whether, when and what to send.
 #[derive(Debug, Clone, Copy)]
@@ -99,7 +100,7 @@ impl Window {
         let id = self.next_id;
         self.next_id += 1;
         let mut bytes = 0;
-        let mut records = Vec::with_capacity(slots.len());
+        let mut parcels = Vec::with_capacity(slots.len());
         for slot in &slots {
             let entry = &mut self.entries[*slot];
             entry.state = State::InFlight;
@@ -107,14 +108,14 @@ impl Window {
             entry.first_attempt.get_or_insert(now);
             entry.last_attempt = Some(now);
             bytes += entry.cost + RECORD_OVERHEAD;
-            records.push(Arc::clone(&entry.record));
+            parcels.push(Parcel { records: vec![Arc::clone(&entry.record)] });
         }
         self.link.sent(id);
         self.last_sent = Some(now);
         self.counts.requests += 1;
         let witness = matches!(what, What::Witness);
         self.in_flight.insert(id, Flight { slots, sent: now, bytes, group, accepted_id: self.accepted_id, witness });
-        Batch { id, records }
+        Batch { id, parcels }
     }
 
     /// As many ready records as a request holds, oldest first.

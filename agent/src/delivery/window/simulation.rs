@@ -197,6 +197,8 @@ impl World {
         let limits = Limits {
             request_records: rng.usize(1..=12),
             request_bytes: rng.u64(80..=1000),
+            parcel_records: 1,
+            parcel_bytes: 0,
             request_timeout: Duration::from_millis(rng.u64(300..=10_000)),
         };
         let keys = rng.u32(1..=12);
@@ -556,7 +558,7 @@ impl World {
 
     fn send(&mut self, batch: Batch) {
         self.requests += 1;
-        let records: Vec<_> = batch.records.iter().map(|record| self.index(record.sequence_number)).collect();
+        let records: Vec<_> = batch.records().map(|record| self.index(record.sequence_number)).collect();
         self.check_batch(&records);
         if let Link::Down(down) = self.window.link() {
             assert_eq!(down.probe, Some(batch.id));

@@ -8,8 +8,13 @@ use forebay_log_store::{ShardIndex, Timestamp};
 use super::*;
 use crate::{delivery::config::Ordering, destination::RecordOutcome};
 
-const LIMITS: Limits =
-    Limits { request_records: 500, request_bytes: 10 << 20, request_timeout: Duration::from_secs(30) };
+const LIMITS: Limits = Limits {
+    request_records: 500,
+    request_bytes: 10 << 20,
+    parcel_records: 1,
+    parcel_bytes: 1 << 20,
+    request_timeout: Duration::from_secs(30),
+};
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -104,7 +109,7 @@ impl Bench {
 
     fn accept_all(&mut self) {
         while !self.sent.is_empty() {
-            self.outcome(|batch| Outcome::Answered(vec![RecordOutcome::Accepted; batch.records.len()]));
+            self.outcome(|batch| Outcome::Answered(vec![RecordOutcome::Accepted; batch.parcels.len()]));
         }
     }
 
@@ -113,7 +118,7 @@ impl Bench {
     }
 
     fn under_way(&self) -> Vec<usize> {
-        self.sent.iter().map(|batch| batch.records.len()).collect()
+        self.sent.iter().map(|batch| batch.parcels.len()).collect()
     }
 }
 
@@ -179,7 +184,7 @@ fn few_keys_send_as_soon_as_their_turn_comes_and_status_says_that_order_limits()
 impl Bench {
     fn accept_all_once(&mut self) {
         for _ in 0..self.sent.len() {
-            self.outcome(|batch| Outcome::Answered(vec![RecordOutcome::Accepted; batch.records.len()]));
+            self.outcome(|batch| Outcome::Answered(vec![RecordOutcome::Accepted; batch.parcels.len()]));
         }
     }
 }
@@ -199,11 +204,11 @@ fn a_throttled_key_waits_and_the_others_go_on() {
     bench.log(&["a", "b", "a", "b"]);
     bench.drive();
     bench.outcome(|batch| {
-        assert_eq!(batch.records.len(), 2);
+        assert_eq!(batch.parcels.len(), 2);
         Outcome::Answered(vec![RecordOutcome::Throttled("slower".to_owned()), RecordOutcome::Accepted])
     });
     bench.after(ms(100));
-    let keys: Vec<_> = bench.sent.iter().flat_map(|batch| &batch.records).map(|r| &*r.partition_key).collect();
+    let keys: Vec<_> = bench.sent.iter().flat_map(Batch::records).map(|r| &*r.partition_key).collect();
     assert!(keys.contains(&"b"), "{keys:?}");
     assert_eq!(*bench.window.link(), Link::Up);
     assert_eq!(bench.window.counts().throttled_records, 1);
@@ -281,9 +286,9 @@ fn a_refused_record_is_found_and_buried_and_everything_else_arrives() {
             bench.drive();
             continue;
         }
-        bench.outcome(|batch| match batch.records.iter().any(|record| &*record.partition_key == "key-777") {
+        bench.outcome(|batch| match batch.records().any(|record| &*record.partition_key == "key-777") {
             true => failed(FailureKind::Invalid, None),
-            false => Outcome::Answered(vec![RecordOutcome::Accepted; batch.records.len()]),
+            false => Outcome::Answered(vec![RecordOutcome::Accepted; batch.parcels.len()]),
         });
     }
     assert_eq!(bench.window.held().records, 0);

@@ -8,7 +8,7 @@ mod config;
 #[cfg(test)]
 mod tests;
 
-use std::{fs, sync::Arc};
+use std::fs;
 
 use anyhow::Context as _;
 use aws_config::{
@@ -29,7 +29,7 @@ use aws_smithy_http_client::{
 use forebay_log_store::{PARTITION_KEY_CHARS_MAX, Record};
 
 pub use self::config::{Config, Credentials};
-use super::{Limits, Outcome};
+use super::{Limits, Outcome, Parcel};
 
 /// PutRecords: 1 to 500 records, 10 MiB with their partition keys (service model of 2025).
 const REQUEST_RECORDS: usize = 500;
@@ -83,7 +83,13 @@ impl Kinesis {
     }
 
     pub(super) fn limits(&self) -> Limits {
-        Limits { request_records: REQUEST_RECORDS, request_bytes: REQUEST_BYTES, request_timeout: self.request_timeout }
+        Limits {
+            request_records: REQUEST_RECORDS,
+            request_bytes: REQUEST_BYTES,
+            parcel_records: 1,
+            parcel_bytes: self.max_record,
+            request_timeout: self.request_timeout,
+        }
     }
 
     pub(super) fn accepts(&self, record: &Record) -> Result<(), String> {
@@ -103,10 +109,10 @@ impl Kinesis {
         Ok(())
     }
 
-    pub(super) async fn send(&self, records: &[Arc<Record>]) -> Outcome {
-        let entries = records.iter().map(|record| entry(record)).collect();
+    pub(super) async fn send(&self, parcels: &[Parcel]) -> Outcome {
+        let entries = parcels.iter().flat_map(|parcel| &parcel.records).map(|record| entry(record)).collect();
         match self.client.put_records().stream_name(&self.stream).set_records(Some(entries)).send().await {
-            Ok(output) => classify::answered(&output, records.len()),
+            Ok(output) => classify::answered(&output, parcels.len()),
             Err(error) => Outcome::Failed(classify::failed(&error)),
         }
     }

@@ -39,6 +39,10 @@ fn record(key: &str, data: &'static [u8]) -> Arc<Record> {
     })
 }
 
+fn parcel(key: &str, data: &'static [u8]) -> Parcel {
+    Parcel { records: vec![record(key, data)] }
+}
+
 async fn destination(endpoint: SocketAddr) -> Kinesis {
     let config = Config {
         stream: Some("plant".into()),
@@ -62,8 +66,8 @@ async fn ask<A: IntoResponse, F: Future<Output = A> + Send + 'static>(
     };
     let mut server = JoinSet::new();
     server.spawn(async move { axum::serve(socket, Router::new().route("/", post(handler))).await });
-    let records = [record("a", b"\x00\xff one"), record("b", b"two")];
-    destination(address).await.send(&records).await
+    let parcels = [parcel("a", b"\x00\xff one"), parcel("b", b"two")];
+    destination(address).await.send(&parcels).await
 }
 
 /// The same with a server that does what it likes with the connection.
@@ -77,7 +81,7 @@ async fn ask_raw<F: Future<Output = ()> + Send + 'static>(serve: impl Fn(TcpStre
             connections.spawn(serve(stream));
         }
     });
-    destination(address).await.send(&[record("a", b"one")]).await
+    destination(address).await.send(&[parcel("a", b"one")]).await
 }
 
 fn failure(outcome: Outcome) -> Failure {
@@ -106,7 +110,7 @@ async fn keys_bytes_and_hash_keys_go_through_unchanged() {
     server.spawn(async move { axum::serve(socket, Router::new().route("/", post(handler))).await });
     let mut sent = (*record("Grüße/1", b"\x00\xff")).clone();
     sent.explicit_hash_key = Some(HashKey(u128::MAX));
-    let outcome = destination(address).await.send(&[Arc::new(sent)]).await;
+    let outcome = destination(address).await.send(&[Parcel { records: vec![Arc::new(sent)] }]).await;
     assert_eq!(outcome, Outcome::Answered(vec![RecordOutcome::Accepted]));
     let request = heard.recv().await.expect("a request");
     assert_eq!(request["StreamName"], "plant");
@@ -195,11 +199,11 @@ async fn a_wrong_clock_is_told_and_the_next_request_is_signed_with_the_endpoints
         let mut server = JoinSet::new();
         server.spawn(async move { axum::serve(socket, Router::new().route("/", post(handler))).await });
         let destination = destination(address).await;
-        let refused = failure(destination.send(&[record("a", b"one")]).await);
+        let refused = failure(destination.send(&[parcel("a", b"one")]).await);
         assert_eq!(refused.kind, FailureKind::Clock, "{refused}");
         assert!(refused.message.contains("Signature expired"), "{refused}");
         for _ in 0..2 {
-            let outcome = destination.send(&[record("a", b"one")]).await;
+            let outcome = destination.send(&[parcel("a", b"one")]).await;
             assert_eq!(outcome, Outcome::Answered(vec![RecordOutcome::Accepted]));
         }
     }
@@ -255,7 +259,7 @@ async fn a_certificate_from_the_future_is_told_as_a_wrong_clock() {
         ..Config::default()
     };
     let destination = Kinesis::open(&config).await.expect("sound settings");
-    let failure = failure(destination.send(&[record("a", b"one")]).await);
+    let failure = failure(destination.send(&[parcel("a", b"one")]).await);
     assert_eq!(failure.kind, FailureKind::Clock, "{failure}");
     assert!(failure.message.contains("not valid yet by our clock"), "{failure}");
 }
@@ -321,7 +325,7 @@ async fn a_hanging_endpoint_is_given_up_in_time() {
 #[tokio::test]
 async fn nobody_listening_is_unreachable_and_says_so() {
     let free = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("bound");
-    let failure = failure(destination(free).await.send(&[record("a", b"one")]).await);
+    let failure = failure(destination(free).await.send(&[parcel("a", b"one")]).await);
     assert_eq!(failure.kind, FailureKind::Unreachable);
     assert!(failure.message.to_lowercase().contains("refused"), "{failure}");
 }
