@@ -41,11 +41,11 @@ fn answers_that_are_none_delay_records_and_lose_none() {
         (Reply::Html { status: 502 }, "endpoint-failed", "502"),
         (Reply::Html { status: 403 }, "endpoint-failed", "403"),
         (Reply::Empty, "endpoint-failed", ""),
-        (Reply::Close, "unreachable", ""),
-        (Reply::Reset, "unreachable", ""),
+        (Reply::Close, "disconnected", ""),
+        (Reply::Reset, "disconnected", ""),
         (Reply::server_error(), "endpoint-failed", "InternalFailure"),
         (Reply::throttle_all(), "throttled", "ProvisionedThroughputExceeded"),
-        (Reply::unauthorised(), "unauthorised", "UnrecognizedClient"),
+        (Reply::unauthorised(), "credentials-refused", "UnrecognizedClient"),
         (Reply::no_such_stream(), "misconfigured", "ResourceNotFound"),
     ] {
         let asked = upstream.arrived().len();
@@ -80,7 +80,7 @@ fn an_endpoint_that_falls_silent_is_asked_again() {
     let agent = Forebay::start(&gateway.configuration());
     Device::connect(gateway.mqtt, Version::V311, "device").publish("plant/a", b"patience");
     upstream.wait_for(1, PATIENCE);
-    wait_for_trouble(&agent, "unreachable", "no answer in time");
+    wait_for_trouble(&agent, "timed-out", "no answer in time");
 }
 
 #[test]
@@ -92,17 +92,17 @@ fn what_is_no_web_server_at_all_or_nowhere_to_be_found_is_told() {
             answer_with_garbage(connection);
         }
     });
-    for (endpoint, words) in [
-        (format!("http://{address}"), ""),
-        (format!("https://{address}"), ""),
-        ("http://127.0.0.1:1".to_owned(), "refused"),
-        ("http://gateway.invalid:4568".to_owned(), ""),
+    for (endpoint, kind, words) in [
+        (format!("http://{address}"), "endpoint-failed", ""),
+        (format!("https://{address}"), "tls", ""),
+        ("http://127.0.0.1:1".to_owned(), "refused", "refused"),
+        ("http://gateway.invalid:4568".to_owned(), "dns", "does not resolve"),
     ] {
         let upstream = Upstream::start();
         let gateway = gateway(&endpoint);
         let mut agent = Forebay::start(&gateway.configuration());
         Device::connect(gateway.mqtt, Version::V5, "device").publish("plant/a", endpoint.as_bytes());
-        wait_for_trouble(&agent, "unreachable", words);
+        wait_for_trouble(&agent, kind, words);
         assert!(agent.log().contains("cloud"), "{}", agent.log());
         assert!(agent.terminate().success());
         // With the right endpoint, what waited arrives.

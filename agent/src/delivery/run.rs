@@ -188,7 +188,7 @@ impl Loop {
             Err(panic) => panic.to_string(),
         };
         self.window.on_read_failed(now);
-        self.stats.failed(format!("read stream: {error}"));
+        self.stats.failed(None, format!("read stream: {error}"));
         if !std::mem::replace(&mut self.read_failed, true) {
             warn!(destination = %self.name, stream = self.stream.name(), error, "cannot read; trying again");
         }
@@ -216,11 +216,11 @@ impl Loop {
         if let Some(outage) = ended {
             self.tell_end(&outage);
         }
-        let Some(error) = error else { return };
+        let Some((kind, error)) = error else { return };
         if was_up && let Link::Down(down) = self.window.link() {
             warn!(destination = %self.name, kind = %down.kind, error, "destination does not take records; trying again");
         }
-        self.stats.failed(error);
+        self.stats.failed(Some(kind), error);
     }
 
     fn tell_end(&self, outage: &Down) {
@@ -234,6 +234,7 @@ impl Loop {
             (self.dead_letters.for_connection(), self.stream.clone(), Began::of(&self.stream, self.started));
         let [first, ..] = &letters[..] else { return };
         let (number, reason) = (first.record.sequence_number, first.reason.clone());
+        self.stats.failed(Some(FailureKind::RecordInvalid), format!("record {number}: {reason}"));
         warn!(
             destination = %self.name, records = letters.len(), first = %number, reason,
             dead_letters = self.dead_letters.stream().name(), "records can never be delivered; setting them aside"
@@ -252,7 +253,7 @@ impl Loop {
         let failed = outcome.is_err();
         self.window.on_dead_letters(!failed, self.started.elapsed());
         if let Err(error) = outcome {
-            self.stats.failed(format!("store dead letters: {error}"));
+            self.stats.failed(None, format!("store dead letters: {error}"));
             if !self.burial_failed {
                 warn!(destination = %self.name, error, "cannot store dead letters; trying again");
             }
@@ -262,14 +263,16 @@ impl Loop {
 }
 
 /// What went wrong with a request, if anything did.
-fn problem(outcome: &Outcome) -> Option<String> {
+fn problem(outcome: &Outcome) -> Option<(FailureKind, String)> {
     match outcome {
-        Outcome::Failed(failure) => Some(failure.to_string()),
+        Outcome::Failed(failure) => Some((failure.kind, failure.to_string())),
         Outcome::Answered(outcomes) => outcomes.iter().find_map(|outcome| match outcome {
             RecordOutcome::Accepted => None,
-            RecordOutcome::Throttled(message) => Some(format!("throttled: {message}")),
-            RecordOutcome::Failed(message) => Some(format!("record failed: {message}")),
-            RecordOutcome::Rejected(message) => Some(format!("record rejected: {message}")),
+            RecordOutcome::Throttled(message) => Some((FailureKind::Throttled, format!("throttled: {message}"))),
+            RecordOutcome::Failed(message) => Some((FailureKind::EndpointFailed, format!("record failed: {message}"))),
+            RecordOutcome::Rejected(message) => {
+                Some((FailureKind::RecordInvalid, format!("record rejected: {message}")))
+            }
         }),
     }
 }

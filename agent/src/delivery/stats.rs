@@ -78,6 +78,8 @@ pub struct Down {
 pub struct LastError {
     /// When.
     pub at: SystemTime,
+    /// [`FailureKind::as_str`], if it has to do with the destination.
+    pub kind: Option<&'static str>,
     /// What, as a sentence fragment.
     pub message: String,
 }
@@ -126,8 +128,9 @@ impl DeliveryStats {
     }
 
     #[expect(clippy::disallowed_methods, reason = "for a person, who compares it with the machine's clock")]
-    pub(super) fn failed(&self, message: String) {
-        self.lock().last_error = Some(LastError { at: SystemTime::now(), message });
+    pub(super) fn failed(&self, kind: Option<FailureKind>, message: String) {
+        let kind = kind.map(FailureKind::as_str);
+        self.lock().last_error = Some(LastError { at: SystemTime::now(), kind, message });
     }
 
     fn lock(&self) -> MutexGuard<'_, Shown> {

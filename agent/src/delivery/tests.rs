@@ -273,7 +273,7 @@ async fn a_misbehaving_endpoint_gets_everything_in_order_per_key() {
     delivery.stop().await;
     assert_complete_and_in_order(&sent, &endpoint.taken());
     assert!(stats.throttled_records > 0 && stats.down.is_none(), "{stats:#?}");
-    for kind in ["endpoint-failed", "throttled", "unauthorised", "misconfigured"] {
+    for kind in ["endpoint-failed", "throttled", "credentials-expired", "misconfigured"] {
         assert!(stats.failed_requests[kind] > 0, "{kind}: {stats:#?}");
     }
     assert!(stats.last_error.expect("something went wrong").message.len() < 500);
@@ -289,7 +289,7 @@ async fn a_backlog_moves_within_a_second_of_the_links_return() {
     let delivery = Running::start(&log, free, Config::default()).await;
     delivery.until("down for long", |stats| stats.down.as_ref().is_some_and(|down| down.attempts >= 8)).await;
     let down = delivery.stats.snapshot().down.expect("down");
-    assert_eq!(down.kind, "unreachable");
+    assert_eq!(down.kind, "refused");
     let endpoint = Endpoint::new(|_, _| Answer::TakesAll);
     let (_, _server) = endpoint.serve(free).await;
     let back = Instant::now();

@@ -4,15 +4,18 @@
 //! A destination encodes parcels of records, sends them once, and says what became of each in the words below. It never sees the
 //! log, never retries, and never decides what happens next: the delivery does, and it never sees an HTTP status.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use forebay_log_store::Record;
 
+mod failure;
 mod kind;
 pub mod kinesis;
 #[cfg(test)]
 pub mod scripted;
+mod transport_error;
 
+pub use failure::{Failure, FailureKind};
 pub use kind::{Config, TYPES};
 
 /// Somewhere that records go.
@@ -67,81 +70,6 @@ pub enum RecordOutcome {
     Failed(String),
     /// Not taken, and it never will be.
     Rejected(String),
-}
-
-/// Why a request failed as a whole.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
-    /// What the delivery goes by.
-    pub kind: FailureKind,
-    /// For a person; of bounded length.
-    pub message: String,
-    /// How long the endpoint asked us to stay away.
-    pub retry_after: Option<Duration>,
-}
-
-/// Kinds of failure, each of which a delivery or a person treats in its own way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum FailureKind {
-    /// No answer: no route, no name, refused, TLS, timeout.
-    Unreachable,
-    /// The endpoint does not take our credentials, or there are none.
-    Unauthorised,
-    /// Too much at once.
-    Throttled,
-    /// It answered that it cannot at the moment, or with something that is no answer at all.
-    EndpointFailed,
-    /// What was asked for is not there: a person has to set something right, here or there.
-    Misconfigured,
-    /// The endpoint finds fault with the request itself: with at least one of its records.
-    Invalid,
-    /// Our clock is wrong, by what the endpoint says of the request's date or by its certificate.
-    Clock,
-}
-
-impl FailureKind {
-    /// All of them, in the order of [`FailureKind::index`].
-    pub const ALL: [Self; 7] = [
-        Self::Unreachable,
-        Self::Unauthorised,
-        Self::Throttled,
-        Self::EndpointFailed,
-        Self::Misconfigured,
-        Self::Invalid,
-        Self::Clock,
-    ];
-
-    /// Its place in [`FailureKind::ALL`], for counters.
-    #[must_use]
-    pub fn index(self) -> usize {
-        self as usize
-    }
-
-    /// As it is written in status and logs.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Unreachable => "unreachable",
-            Self::Unauthorised => "unauthorised",
-            Self::Throttled => "throttled",
-            Self::EndpointFailed => "endpoint-failed",
-            Self::Misconfigured => "misconfigured",
-            Self::Invalid => "invalid",
-            Self::Clock => "clock",
-        }
-    }
-}
-
-impl fmt::Display for FailureKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.kind, self.message)
-    }
 }
 
 impl Destination {

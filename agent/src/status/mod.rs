@@ -204,7 +204,7 @@ pub struct DestinationStatus {
 /// A destination that cannot be delivered to.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Down {
-    /// `unreachable`, `unauthorised`, `throttled`, ...
+    /// `no-route`, `dns`, `throttled`, ...: docs/links.md has all of them.
     pub kind: String,
     /// For how long.
     pub seconds: u64,
@@ -217,6 +217,9 @@ pub struct Down {
 pub struct ErrorStatus {
     /// When.
     pub at_ms: u64,
+    /// Of a destination: which of the kinds in docs/links.md, if it is one of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
     /// What.
     pub message: String,
 }

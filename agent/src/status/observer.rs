@@ -189,7 +189,7 @@ impl Observer {
             stored: self.flow(&Metered::Source(name.to_owned()), source_totals(stats)),
             connections: stats.connections.load(Relaxed),
             refused: stats.refusals().into_iter().map(|(reason, count)| (reason.to_owned(), count)).collect(),
-            last_error: stats.last_error().map(|error| error_status(error.at, error.message)),
+            last_error: stats.last_error().map(|error| error_status(error.at, None, error.message)),
         }
     }
 
@@ -264,7 +264,7 @@ impl Observer {
                 seconds: down.since.elapsed().as_secs(),
                 attempts: down.attempts,
             }),
-            last_error: counts.last_error.map(|error| error_status(error.at, error.message)),
+            last_error: counts.last_error.map(|error| error_status(error.at, error.kind, error.message)),
         }
     }
 
@@ -336,8 +336,8 @@ fn clock_status(clock: forebay_log_store::ClockStatus) -> ClockStatus {
     ClockStatus { now_ms: clock.now.0, trusted_since_ms: clock.trusted_since.map(|since| since.0), warning }
 }
 
-fn error_status(at: SystemTime, message: String) -> ErrorStatus {
-    ErrorStatus { at_ms: milliseconds(at), message }
+fn error_status(at: SystemTime, kind: Option<&str>, message: String) -> ErrorStatus {
+    ErrorStatus { at_ms: milliseconds(at), kind: kind.map(str::to_owned), message }
 }
 
 fn milliseconds(time: SystemTime) -> u64 {

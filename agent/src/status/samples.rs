@@ -13,7 +13,7 @@ pub(super) fn busy() -> Status {
         records_per_second: 12.34,
         bytes_per_second: 12.34 * 1024.0,
     };
-    let error = |message: &str| Some(ErrorStatus { at_ms: 1_790_000_000_000, message: message.into() });
+    let error = |message: &str| Some(ErrorStatus { at_ms: 1_790_000_000_000, kind: None, message: message.into() });
     Status {
         version: "0.1.0".into(),
         pid: 4711,

@@ -111,7 +111,7 @@ impl Window {
             }
             Outcome::Failed(failure) => {
                 self.counts.failed_requests[failure.kind.index()] += 1;
-                if failure.kind == FailureKind::Invalid {
+                if failure.kind == FailureKind::RequestInvalid {
                     entry.refused_alone = entry.refused_alone.saturating_add(1);
                     entry.refused_before = Some(self.next_id);
                     self.trial = (more > 0).then(|| self.trial_of(accused, witness, more - 1)).flatten();

@@ -58,11 +58,7 @@ impl Link {
             Self::Down(down) if down.probe == Some(id) => (down.since, down.failures.saturating_add(1)),
             Self::Down(_) => return,
         };
-        let max = match failure.kind {
-            FailureKind::Unreachable => max.min(UNREACHABLE_BACKOFF_MAX),
-            FailureKind::Invalid => max.min(INVALID_BACKOFF_MAX),
-            _ => max,
-        };
+        let max = longest_wait(failure.kind, max);
         let asked = failure.retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
         let wait = Backoff { base: super::BACKOFF_BASE, max }.delay(failures, rng).max(asked);
         *self = Self::Down(Down { since, kind: failure.kind, next_probe: now + wait, failures, probe: None });
@@ -73,5 +69,31 @@ impl Link {
             assert_eq!(down.probe, None, "one probe at a time");
             down.probe = Some(id);
         }
+    }
+}
+
+/// How far apart two probes are at the most, for each kind of failure; `max` is what the configuration says. docs/links.md
+/// has this as a table.
+fn longest_wait(kind: FailureKind, max: Duration) -> Duration {
+    match kind {
+        FailureKind::NoRoute
+        | FailureKind::Dns
+        | FailureKind::Refused
+        | FailureKind::TimedOut
+        | FailureKind::Disconnected
+        | FailureKind::Unreachable => max.min(UNREACHABLE_BACKOFF_MAX),
+        FailureKind::RequestInvalid | FailureKind::RecordInvalid => max.min(INVALID_BACKOFF_MAX),
+        // Each of these has an endpoint at the other end, and a handshake or a request that is paid for.
+        FailureKind::TlsWrongHost
+        | FailureKind::TlsUnknownAuthority
+        | FailureKind::TlsExpired
+        | FailureKind::Tls
+        | FailureKind::Clock
+        | FailureKind::CredentialsMissing
+        | FailureKind::CredentialsRefused
+        | FailureKind::CredentialsExpired
+        | FailureKind::Throttled
+        | FailureKind::EndpointFailed
+        | FailureKind::Misconfigured => max,
     }
 }

@@ -73,10 +73,10 @@ impl Window {
             self.link.fail(id, failure, self.config.max_backoff, now, &mut self.rng);
         }
         match failure.kind {
-            FailureKind::Invalid => self.isolate(flight, failure, others_pass, now),
+            FailureKind::RequestInvalid => self.isolate(flight, failure, others_pass, now),
             FailureKind::EndpointFailed => self.suspect(flight, others_pass, now),
             _ => {
-                if failure.kind == FailureKind::Unreachable {
+                if failure.kind.is_silence() {
                     self.pace.unanswered(flight.bytes, now - flight.sent);
                 }
                 match flight.group {

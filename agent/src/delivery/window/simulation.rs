@@ -20,12 +20,14 @@ use crate::{delivery::config::Ordering, destination::RecordOutcome};
 const DEFAULT_HISTORIES: u64 = 5_000;
 const LATENCY_MAX_MS: u64 = 200;
 /// Why requests fail for a while through no fault of their records.
-const PASSING: [FailureKind; 5] = [
-    FailureKind::Unauthorised,
+const PASSING: [FailureKind; 7] = [
+    FailureKind::CredentialsRefused,
     FailureKind::Throttled,
     FailureKind::EndpointFailed,
     FailureKind::Misconfigured,
     FailureKind::Clock,
+    FailureKind::TlsWrongHost,
+    FailureKind::TimedOut,
 ];
 /// Longer than any backoff needs that an outage of a few seconds can have built up.
 const PATIENCE: Duration = Duration::from_secs(6000);
@@ -447,9 +449,9 @@ impl World {
             }
             Mood::RefusesAll => {
                 self.refused_all = true;
-                fail(FailureKind::Invalid)
+                fail(FailureKind::RequestInvalid)
             }
-            _ if flaw(Flaw::Refused) => fail(FailureKind::Invalid),
+            _ if flaw(Flaw::Refused) => fail(FailureKind::RequestInvalid),
             _ if breaks => fail(FailureKind::EndpointFailed),
             Mood::Garbage => {
                 self.take(records);
@@ -610,7 +612,8 @@ impl World {
         // Beyond that, one record for each refusal that needs to be compared with something.
         let span_max = self.config.window_records * SPAN_WINDOWS;
         assert!(
-            window.ledger.span() <= span_max + window.counts().failed_requests[FailureKind::Invalid.index()] as usize
+            window.ledger.span()
+                <= span_max + window.counts().failed_requests[FailureKind::RequestInvalid.index()] as usize
         );
         if self.config.ordering == Ordering::Strict {
             window.keys.check_chains(&window.entries);

@@ -267,7 +267,7 @@ fn backoff_stays_under_its_maximum() {
                 longest = longest.max(until - bench.now);
                 bench.now = until;
             }
-            false => bench.fail(FailureKind::Unauthorised),
+            false => bench.fail(FailureKind::CredentialsRefused),
         }
     }
     assert!(longest <= Duration::from_secs(4) && longest > Duration::from_secs(3), "{longest:?}");
@@ -287,7 +287,7 @@ fn a_refused_record_is_found_and_buried_and_everything_else_arrives() {
             continue;
         }
         bench.outcome(|batch| match batch.records().any(|record| &*record.partition_key == "key-777") {
-            true => failed(FailureKind::Invalid, None),
+            true => failed(FailureKind::RequestInvalid, None),
             false => Outcome::Answered(vec![RecordOutcome::Accepted; batch.parcels.len()]),
         });
     }
@@ -297,7 +297,7 @@ fn a_refused_record_is_found_and_buried_and_everything_else_arrives() {
     assert_eq!((&*letter.record.partition_key, &*letter.reason), ("key-777", "it failed"));
     let took = bench.now - began;
     assert!(took < Duration::from_secs(4), "found after {took:?}");
-    let requests = bench.window.counts().failed_requests[FailureKind::Invalid.index()];
+    let requests = bench.window.counts().failed_requests[FailureKind::RequestInvalid.index()];
     assert!(requests <= 12, "{requests} refused requests to find one of 500");
 }
 
@@ -312,7 +312,7 @@ fn an_endpoint_that_refuses_everything_gets_no_dead_letters_and_few_requests() {
             bench.now = until.expect("another attempt");
         } else {
             requests += bench.sent.len();
-            bench.fail(FailureKind::Invalid);
+            bench.fail(FailureKind::RequestInvalid);
         }
     }
     assert!(bench.buried.is_empty());

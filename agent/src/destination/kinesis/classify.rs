@@ -2,13 +2,14 @@
 
 use std::{error::Error, time::Duration};
 
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_kinesis::{
     error::{DisplayErrorContext, ProvideErrorMetadata, SdkError},
     operation::put_records::{PutRecordsError, PutRecordsOutput},
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
-use crate::destination::{Failure, FailureKind, Outcome, RecordOutcome};
+use crate::destination::{Failure, FailureKind, Outcome, RecordOutcome, transport_error};
 
 /// A whole page of HTML helps nobody.
 const MESSAGE_CHARS_MAX: usize = 400;
@@ -49,16 +50,14 @@ pub(super) fn failed(error: &SdkError<PutRecordsError, HttpResponse>) -> Failure
             }
             None => (of_status(status), no_answer(status, response)),
         },
-        SdkError::ResponseError(_) => (FailureKind::EndpointFailed, no_answer(status, response)),
-        SdkError::TimeoutError(_) => (FailureKind::Unreachable, "no answer in time".to_owned()),
-        other if is_about_credentials(other) => {
-            (FailureKind::Unauthorised, format!("no credentials: {}", innermost(other)))
-        }
-        SdkError::DispatchFailure(_) if is_from_the_future(error) => (
-            FailureKind::Clock,
-            format!("the endpoint's certificate is not valid yet by our clock: {}", innermost(error)),
-        ),
-        SdkError::DispatchFailure(_) => (FailureKind::Unreachable, innermost(error)),
+        // An answer that breaks off is no answer either, but for another reason.
+        SdkError::ResponseError(_) => match transport_error::known_kind(error) {
+            Some(kind) => (kind, transport_error::message(error)),
+            None => (FailureKind::EndpointFailed, no_answer(status, response)),
+        },
+        SdkError::TimeoutError(_) => (FailureKind::TimedOut, "no answer in time".to_owned()),
+        other if is_about_credentials(other) => of_credentials(other),
+        SdkError::DispatchFailure(_) => (transport_error::kind(error), transport_error::message(error)),
         // A request that cannot even be made: an endpoint or a region that is no name, say.
         other => (FailureKind::Misconfigured, format!("{}", DisplayErrorContext(other))),
     };
@@ -71,27 +70,27 @@ fn of_code(code: &str, said: &str, status: Option<u16>) -> FailureKind {
         _ if is_throttling(code) => FailureKind::Throttled,
         "RequestTimeTooSkewed" | "RequestExpired" | "RequestInTheFuture" => FailureKind::Clock,
         "InvalidSignature" | "SignatureDoesNotMatch" if is_about_time(said) => FailureKind::Clock,
+        "ExpiredToken" => FailureKind::CredentialsExpired,
+        "MissingAuthenticationToken" => FailureKind::CredentialsMissing,
         "AccessDenied"
         | "UnrecognizedClient"
         | "InvalidSignature"
         | "SignatureDoesNotMatch"
-        | "ExpiredToken"
         | "IncompleteSignature"
-        | "MissingAuthenticationToken"
         | "InvalidClientTokenId"
         | "NotAuthorized"
         | "OptInRequired"
         | "KMSAccessDenied"
-        | "KMSOptInRequired" => FailureKind::Unauthorised,
+        | "KMSOptInRequired" => FailureKind::CredentialsRefused,
         "ResourceNotFound" | "UnknownOperation" | "InvalidAction" | "KMSNotFound" | "KMSDisabled"
         | "KMSInvalidState" | "ResourceInUse" => FailureKind::Misconfigured,
         "Validation" | "ValidationError" | "InvalidArgument" | "Serialization" | "InvalidParameterValue" => {
-            FailureKind::Invalid
+            FailureKind::RequestInvalid
         }
         _ => match status {
-            Some(401 | 403) => FailureKind::Unauthorised,
+            Some(401 | 403) => FailureKind::CredentialsRefused,
             Some(404) => FailureKind::Misconfigured,
-            Some(413) => FailureKind::Invalid,
+            Some(413) => FailureKind::RequestInvalid,
             Some(429) => FailureKind::Throttled,
             _ => FailureKind::EndpointFailed,
         },
@@ -102,7 +101,7 @@ fn of_code(code: &str, said: &str, status: Option<u16>) -> FailureKind {
 /// same; that it does not know or want us does not: so speaks a captive portal, too.
 fn of_status(status: Option<u16>) -> FailureKind {
     match status {
-        Some(413) => FailureKind::Invalid,
+        Some(413) => FailureKind::RequestInvalid,
         Some(429) => FailureKind::Throttled,
         _ => FailureKind::EndpointFailed,
     }
@@ -141,33 +140,17 @@ fn no_answer(status: Option<u16>, response: Option<&HttpResponse>) -> String {
 }
 
 fn is_about_credentials(error: &(dyn Error + 'static)) -> bool {
-    chain(error).any(|cause| cause.is::<aws_credential_types::provider::error::CredentialsError>())
+    transport_error::chain(error).any(|cause| cause.is::<CredentialsError>())
 }
 
-/// Whether the endpoint's certificate was refused because it is not valid yet. One that has expired may as well be the
-/// endpoint's fault.
-fn is_from_the_future(error: &(dyn Error + 'static)) -> bool {
-    use rustls::CertificateError::{NotValidYet, NotValidYetContext};
-    chain(error)
-        .filter_map(of_tls)
-        .any(|refused| matches!(refused, rustls::Error::InvalidCertificate(NotValidYet | NotValidYetContext { .. })))
-}
-
-/// An error of TLS, also inside I/O errors: what they hold is not their source.
-fn of_tls<'a>(mut cause: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
-    while let Some(io) = cause.downcast_ref::<std::io::Error>() {
-        cause = io.get_ref()?;
-    }
-    cause.downcast_ref()
-}
-
-/// The root of the trouble says most: `Connection refused`, not `dispatch failure`.
-fn innermost(error: &(dyn Error + 'static)) -> String {
-    chain(error).last().map(ToString::to_string).unwrap_or_default()
-}
-
-fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| (*error).source())
+/// No credentials: there are none, or whoever gives them cannot be reached.
+fn of_credentials(error: &(dyn Error + 'static)) -> (FailureKind, String) {
+    let message = format!("no credentials: {}", transport_error::message(error));
+    let asked_in_vain = transport_error::chain(error).any(|cause| {
+        matches!(cause.downcast_ref(), Some(CredentialsError::ProviderError(_) | CredentialsError::Unhandled(_)))
+    });
+    let kind = if asked_in_vain { transport_error::known_kind(error) } else { None };
+    (kind.unwrap_or(FailureKind::CredentialsMissing), message)
 }
 
 fn shorten(message: String) -> String {

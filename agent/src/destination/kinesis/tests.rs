@@ -152,16 +152,17 @@ async fn errors_of_the_service_are_told_apart() {
         (400, "ProvisionedThroughputExceededException", FailureKind::Throttled),
         (400, "ThrottlingException", FailureKind::Throttled),
         (400, "LimitExceededException", FailureKind::Throttled),
-        (400, "AccessDeniedException", FailureKind::Unauthorised),
-        (400, "UnrecognizedClientException", FailureKind::Unauthorised),
-        (400, "ExpiredTokenException", FailureKind::Unauthorised),
-        (403, "InvalidSignatureException", FailureKind::Unauthorised),
-        (403, "SomethingNew", FailureKind::Unauthorised),
+        (400, "AccessDeniedException", FailureKind::CredentialsRefused),
+        (400, "UnrecognizedClientException", FailureKind::CredentialsRefused),
+        (400, "ExpiredTokenException", FailureKind::CredentialsExpired),
+        (403, "InvalidSignatureException", FailureKind::CredentialsRefused),
+        (403, "MissingAuthenticationTokenException", FailureKind::CredentialsMissing),
+        (403, "SomethingNew", FailureKind::CredentialsRefused),
         (400, "ResourceNotFoundException", FailureKind::Misconfigured),
         (404, "UnknownOperationException", FailureKind::Misconfigured),
-        (400, "ValidationException", FailureKind::Invalid),
-        (400, "com.amazonaws.kinesis#InvalidArgumentException", FailureKind::Invalid),
-        (400, "SerializationException", FailureKind::Invalid),
+        (400, "ValidationException", FailureKind::RequestInvalid),
+        (400, "com.amazonaws.kinesis#InvalidArgumentException", FailureKind::RequestInvalid),
+        (400, "SerializationException", FailureKind::RequestInvalid),
         (500, "InternalFailureException", FailureKind::EndpointFailed),
         (503, "ServiceUnavailable", FailureKind::EndpointFailed),
     ] {
@@ -215,8 +216,16 @@ async fn only_a_signature_of_another_time_is_about_the_clock() {
         ("InvalidSignatureException", "Signature not yet current: it is", FailureKind::Clock),
         ("SignatureDoesNotMatch", "Signature expired: it is", FailureKind::Clock),
         ("RequestTimeTooSkewed", "The difference is too large", FailureKind::Clock),
-        ("InvalidSignatureException", "The request signature we calculated does not match", FailureKind::Unauthorised),
-        ("ExpiredTokenException", "The security token included in the request is expired", FailureKind::Unauthorised),
+        (
+            "InvalidSignatureException",
+            "The request signature we calculated does not match",
+            FailureKind::CredentialsRefused,
+        ),
+        (
+            "ExpiredTokenException",
+            "The security token included in the request is expired",
+            FailureKind::CredentialsExpired,
+        ),
     ] {
         let answer = move || async move {
             let body = json!({ "__type": code, "message": said }).to_string();
@@ -227,16 +236,20 @@ async fn only_a_signature_of_another_time_is_about_the_clock() {
     }
 }
 
-/// Waziup/WaziGate#20: seven days late, and the endpoint's certificate was not valid yet.
-#[tokio::test]
-async fn a_certificate_from_the_future_is_told_as_a_wrong_clock() {
-    let key = rcgen::KeyPair::generate().expect("a key");
-    let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).expect("sound parameters");
-    params.not_before = rcgen::date_time_ymd(2090, 1, 1);
-    params.not_after = rcgen::date_time_ymd(2091, 1, 1);
-    let certificate = params.self_signed(&key).expect("signed");
+/// What becomes of a request to an endpoint whose certificate is for `name` and has been signed in one year and ends in
+/// another, when it is trusted, or somebody else instead.
+async fn ask_with_certificate(name: &str, years: [i32; 2], trusted: bool) -> Failure {
+    let make = |issuer: &str| {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).expect("sound parameters");
+        params.distinguished_name.push(rcgen::DnType::CommonName, issuer);
+        [params.not_before, params.not_after] = years.map(|year| rcgen::date_time_ymd(year, 1, 1));
+        (params.self_signed(&key).expect("signed"), key)
+    };
+    let (certificate, key) = make("the plant");
     let ca = tempfile::NamedTempFile::new().expect("a temporary file");
-    fs::write(ca.path(), certificate.pem()).expect("written");
+    let trusts = if trusted { certificate.pem() } else { make("somebody else").0.pem() };
+    fs::write(ca.path(), trusts).expect("written");
     let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
     let tls = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -259,9 +272,22 @@ async fn a_certificate_from_the_future_is_told_as_a_wrong_clock() {
         ..Config::default()
     };
     let destination = Kinesis::open(&config).await.expect("sound settings");
-    let failure = failure(destination.send(&[parcel("a", b"one")]).await);
-    assert_eq!(failure.kind, FailureKind::Clock, "{failure}");
-    assert!(failure.message.contains("not valid yet by our clock"), "{failure}");
+    failure(destination.send(&[parcel("a", b"one")]).await)
+}
+
+/// Waziup/WaziGate#20: seven days late, and the endpoint's certificate was not valid yet.
+#[tokio::test]
+async fn a_certificate_that_is_refused_says_why() {
+    for (name, years, trusted, kind, words) in [
+        ("localhost", [2090, 2091], true, FailureKind::Clock, "not valid yet by our clock"),
+        ("localhost", [2010, 2011], true, FailureKind::TlsExpired, "expired by our clock"),
+        ("portal.example", [2010, 2091], true, FailureKind::TlsWrongHost, "localhost"),
+        ("localhost", [2010, 2091], false, FailureKind::TlsUnknownAuthority, ""),
+    ] {
+        let failure = ask_with_certificate(name, years, trusted).await;
+        assert_eq!(failure.kind, kind, "{failure}");
+        assert!(failure.message.contains(words), "{failure}");
+    }
 }
 
 #[tokio::test]
@@ -294,9 +320,9 @@ async fn retry_after_is_passed_on() {
 }
 
 #[tokio::test]
-async fn a_reset_connection_is_unreachable() {
+async fn a_connection_that_ends_is_told_as_such() {
     let failure = failure(ask_raw(|stream| async move { drop(stream) }).await);
-    assert_eq!(failure.kind, FailureKind::Unreachable, "{failure}");
+    assert_eq!(failure.kind, FailureKind::Disconnected, "{failure}");
 }
 
 #[tokio::test]
@@ -307,7 +333,7 @@ async fn an_answer_that_breaks_off_confirms_nothing() {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{\"Fail").await;
     };
     let failure = failure(ask_raw(cut).await);
-    assert!(matches!(failure.kind, FailureKind::Unreachable | FailureKind::EndpointFailed), "{failure}");
+    assert_eq!(failure.kind, FailureKind::Disconnected, "{failure}");
 }
 
 #[tokio::test]
@@ -318,15 +344,15 @@ async fn a_hanging_endpoint_is_given_up_in_time() {
         while stream.read(&mut request).await.is_ok_and(|n| n > 0) {}
     };
     let failure = failure(ask_raw(hang).await);
-    assert_eq!(failure.kind, FailureKind::Unreachable, "{failure}");
+    assert_eq!(failure.kind, FailureKind::TimedOut, "{failure}");
     assert!(begun.elapsed() >= Duration::from_secs(2), "given up after {:?}", begun.elapsed());
 }
 
 #[tokio::test]
-async fn nobody_listening_is_unreachable_and_says_so() {
+async fn nobody_listening_is_told() {
     let free = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("bound");
     let failure = failure(destination(free).await.send(&[parcel("a", b"one")]).await);
-    assert_eq!(failure.kind, FailureKind::Unreachable);
+    assert_eq!(failure.kind, FailureKind::Refused);
     assert!(failure.message.to_lowercase().contains("refused"), "{failure}");
 }
 
