@@ -237,7 +237,7 @@ fn another_broker_takes_over_and_the_first_is_come_back_to() {
 #[test]
 fn an_agent_killed_at_random_moments_loses_nothing_and_keeps_order() {
     const EACH: u32 = 20_000;
-    const KILLS: u32 = 10;
+    const KILLS: u32 = 20;
     for (qos, version) in [("1", "'3.1.1'"), ("2", "'3.1.1'"), ("1", "5"), ("2", "5")] {
         let broker = Mosquitto::start("");
         let mut agent = Forebay::start(&configuration(&broker.url(), &format!("qos = {qos}\nversion = {version}")));

@@ -118,6 +118,37 @@ fn what_is_wrong_is_told_and_nothing_of_it_stored() {
 }
 
 #[test]
+fn a_record_that_the_source_cannot_take_refuses_the_whole_body() {
+    let port = free_port();
+    let agent = agent(&format!(
+        "type = \"http\"\nlisten = \"127.0.0.1:{port}\"\nmax-record = \"100B\"\nsplit = [\"array\", \"lines\"]\n\
+         decode = {{ format = \"csv\", header = [\"a\", \"b\"] }}\non-undecodable = \"drop\"\nfilter = {{ not = {{ field = \"a\", equals = \"left out\" }} }}\n\
+         deduplicate = {{ window = \"1h\" }}"
+    ));
+    let url = format!("http://127.0.0.1:{port}/");
+    let post = |content_type: &str, body: &str| {
+        curl(&agent, &["-H", &format!("Content-Type: {content_type}"), "--data-binary", body, &url])
+    };
+    let refusal = |code: u16, error: &str, place: (&str, u64)| (code, json!({ "error": error, place.0: place.1 }));
+    let wrong = "it is not csv: 3 fields under a header of 2";
+    assert_eq!(post("text/plain", "1,2\n3,4\n5,6,7\n8,9\n"), refusal(400, wrong, ("line", 3)));
+    assert!(agent.log().contains(&format!("was answered 400 Bad Request: line 3: {wrong}")), "{}", agent.log());
+    let long = format!("1,{}", "x".repeat(100));
+    let larger = "117 bytes are more than max-record, which is 100";
+    assert_eq!(post("text/plain", &format!("1,2\n{long}\n")), refusal(413, larger, ("line", 2)));
+    let in_one = "record 2 in it: it is not csv: 1 fields under a header of 2";
+    assert_eq!(post("application/octet-stream", "1,2\n3\n"), (400, json!({ "error": in_one })));
+    assert_eq!(texts(&agent), [""; 0]);
+    assert_eq!((refused(&agent, "undecodable"), refused(&agent, "oversize")), (2, 1));
+
+    // The same again, mended: nothing of it counts as a duplicate. What is left out on purpose is a success.
+    assert_eq!(post("text/plain", "1,2\n3,4\nleft out,7\n8,9\n1,2\n").0, 200);
+    assert_eq!(texts(&agent), [r#"{"a":"1","b":"2"}"#, r#"{"a":"3","b":"4"}"#, r#"{"a":"8","b":"9"}"#]);
+    assert_eq!(post("text/plain", "1,2"), (200, json!({ "records": 0, "stored": [] })));
+    assert_eq!((refused(&agent, "filtered"), refused(&agent, "duplicate")), (1, 2));
+}
+
+#[test]
 fn sources_share_a_listener_and_each_asks_for_its_own_credentials() {
     let port = free_port();
     let listen =

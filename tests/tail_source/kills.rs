@@ -67,9 +67,8 @@ fn nothing_is_lost_and_nothing_repeated_by_twenty_kills_under_rotation() {
         writer.join().expect("it writes")
     });
     wait_stored(&agent, written);
-    let mut numbers = numbers(&agent);
-    numbers.sort_unstable();
-    super::assert_all_in_order(&numbers, written);
+    // As they lie in the log, which is how they are delivered.
+    super::assert_all_in_order(&numbers(&agent), written);
     println!("{written} lines over {KILLS} kills");
     assert!(agent.terminate().success());
 }

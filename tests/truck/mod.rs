@@ -1,6 +1,6 @@
 //! A truck on a journey: a GPS receiver at 1 Hz, Modbus registers at 10 Hz, eight MQTT sensors at 50 Hz through a broker, and two
 //! log files that are rotated; forwarded over a link that is cut again and again to a real Kinesis server. Everything arrives,
-//! in order per key; what it costs is told.
+//! in order per key; what it costs is told, and what it costs in memory and in bytes written is bounded.
 //!
 //! The tests go for some seconds. This makes the figures of the README:
 //!
@@ -28,6 +28,12 @@ use crate::support::{Forebay, Kinesalite, ModbusServer, Mosquitto, eventually, f
 use crate::tail_source::Logs;
 
 const SENSORS: usize = 8;
+/// Memory that the agent may take at most: twice what it took when this was written.
+const MEMORY_MAX: u64 = 64 << 20;
+
+/// Bytes that may be written to the log for each byte of keys and data.
+const WRITTEN_PER_BYTE_MAX: f64 = 1.0;
+
 const PROGRAMS: [&str; 2] = ["engine.log", "gateway.log"];
 
 /// Shares of the journey during which the link is cut.
@@ -149,6 +155,9 @@ fn a_journey_arrives_whole_over_a_link_that_is_cut() {
         mebibytes(agent.resident_bytes()),
         (cost.device_bytes - before.device_bytes) as f64 / payload,
     );
+    let memory = agent.resident_bytes_peak();
+    assert!(memory <= MEMORY_MAX, "{:.1} MiB of memory", mebibytes(memory));
+    assert!(per_byte < WRITTEN_PER_BYTE_MAX, "{per_byte:.2} bytes are written for each byte of keys and data");
 }
 
 /// Ends the equipment.

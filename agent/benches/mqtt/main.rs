@@ -4,7 +4,8 @@
 //! receives them is first rumqttc, which acknowledges and forgets them, then the real program, which acknowledges each after
 //! its synced commit to a log on this machine's disk, with MQTT 3.1.1 and with 5. "live": while they are published; "held": all at once,
 //! because the broker held them for a session. Run with `cargo bench -p forebay --bench mqtt`, after `tests/counterparts/install`.
-//! `FOREBAY_BENCH_MESSAGES` sets the number of messages (default 400,000). It judges nothing: figures are for people.
+//! `FOREBAY_BENCH_MESSAGES` sets the number of messages (default 400,000). It fails if forebay receives less than its aim, which is a share
+//! of what rumqttc alone receives.
 
 mod gateway;
 mod mosquitto;
@@ -23,7 +24,7 @@ mod http;
 #[path = "../../../tests/support/port.rs"]
 mod port;
 
-use std::{thread, time::Duration};
+use std::{process::ExitCode, thread, time::Duration};
 
 use gateway::Gateway;
 use mosquitto::Mosquitto;
@@ -33,6 +34,9 @@ use traffic::{CONNECTIONS, IN_FLIGHT, Traffic};
 
 const PAYLOAD_BYTES: usize = 100;
 const ROUNDS: usize = 3;
+
+/// What is aimed at: this share of the rate of rumqttc alone.
+const RATIO_MIN: f64 = 0.7;
 
 /// Who receives.
 trait Receiver {
@@ -48,10 +52,10 @@ struct Run {
     cpu: Duration,
 }
 
-fn main() {
+fn main() -> ExitCode {
     if rumqttc_alone::is_asked_for() {
         rumqttc_alone::receive();
-        return;
+        return ExitCode::SUCCESS;
     }
     let messages = match std::env::var("FOREBAY_BENCH_MESSAGES") {
         Ok(messages) => messages.parse().expect("FOREBAY_BENCH_MESSAGES is a number"),
@@ -62,6 +66,7 @@ fn main() {
         "{messages} messages of {PAYLOAD_BYTES} bytes, {CONNECTIONS} publishers with {IN_FLIGHT} in flight each, QoS 1"
     );
     println!("{:<28} {:>10} {:>10} {:>8}", "", "messages/s", "CPU s/1M", "ratio");
+    let mut verdict = ExitCode::SUCCESS;
     for held in [false, true] {
         let mut runs: [Vec<Run>; 3] = Default::default();
         for _ in 0..ROUNDS {
@@ -78,16 +83,21 @@ fn main() {
         });
         let names = ["rumqttc alone, 3.1.1", "forebay, 3.1.1", "forebay, 5"];
         for (name, run) in names.into_iter().zip(&middle) {
+            let name = format!("{}: {name}", if held { "held" } else { "live" });
+            let ratio = middle[0].took.as_secs_f64() / run.took.as_secs_f64();
             println!(
-                "{:<28} {:>10.0} {:>10.2} {:>8.2}",
-                format!("{}: {name}", if held { "held" } else { "live" }),
+                "{name:<28} {:>10.0} {:>10.2} {ratio:>8.2}",
                 messages as f64 / run.took.as_secs_f64(),
                 run.cpu.as_secs_f64() / messages as f64 * 1e6,
-                middle[0].took.as_secs_f64() / run.took.as_secs_f64(),
             );
+            if ratio < RATIO_MIN {
+                eprintln!("{name} is too slow: {ratio:.2} of the rate of rumqttc alone; the aim is {RATIO_MIN}");
+                verdict = ExitCode::FAILURE;
+            }
         }
     }
     println!("\nthe middle one of {ROUNDS} rounds; ratio: of the rate to that of rumqttc alone");
+    verdict
 }
 
 fn run(traffic: &Traffic, held: bool, start: &dyn Fn(u16) -> Box<dyn Receiver>) -> Run {

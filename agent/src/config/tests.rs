@@ -1,6 +1,10 @@
 //! Whole configurations: one that works as written, and what is said about those that do not.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    time::Duration,
+};
 
 use forebay_log_store::{Codec, OnFull};
 
@@ -185,12 +189,13 @@ fn examples_are_configurations() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
     let etc = tempfile::tempdir().expect("a directory");
     files_that_examples_name(etc.path());
-    let mut examples = BTreeMap::new();
+    let (mut examples, mut types) = (BTreeMap::new(), BTreeSet::new());
     for entry in dir.read_dir().expect("the folder of examples") {
         let file = entry.expect("an entry").path();
         if file.extension().is_some_and(|extension| extension == "toml") {
             let text = std::fs::read_to_string(&file).expect("an example");
             let text = text.replace("/etc/forebay", &etc.path().display().to_string());
+            types.extend(types_of_sources(&text));
             examples.insert(file, Config::parse(&text));
         }
     }
@@ -200,6 +205,16 @@ fn examples_are_configurations() {
             panic!("{}: {error}", file.display());
         }
     }
+    // Whoever adds a type shows it there.
+    let all: BTreeSet<_> = source::TYPES.iter().map(|kind| kind.name.to_owned()).collect();
+    assert_eq!(types, all);
+}
+
+/// The types of the sources of a configuration.
+fn types_of_sources(text: &str) -> Vec<String> {
+    let table: toml::Table = text.parse().expect("TOML");
+    let sources = table.get("sources").and_then(toml::Value::as_table).into_iter().flatten();
+    sources.map(|(_, source)| source["type"].as_str().expect("a type").to_owned()).collect()
 }
 
 /// What the examples name below `/etc/forebay`.

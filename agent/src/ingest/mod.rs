@@ -5,6 +5,7 @@
 //! and the caller does not acknowledge.
 
 pub(crate) mod json_pointer;
+mod origin;
 mod partition_key;
 
 use std::sync::{
@@ -23,6 +24,7 @@ use std::{
 use forebay_log_store::{Appended, Batch, Error, RateLimit, RateLimiter, Refused, Stream, WhenFull};
 use tokio::sync::{Semaphore, oneshot};
 
+pub use origin::Origin;
 pub(crate) use partition_key::shorten;
 pub use partition_key::{Fields, PLACEHOLDERS, PartitionKeyTemplate, Rendered, TemplateError};
 

@@ -31,6 +31,8 @@ pub struct Fields<'a> {
     pub named: &'a [(&'static str, &'a str)],
     /// The record's data.
     pub payload: &'a [u8],
+    /// Where in its file the record begins, if it is from one.
+    pub byte: Option<u64>,
 }
 
 impl<'a> Fields<'a> {
@@ -213,6 +215,7 @@ mod tests {
             source: "plant",
             named: &[("topic", topic), ("client-id", "gateway-7")],
             payload: payload.as_bytes(),
+            byte: None,
         };
         let mut out = "left over".to_owned();
         template.render(&fields, &mut out).map_err(|error| error.0)?;
@@ -314,6 +317,7 @@ mod tests {
                 source: "plant",
                 named: &[("topic", &topic), ("client-id", "gateway-7")],
                 payload: &payload,
+                byte: None,
             };
             let (mut key, mut again) = (String::new(), "else".to_owned());
             let rendered = template.render(&fields, &mut key);

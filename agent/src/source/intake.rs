@@ -10,7 +10,7 @@ use forebay_log_store::{Batch, Error, Tag};
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    SourceContext,
+    SourceContext, Unfit,
     commits::{Commits, Progress},
 };
 use crate::ingest::Fields;
@@ -73,10 +73,8 @@ impl<T: Default> Intake<T> {
     /// Takes what came: makes records of it as the source is configured. What cannot be stored is counted and told.
     pub fn add(&mut self, fields: &Fields<'_>, tags: &[Tag]) {
         self.touched = true;
-        if let Err(error) = self.context.add(fields, tags, &mut self.batch, &mut self.key)
-            && self.context.stats.refused("not-storable")
-        {
-            tracing::error!(source = &*self.context.name, %error, "record cannot be stored; dropped");
+        if let Err(error) = self.context.add(fields, tags, &mut self.batch, &mut self.key) {
+            self.context.dropped(&Unfit::NotStorable(error), fields.origin());
         }
     }
 
@@ -230,7 +228,7 @@ mod tests {
     }
 
     fn add<T: Default>(intake: &mut Intake<T>, payload: &str) {
-        intake.add(&Fields { source: "plant", named: &[], payload: payload.as_bytes() }, &[]);
+        intake.add(&Fields { source: "plant", named: &[], payload: payload.as_bytes(), byte: None }, &[]);
     }
 
     #[tokio::test]

@@ -94,6 +94,30 @@ pub trait Source: Send {
     fn run(self: Box<Self>, context: SourceContext) -> BoxFuture<'static, anyhow::Result<()>>;
 }
 
+/// [`Settings::bind`] of a source that needs nothing before it begins: runs with a copy of its settings.
+pub(super) fn at_once<S, F>(
+    settings: &S,
+    run: fn(S, SourceContext) -> F,
+) -> BoxFuture<'static, anyhow::Result<Box<dyn Source>>>
+where
+    S: Clone + Send + 'static,
+    F: Future<Output = anyhow::Result<()>> + Send + 'static,
+{
+    let source: Box<dyn Source> = Box::new(AtOnce { settings: settings.clone(), run });
+    Box::pin(std::future::ready(Ok(source)))
+}
+
+struct AtOnce<S, F> {
+    settings: S,
+    run: fn(S, SourceContext) -> F,
+}
+
+impl<S: Send, F: Future<Output = anyhow::Result<()>> + Send + 'static> Source for AtOnce<S, F> {
+    fn run(self: Box<Self>, context: SourceContext) -> BoxFuture<'static, anyhow::Result<()>> {
+        Box::pin((self.run)(self.settings, context))
+    }
+}
+
 /// [`Type::read`] of any type.
 pub(super) fn read<C: Config>(
     table: Table,

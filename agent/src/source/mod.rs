@@ -8,7 +8,7 @@ use std::sync::Arc;
 use forebay_log_store::{Batch, Error, NewRecord, Tag};
 use tokio_util::sync::CancellationToken;
 
-use crate::ingest::{Fields, Ingest, PartitionKeyTemplate, Rendered, shorten};
+use crate::ingest::{Fields, Ingest, Origin, PartitionKeyTemplate, Rendered, shorten};
 
 mod accept;
 mod commits;
@@ -36,13 +36,36 @@ pub mod stdin;
 pub mod tail;
 mod trouble;
 
-use shape::Raw;
+use shape::{Place, Raw, Undecodable};
 
 pub use intake::Intake;
 pub use kind::{BoxFuture, Config, Settings, Source, TYPES, Type};
 pub use shaping::Shaping;
 pub use shared::{Config as SharedConfig, Shared};
 pub use stats::SourceStats;
+
+/// Why a record is not stored, though nobody asked for that.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unfit {
+    #[error("{}{bytes} bytes are more than max-record, which is {max_record}", Place(*number))]
+    Oversize { number: Option<usize>, bytes: u64, max_record: usize },
+    #[error("{}{_0}", Place(_0.number))]
+    Undecodable(Undecodable),
+    /// The log does not take such a record.
+    #[error("{_0}")]
+    NotStorable(Error),
+}
+
+impl Unfit {
+    /// What it is counted by.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::Oversize { .. } => "oversize",
+            Self::Undecodable(_) => "undecodable",
+            Self::NotStorable(_) => "not-storable",
+        }
+    }
+}
 
 /// What every source is given.
 #[derive(Clone)]
@@ -66,52 +89,76 @@ pub struct SourceContext {
 impl SourceContext {
     /// Adds to `batch` what the source is configured to make of something that came; `key` is memory that is used again.
     ///
-    /// What is larger than `max-record` afterwards is counted as `"oversize"`, told and left out. So it may add nothing, or
-    /// several records. Once the log has refused a batch with something that the device sends again, call [`Shaping::forget`].
+    /// What does not fit is counted (as `"oversize"` or `"undecodable"`), told and left out. So it may add nothing, or several
+    /// records. Once the log has refused a batch with something that the device sends again, call [`Shaping::forget`].
     ///
     /// # Errors
     /// The log does not take such a record; others of the same payload are added all the same.
     pub fn add(&self, fields: &Fields<'_>, tags: &[Tag], batch: &mut Batch, key: &mut String) -> Result<(), Error> {
-        let Some((shape, now)) = self.shaping.now() else { return self.push(fields, fields.payload, tags, batch, key) };
         let mut outcome = Ok(());
-        let raw = Raw { payload: fields.payload, tags, fields: *fields, now };
-        let shaped = shape.apply(&raw, &mut |shaped| {
-            let fields = Fields { payload: shaped.decoded, ..*fields };
-            let pushed = self.push(&fields, shaped.data, shaped.tags, batch, key);
-            if outcome.is_ok() {
-                outcome = pushed;
+        self.make(fields, tags, batch, key, &mut |unfit| match unfit {
+            Unfit::NotStorable(error) => {
+                if outcome.is_ok() {
+                    outcome = Err(error);
+                }
             }
+            unfit => self.dropped(&unfit, fields.origin()),
         });
-        if let Err(refusal) = shaped
-            && self.stats.refused(refusal.reason)
-        {
-            tracing::error!(source = &*self.name, reason = refusal.reason, %refusal, "record is refused; dropped");
-        }
         outcome
+    }
+
+    /// The same for whoever answers for each record: calls `unfit` for what does not fit, and neither counts nor tells it.
+    pub(crate) fn make(
+        &self,
+        fields: &Fields<'_>,
+        tags: &[Tag],
+        batch: &mut Batch,
+        key: &mut String,
+        unfit: &mut dyn FnMut(Unfit),
+    ) {
+        let mut push =
+            |number, fields: &Fields<'_>, data: &[u8], tags: &[Tag]| self.push(number, fields, data, tags, batch, key);
+        let Some((shape, now)) = self.shaping.now() else {
+            return push(None, fields, fields.payload, tags).unwrap_or_else(unfit);
+        };
+        let raw = Raw { payload: fields.payload, tags, fields: *fields, now };
+        shape.apply(&raw, &mut |outcome| {
+            let pushed = outcome.map_err(Unfit::Undecodable).and_then(|shaped| {
+                push(shaped.number, &Fields { payload: shaped.decoded, ..*fields }, shaped.data, shaped.tags)
+            });
+            pushed.unwrap_or_else(&mut *unfit);
+        });
     }
 
     /// The payload of the fields is what the partition key is made of.
     fn push(
         &self,
+        number: Option<usize>,
         fields: &Fields<'_>,
         data: &[u8],
         tags: &[Tag],
         batch: &mut Batch,
         key: &mut String,
-    ) -> Result<(), Error> {
+    ) -> Result<(), Unfit> {
         if data.len() > self.max_record {
-            self.oversize(data.len());
-            return Ok(());
+            return Err(Unfit::Oversize { number, bytes: data.len() as u64, max_record: self.max_record });
         }
         self.key_for(fields, key);
-        batch.push(&NewRecord { partition_key: key, explicit_hash_key: None, tags, data }).map(drop)
+        let pushed = batch.push(&NewRecord { partition_key: key, explicit_hash_key: None, tags, data });
+        pushed.map(drop).map_err(Unfit::NotStorable)
     }
 
-    /// Counts and tells that something was larger than `max-record` and is not stored.
-    pub fn oversize(&self, bytes: usize) {
-        if self.stats.refused("oversize") {
-            let (source, max_record) = (&*self.name, self.max_record);
-            tracing::error!(source, bytes, max_record, "record is larger than max-record; dropped");
+    /// Counts and tells that something is larger than `max-record`, so far as it is known, and is not stored.
+    pub(crate) fn oversize(&self, bytes: u64, from: Origin<'_>) {
+        self.dropped(&Unfit::Oversize { number: None, bytes, max_record: self.max_record }, from);
+    }
+
+    /// Counts and tells that a record is not stored.
+    pub(crate) fn dropped(&self, unfit: &Unfit, from: Origin<'_>) {
+        let reason = unfit.reason();
+        if self.stats.refused(reason) {
+            tracing::error!(source = &*self.name, reason, %from, error = %unfit, "a record is not stored; dropped");
+            self.stats.failed(format!("a record of {from} is not stored: {unfit}"));
         }
     }
 
@@ -126,13 +173,14 @@ impl SourceContext {
             out.push_str(known.chain([fields.source]).find(|text| !text.is_empty()).unwrap_or("-"));
             let rendered = shorten(out);
             if self.stats.refused("key-fallback") {
-                tracing::warn!(source = &*self.name, %error, key = %out, "partition key cannot be made; another is used");
+                let from = fields.origin();
+                tracing::warn!(source = &*self.name, %from, %error, key = %out, "partition key cannot be made; another is used");
             }
             rendered
         });
         if rendered == Rendered::Shortened && self.stats.refused("key-shortened") {
-            let reason = "key-shortened";
-            tracing::warn!(source = &*self.name, reason, key = %out, "partition key has over 256 characters; it is shortened");
+            let (reason, from) = ("key-shortened", fields.origin());
+            tracing::warn!(source = &*self.name, reason, %from, key = %out, "partition key has over 256 characters; it is shortened");
         }
     }
 }
@@ -160,7 +208,7 @@ mod tests {
         let mut key = String::new();
         let keys = topics.iter().map(|topic| {
             let named: Vec<_> = topic.iter().map(|topic| ("topic", *topic)).collect();
-            context.key_for(&Fields { source: "plant", named: &named, payload: b"21.5" }, &mut key);
+            context.key_for(&Fields { source: "plant", named: &named, payload: b"21.5", byte: None }, &mut key);
             key.clone()
         });
         (keys.collect(), stats)

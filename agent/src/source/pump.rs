@@ -152,25 +152,14 @@ impl Pump {
     fn take_frames(&mut self, named: &[(&'static str, &str)], room: impl Fn(&Intake) -> bool) {
         let Self { context, framer, intake, starved, .. } = self;
         while room(intake) {
-            let frame = framer.next(|bad| {
-                context.trouble(bad.reason(), format_args!("{bad}{}", Known(named)));
-            });
+            let frame = framer.next(|bad| context.bad_frame(bad, named));
             *starved = frame.is_none();
             match frame {
-                Some(payload) => intake.add(&Fields { source: &context.name, named, payload }, &[]),
+                Some(payload) => intake.add(&Fields { source: &context.name, named, payload, byte: None }, &[]),
                 None => return,
             }
         }
         *starved = false;
-    }
-}
-
-/// What is known of a stream, for messages.
-struct Known<'a>(&'a [(&'static str, &'a str)]);
-
-impl std::fmt::Display for Known<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.iter().try_for_each(|(name, value)| write!(f, "; {name} {value}"))
     }
 }
 

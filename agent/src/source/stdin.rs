@@ -17,7 +17,7 @@ use toml::Table;
 use tracing::info;
 
 use super::{
-    BoxFuture, Source, SourceContext, Type,
+    BoxFuture, Source, SourceContext, Type, kind,
     pump::{self, End, Pump},
 };
 use crate::{
@@ -68,13 +68,7 @@ impl super::Settings for Settings {
     }
 
     fn bind(&self) -> BoxFuture<'_, anyhow::Result<Box<dyn Source>>> {
-        Box::pin(async { Ok(Box::new(self.clone()) as Box<dyn Source>) })
-    }
-}
-
-impl Source for Settings {
-    fn run(self: Box<Self>, context: SourceContext) -> BoxFuture<'static, anyhow::Result<()>> {
-        Box::pin(async move { Self::run(*self, context).await })
+        kind::at_once(self, Self::run)
     }
 }
 

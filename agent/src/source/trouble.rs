@@ -9,6 +9,7 @@ use super::{
     SourceContext,
     reconnect::{Reconnect, Trouble},
 };
+use crate::{framing::BadFrame, ingest::Origin};
 
 /// The longest pause before a listener is asked for again: whoever frees its address should not wait long for us.
 const LISTEN_AGAIN_MAX: Duration = Duration::from_secs(10);
@@ -20,6 +21,11 @@ impl SourceContext {
             warn!(source = &*self.name, reason, "{detail}");
             self.stats.failed(detail.to_string());
         }
+    }
+
+    /// The same for something that was no whole frame.
+    pub(super) fn bad_frame(&self, bad: BadFrame, named: &[(&'static str, &str)]) {
+        self.trouble(bad.reason(), format_args!("{bad}; from {}", Origin::new(&self.name, named)));
     }
 
     /// What the system gives, which is asked for again until it does; `None` if the source is stopped before.

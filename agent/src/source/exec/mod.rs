@@ -25,7 +25,7 @@ use tracing::{debug, info};
 pub use config::{Config, Settings};
 
 use super::{
-    BoxFuture, Source, SourceContext, Type,
+    BoxFuture, Source, SourceContext, Type, kind,
     pump::{End, Pump},
 };
 use crate::config::{duration, reader};
@@ -56,25 +56,17 @@ impl super::Settings for Settings {
     }
 
     fn bind(&self) -> BoxFuture<'_, anyhow::Result<Box<dyn Source>>> {
-        Box::pin(async { Ok(Box::new(Exec(self.clone())) as Box<dyn Source>) })
+        kind::at_once(self, keep_running)
     }
 }
 
-struct Exec(Settings);
-
-impl Source for Exec {
-    fn run(self: Box<Self>, context: SourceContext) -> BoxFuture<'static, anyhow::Result<()>> {
-        Box::pin(async move { keep_running(&self.0, context).await })
-    }
-}
-
-async fn keep_running(settings: &Settings, context: SourceContext) -> anyhow::Result<()> {
-    let mut schedule = Schedule::new(settings);
+async fn keep_running(settings: Settings, context: SourceContext) -> anyhow::Result<()> {
+    let mut schedule = Schedule::new(&settings);
     let mut pump = Pump::new(&context, &settings.framing);
     while !context.stop.is_cancelled() {
         let begun = Instant::now();
-        let success = match start(settings) {
-            Ok(program) => program.run(settings, &context, &mut pump).await?,
+        let success = match start(&settings) {
+            Ok(program) => program.run(&settings, &context, &mut pump).await?,
             Err(error) => {
                 context.trouble("cannot-start", format_args!("cannot start `{}`: {error}", settings.program));
                 false

@@ -326,7 +326,7 @@ impl Listener {
         let named = [("device", self.device.as_str()), ("host", self.host.as_str())];
         // What is not known fills no template.
         let known = if self.host.is_empty() { &named[..1] } else { &named[..] };
-        self.intake.add(&Fields { source: &self.context.name, named: known, payload: &payload }, &[]);
+        self.intake.add(&Fields { source: &self.context.name, named: known, payload: &payload, byte: None }, &[]);
     }
 
     /// The receiver is not heard any more.

@@ -10,6 +10,7 @@ use hyper::{
 use serde::Serialize;
 
 use super::split::{Place, Wrong};
+use crate::source::Unfit;
 
 /// When to come again while a rate limit holds, in seconds.
 const SOON: u64 = 1;
@@ -64,9 +65,31 @@ impl Refusal {
         }
     }
 
+    /// Of a record of a body. The place is where its payload stands; what was decoded to several says which of these it is.
+    pub(super) fn of_record(unfit: &Unfit, place: Option<Place>) -> Self {
+        let refusal = match unfit {
+            Unfit::Oversize { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, unfit.reason(), unfit.to_string()),
+            Unfit::Undecodable(_) => Self::new(StatusCode::BAD_REQUEST, unfit.reason(), unfit.to_string()),
+            Unfit::NotStorable(error) => Self::of_log(error),
+        };
+        refusal.at(place)
+    }
+
+    fn at(mut self, place: Option<Place>) -> Self {
+        match place {
+            Some(Place::Line(line)) => self.body.line = Some(line),
+            Some(Place::Record(record)) => self.body.record = Some(record),
+            None => {}
+        }
+        self
+    }
+
     /// What is wrong, for the agent's own log.
-    pub(super) fn message(&self) -> &str {
-        &self.body.error
+    pub(super) fn message(&self) -> String {
+        let RefusalBody { error, line, record } = &self.body;
+        let place = line.map(|line| format!("line {line}: "));
+        let place = place.or_else(|| record.map(|record| format!("record {record}: ")));
+        place.unwrap_or_default() + error
     }
 
     pub(super) fn into_response(self, schemes: &[&'static str]) -> Response<Full<Bytes>> {
@@ -94,13 +117,7 @@ impl From<Wrong> for Refusal {
         } else {
             (StatusCode::BAD_REQUEST, "malformed")
         };
-        let mut refusal = Self::new(code, reason, message);
-        match place {
-            Some(Place::Line(line)) => refusal.body.line = Some(line),
-            Some(Place::Record(record)) => refusal.body.record = Some(record),
-            None => {}
-        }
-        refusal
+        Self::new(code, reason, message).at(place)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The `http` source: records that are posted to a path of a listener of its own, or of one that several sources share.
 //!
 //! A request is taken whole or not at all: one batch, answered with 200 once it is durable, with its sequence numbers. Anything else
-//! is answered too: 400 with what is wrong and where, 401, 413, 415, 429 with `Retry-After` when a rate limit leaves no room, 503
+//! is answered too: 400 with what is wrong and where (also if the source cannot decode it and is to drop that), 401, 413, 415, 429 with `Retry-After` when a rate limit leaves no room, 503
 //! with `Retry-After` when the log does not take it in time. After a 503, and when the connection broke, a client that repeats may have its
 //! records stored twice. HTTP/1.1; no CORS, and web pages are kept out where no credentials are asked for.
 

@@ -15,7 +15,7 @@ use super::{
     answer::{self, Refusal},
     body::{Coming, Packing, SMALL},
     config::Settings,
-    split::Kind,
+    split::{Kind, Part},
 };
 use crate::{
     ingest::Fields,
@@ -106,15 +106,21 @@ impl Prepare {
         let body = self.packing.unpack(packed, self.settings.max_body)?;
         // What the source makes of records may be smaller, and is looked at afterwards.
         let max_record = if self.context.shaping.is_nothing() { self.context.max_record } else { usize::MAX };
-        let records = self.kind.split(&body, &self.settings.split, max_record)?;
+        let parts = self.kind.split(&body, &self.settings.split, max_record)?;
         let mut named = self.peer.named();
         named.push(("path", &self.settings.path));
         named.extend(self.sender.user.as_deref().map(|user| ("user", user)));
         let mut batch = self.context.ingest.batch();
         let mut key = String::new();
-        for payload in records {
-            let fields = Fields { source: &self.context.name, named: &named, payload };
-            self.context.add(&fields, &[], &mut batch, &mut key).map_err(|error| Refusal::of_log(&error))?;
+        for Part { record, place } in parts {
+            let fields = Fields { source: &self.context.name, named: &named, payload: record, byte: None };
+            let mut first = None;
+            self.context.make(&fields, &[], &mut batch, &mut key, &mut |unfit| _ = first.get_or_insert(unfit));
+            if let Some(unfit) = first {
+                // Those before it may come again, and must not be taken for duplicates of what was never stored.
+                self.context.shaping.forget();
+                return Err(Refusal::of_record(&unfit, place));
+            }
         }
         Ok(batch)
     }

@@ -42,6 +42,13 @@ pub(super) struct Wrong {
     pub(super) too_large: bool,
 }
 
+/// A record in a body.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Part<'a> {
+    pub(super) record: &'a [u8],
+    pub(super) place: Option<Place>,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     Line(usize),
@@ -68,8 +75,8 @@ impl Kind {
         }
     }
 
-    /// The records of a body; at least one.
-    pub(super) fn split<'a>(self, body: &'a [u8], splits: &[Split], max_record: usize) -> Result<Vec<&'a [u8]>, Wrong> {
+    /// The records of a body, and where each stands if there may be several; at least one.
+    pub(super) fn split<'a>(self, body: &'a [u8], splits: &[Split], max_record: usize) -> Result<Vec<Part<'a>>, Wrong> {
         let mut records = Records { found: Vec::new(), max_record };
         match self {
             Self::Json => {
@@ -130,7 +137,7 @@ impl Kind {
 }
 
 struct Records<'a> {
-    found: Vec<&'a [u8]>,
+    found: Vec<Part<'a>>,
     max_record: usize,
 }
 
@@ -140,7 +147,7 @@ impl<'a> Records<'a> {
             let message = format!("a record of {} bytes; at most {} are taken", record.len(), self.max_record);
             return Err(Wrong { place, message, too_large: true });
         }
-        self.found.push(record);
+        self.found.push(Part { record, place });
         Ok(())
     }
 }
@@ -177,9 +184,9 @@ pub fn fuzz(bytes: &[u8]) {
     let Some((kind, body)) = bytes.split_first() else { return };
     let kind =
         [Kind::Json, Kind::JsonLines, Kind::Cbor, Kind::CborSequence, Kind::Text, Kind::Raw][usize::from(kind % 6)];
-    if let Ok(records) = kind.split(body, &[Split::Array, Split::Lines], 100) {
-        assert!(!records.is_empty() && records.iter().all(|record| record.len() <= 100));
-        assert!(records.iter().map(|record| record.len()).sum::<usize>() <= body.len());
+    if let Ok(parts) = kind.split(body, &[Split::Array, Split::Lines], 100) {
+        assert!(!parts.is_empty() && parts.iter().all(|part| part.record.len() <= 100));
+        assert!(parts.iter().map(|part| part.record.len()).sum::<usize>() <= body.len());
     }
 }
 
@@ -188,7 +195,8 @@ mod tests {
     use super::*;
 
     fn split<'a>(content_type: &str, body: &'a [u8], splits: &[Split]) -> Result<Vec<&'a [u8]>, Wrong> {
-        Kind::of(content_type).split(body, splits, 20)
+        let parts = Kind::of(content_type).split(body, splits, 20)?;
+        Ok(parts.into_iter().map(|part| part.record).collect())
     }
 
     fn texts(content_type: &str, body: &'static str, splits: &[Split]) -> Vec<&'static str> {

@@ -14,7 +14,7 @@ pub use config::{Config, Settings};
 #[cfg(any(test, fuzzing))]
 pub use entry::fuzz;
 
-use super::{BoxFuture, Source, SourceContext, Type, kind};
+use super::{BoxFuture, Source, Type, kind};
 use crate::config::reader;
 
 /// The row in the table of types.
@@ -28,9 +28,6 @@ pub(super) const TYPE: Type = Type {
     read: kind::read::<Config>,
 };
 
-/// A source that has not begun yet.
-struct Journal(Settings);
-
 impl super::Settings for Settings {
     fn describe(&self) -> String {
         let selection: Vec<_> = self.selection.iter().map(|argument| argument.to_string_lossy()).collect();
@@ -38,12 +35,6 @@ impl super::Settings for Settings {
     }
 
     fn bind(&self) -> BoxFuture<'_, anyhow::Result<Box<dyn Source>>> {
-        Box::pin(async { Ok(Box::new(Journal(self.clone())) as Box<dyn Source>) })
-    }
-}
-
-impl Source for Journal {
-    fn run(self: Box<Self>, context: SourceContext) -> BoxFuture<'static, anyhow::Result<()>> {
-        Box::pin(run::run(self.0, context))
+        kind::at_once(self, run::run)
     }
 }

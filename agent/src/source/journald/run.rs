@@ -20,7 +20,7 @@ use super::{
     lines::{Line, Lines},
 };
 use crate::{
-    ingest::Fields,
+    ingest::{Fields, Origin},
     source::{
         Intake, SourceContext,
         reconnect::{Reconnect, Trouble},
@@ -146,14 +146,15 @@ fn bail_journal<T>(message: &str) -> Result<T, Failure> {
 fn take(line: Line<'_>, context: &SourceContext, intake: &mut Intake, mark: &str, cursor: &mut Option<String>) {
     let newest = match line {
         Line::TooLong(beginning, bytes) => {
-            context.oversize(bytes);
-            cursor_of_beginning(beginning).map(str::to_owned)
+            let cursor = cursor_of_beginning(beginning);
+            context.oversize(bytes as u64, Origin::new(&context.name, &[("cursor", cursor.unwrap_or_default())]));
+            cursor.map(str::to_owned)
         }
         Line::Whole(line) => match Entry::parse(line) {
             Ok(entry) => {
                 let (unit, host) = (entry.unit().unwrap_or_default(), entry.host.as_deref().unwrap_or_default());
                 let named = [("unit", unit), ("host", host)];
-                intake.add(&Fields { source: &context.name, named: &named, payload: line }, &[]);
+                intake.add(&Fields { source: &context.name, named: &named, payload: line, byte: None }, &[]);
                 Some(entry.cursor.into_owned())
             }
             Err(error) => {

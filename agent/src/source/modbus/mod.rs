@@ -20,7 +20,7 @@ use plan::Unit;
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{info, warn};
 
-use super::{BoxFuture, Intake, Source, SourceContext, Type, reconnect::Trouble, retry::Retry};
+use super::{BoxFuture, Intake, Source, SourceContext, Type, kind, reconnect::Trouble, retry::Retry};
 use crate::ingest::Fields;
 
 /// The row of `modbus-rtu` in the table of types.
@@ -54,16 +54,7 @@ impl super::Settings for Settings {
     }
 
     fn bind(&self) -> BoxFuture<'_, anyhow::Result<Box<dyn Source>>> {
-        Box::pin(async { Ok(Box::new(Poller(self.clone())) as Box<dyn Source>) })
-    }
-}
-
-/// A source that has not begun yet.
-struct Poller(Settings);
-
-impl Source for Poller {
-    fn run(self: Box<Self>, context: SourceContext) -> BoxFuture<'static, anyhow::Result<()>> {
-        Box::pin(run(self.0, context))
+        kind::at_once(self, run)
     }
 }
 
@@ -155,7 +146,7 @@ async fn poll_until_trouble(
             if let Some(payload) = &asked.record {
                 retry.works(Instant::now());
                 let named = [("unit", &*unit.id.to_string()), (device.0, &*device.1)];
-                intake.add(&Fields { source, named: &named, payload }, &[]);
+                intake.add(&Fields { source, named: &named, payload, byte: None }, &[]);
             }
             link = match asked.link {
                 Ok(link) => link,

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use forebay_log_store::{Batch, Tag};
 use rumqttc::mqttbytes::QoS;
-use tracing::{error, warn};
+use tracing::warn;
 
 use super::{
     packet::Ack,
@@ -15,7 +15,10 @@ use super::{
     reader::{Payload, Publish},
     session::{Arrival, Session},
 };
-use crate::{ingest::Fields, source::SourceContext};
+use crate::{
+    ingest::{Fields, Origin},
+    source::{SourceContext, Unfit},
+};
 
 /// A load is offered as soon as the one before it is queued; while it waits it grows up to this. It should be well below
 /// what a shard takes in a second, for which an offer has to wait.
@@ -89,29 +92,20 @@ impl Load {
         if matches!(topic, Cow::Owned(_)) && context.stats.refused("topic-not-utf8") {
             warn!(source = &*context.name, %topic, "topic is not UTF-8; stored with its broken bytes replaced");
         }
+        let named = [("topic", &*topic), ("client-id", client_id)];
         let payload = match publish.payload {
             Payload::Whole(payload) => payload,
-            Payload::TooLarge { bytes } => {
-                if context.stats.refused("oversize") {
-                    error!(source = &*context.name, %topic, bytes, "message is larger than max-record; dropped");
-                }
-                return;
-            }
+            Payload::TooLarge { bytes } => return context.oversize(bytes as u64, Origin::new(&context.name, &named)),
         };
         self.tags.clear();
         if !properties::tags(publish.properties, &mut self.tags) && context.stats.refused("bad-properties") {
             warn!(source = &*context.name, %topic, "message properties are malformed; stored with those before the mistake");
         }
         let before = self.batch.encoded_bytes();
-        let named = [("topic", &*topic), ("client-id", client_id)];
-        let fields = Fields { source: &context.name, named: &named, payload };
+        let fields = Fields { source: &context.name, named: &named, payload, byte: None };
         match context.add(&fields, &self.tags, &mut self.batch, &mut self.key) {
             Ok(()) => self.taken.bytes += self.batch.encoded_bytes() - before,
-            Err(error) => {
-                if context.stats.refused("not-storable") {
-                    error!(source = &*context.name, %topic, %error, "message cannot be stored; dropped");
-                }
-            }
+            Err(error) => context.dropped(&Unfit::NotStorable(error), fields.origin()),
         }
     }
 }

@@ -53,22 +53,13 @@ pub(super) const TYPE: Type = Type {
     read: kind::read::<Config>,
 };
 
-/// A client that has not begun yet.
-struct Client(Settings);
-
 impl super::Settings for Settings {
     fn describe(&self) -> String {
         format!("mqtt client of {}", self.broker())
     }
 
     fn bind(&self) -> BoxFuture<'_, anyhow::Result<Box<dyn Source>>> {
-        Box::pin(async { Ok(Box::new(Client(self.clone())) as Box<dyn Source>) })
-    }
-}
-
-impl Source for Client {
-    fn run(self: Box<Self>, context: SourceContext) -> BoxFuture<'static, anyhow::Result<()>> {
-        Box::pin(run(self.0, context))
+        kind::at_once(self, run)
     }
 }
 

@@ -41,7 +41,7 @@ impl Sink for Recorder {
         let (context, user) = (&self.shared.context, self.user.as_deref());
         let named = [("topic", topic), ("client-id", &*self.client_id), ("user", user.unwrap_or_default())];
         let named = &named[..if user.is_some() { 3 } else { 2 }];
-        let fields = Fields { source: &context.name, named, payload };
+        let fields = Fields { source: &context.name, named, payload, byte: None };
         context
             .add(&fields, tags, &mut self.batch, &mut self.key)
             .map_err(|error| Violation::new(Reason::ImplementationSpecificError, "not-storable", error.to_string()))

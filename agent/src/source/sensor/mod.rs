@@ -52,16 +52,7 @@ impl super::Settings for Settings {
     }
 
     fn bind(&self) -> BoxFuture<'_, anyhow::Result<Box<dyn Source>>> {
-        Box::pin(async { Ok(Box::new(Poller(self.clone())) as Box<dyn Source>) })
-    }
-}
-
-/// A source that has not begun yet.
-struct Poller(Settings);
-
-impl Source for Poller {
-    fn run(self: Box<Self>, context: SourceContext) -> BoxFuture<'static, anyhow::Result<()>> {
-        Box::pin(run(self.0, context))
+        kind::at_once(self, run)
     }
 }
 
@@ -162,7 +153,7 @@ fn store(context: &SourceContext, intake: &mut Intake, verdict: &Verdict) {
     for reading in &verdict.record {
         let payload = reading.record();
         let named = [("sensor", reading.sensor.as_str())];
-        intake.add(&Fields { source: &context.name, named: &named, payload: &payload }, &[]);
+        intake.add(&Fields { source: &context.name, named: &named, payload: &payload, byte: None }, &[]);
     }
 }
 

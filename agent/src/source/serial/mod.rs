@@ -15,14 +15,10 @@ use anyhow::anyhow;
 use config::{Poll, Settings};
 use forebay_log_store::Error;
 use tokio::time::{Instant, sleep_until, timeout};
-use tracing::{info, warn};
+use tracing::info;
 
-use super::{BoxFuture, Intake, Source, SourceContext, Type, reconnect::Trouble, retry::Retry};
-use crate::{
-    framing::{BadFrame, Framer},
-    ingest::Fields,
-    serial_port::Port,
-};
+use super::{BoxFuture, Intake, Source, SourceContext, Type, kind, reconnect::Trouble, retry::Retry};
+use crate::{framing::Framer, ingest::Fields, serial_port::Port};
 
 /// The row in the table of types.
 pub(super) const TYPE: Type = Type {
@@ -48,16 +44,7 @@ impl super::Settings for Settings {
     }
 
     fn bind(&self) -> BoxFuture<'_, anyhow::Result<Box<dyn Source>>> {
-        Box::pin(async { Ok(Box::new(Reader(self.clone())) as Box<dyn Source>) })
-    }
-}
-
-/// A source that has not begun yet.
-struct Reader(Settings);
-
-impl Source for Reader {
-    fn run(self: Box<Self>, context: SourceContext) -> BoxFuture<'static, anyhow::Result<()>> {
-        Box::pin(run(self.0, context))
+        kind::at_once(self, run)
     }
 }
 
@@ -209,16 +196,11 @@ impl Line {
     /// Puts frames into the intake while it has room. Whether all went in.
     fn drain(&mut self, context: &SourceContext, intake: &mut Intake) -> bool {
         while intake.has_room() {
-            let Some(payload) = self.framer.next(|bad| tell(context, bad)) else { return true };
-            intake.add(&Fields { source: &context.name, named: &[("port", &self.name)], payload }, &[]);
+            let named = [("port", &*self.name)];
+            let Some(payload) = self.framer.next(|bad| context.bad_frame(bad, &named)) else { return true };
+            intake.add(&Fields { source: &context.name, named: &named, payload, byte: None }, &[]);
         }
         false
-    }
-}
-
-fn tell(context: &SourceContext, bad: BadFrame) {
-    if context.stats.refused(bad.reason()) {
-        warn!(source = &*context.name, reason = bad.reason(), "{bad}");
     }
 }
 

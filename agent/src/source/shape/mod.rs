@@ -90,6 +90,8 @@ pub struct Raw<'a> {
 /// A record that came out.
 #[derive(Debug, Clone, Copy)]
 pub struct Shaped<'a> {
+    /// Which one it is of those in a payload that may hold several, from 1.
+    pub number: Option<usize>,
     /// What is to be stored.
     pub data: &'a [u8],
     /// The tags that go with it.
@@ -109,14 +111,25 @@ pub struct Arrived {
     pub since_boot: Duration,
 }
 
-/// Why something was not taken.
+/// A record that could not be decoded, and is not to be kept then.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{detail}")]
-pub struct Refusal {
-    /// What it is counted by: `"undecodable"`.
-    pub reason: &'static str,
+#[error("it is not {format}: {why}")]
+pub struct Undecodable {
+    /// As in [`Shaped::number`].
+    pub number: Option<usize>,
+    /// What it was to be.
+    pub format: &'static str,
     /// A sentence fragment.
-    pub detail: String,
+    pub why: String,
+}
+
+/// Where a record stands in a payload of several, for messages.
+pub struct Place(pub Option<usize>);
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.map_or(Ok(()), |number| write!(f, "record {number} in it: "))
+    }
 }
 
 impl Shape {
@@ -166,18 +179,11 @@ impl Shape {
         Self { steps: self.steps.clone(), state: Arc::new(state) }
     }
 
-    /// Calls `take` for each record that comes out: none (it was filtered, sampled out, or a
-    /// duplicate), one, or several (a payload of CSV or NDJSON may hold several).
-    ///
-    /// # Errors
-    /// The first record that was refused for a fault, which the caller counts and tells. Others of the same payload are
-    /// counted here, and what is right among them is taken all the same.
-    pub fn apply(&self, raw: &Raw<'_>, take: &mut dyn FnMut(Shaped<'_>)) -> Result<(), Refusal> {
+    /// Calls `take` for each record that comes out: none (it was filtered, sampled out, or a duplicate), one, or several (a
+    /// payload of CSV or NDJSON may hold several); and for each that is refused for a fault, which the caller counts and tells.
+    pub fn apply(&self, raw: &Raw<'_>, take: &mut dyn FnMut(Result<Shaped<'_>, Undecodable>)) {
         match &self.steps {
-            None => {
-                take(Shaped { data: raw.payload, tags: raw.tags, decoded: raw.payload });
-                Ok(())
-            }
+            None => take(Ok(Shaped { number: None, data: raw.payload, tags: raw.tags, decoded: raw.payload })),
             Some(steps) => pass::Pass::new(steps, &self.state, raw, take).run(),
         }
     }

@@ -8,7 +8,7 @@ use std::{
 use forebay_log_store::Tag;
 
 use super::{
-    Raw, Refusal, Shaped, State, Steps,
+    Place, Raw, Shaped, State, Steps, Undecodable,
     decode::{Context, Row},
     document::Document,
     envelope::{Data, Envelope},
@@ -21,8 +21,9 @@ pub(super) struct Pass<'p> {
     steps: &'p Steps,
     state: &'p State,
     raw: &'p Raw<'p>,
-    take: &'p mut dyn FnMut(Shaped<'_>),
-    refusal: Option<Refusal>,
+    take: &'p mut dyn FnMut(Result<Shaped<'_>, Undecodable>),
+    /// Of the record that is being made, where there may be several.
+    number: Option<usize>,
 }
 
 /// What is said of a record beside its data.
@@ -38,32 +39,37 @@ impl<'p> Pass<'p> {
         steps: &'p Steps,
         state: &'p State,
         raw: &'p Raw<'p>,
-        take: &'p mut dyn FnMut(Shaped<'_>),
+        take: &'p mut dyn FnMut(Result<Shaped<'_>, Undecodable>),
     ) -> Self {
-        Self { steps, state, raw, take, refusal: None }
+        Self { steps, state, raw, take, number: None }
     }
 
-    pub(super) fn run(mut self) -> Result<(), Refusal> {
+    pub(super) fn run(mut self) {
         let Raw { payload, fields, now, .. } = *self.raw;
         match &self.steps.decode {
             None => self.thin_and_finish(Data::Bytes(payload), Said::default(), None),
             Some(decode) => {
                 let context = Context { now, headers: &self.state.headers, origin: origin(&fields) };
-                decode.each(payload, context, &mut |row| match row {
-                    Row::Json(document) => self.decoded(&document),
-                    Row::Undecodable { bytes, why } => self.undecodable(bytes, decode.name(), &why),
+                let several = decode.finds_several() && payload.trim_ascii_end().contains(&b'\n');
+                decode.each(payload, context, &mut |row| {
+                    if several {
+                        self.number = Some(self.number.map_or(1, |number| number + 1));
+                    }
+                    match row {
+                        Row::Json(document) => self.decoded(&document),
+                        Row::Undecodable { bytes, why } => self.undecodable(bytes, decode.name(), why),
+                    }
                 });
             }
         }
-        self.refusal.map_or(Ok(()), Err)
     }
 
-    fn undecodable(&mut self, bytes: &[u8], format: &'static str, why: &str) {
+    fn undecodable(&mut self, bytes: &[u8], format: &'static str, why: String) {
+        let undecodable = Undecodable { number: self.number, format, why };
         if !self.steps.keep_undecodable {
-            return self.refuse("undecodable", format!("it is not {format}: {why}"));
+            return (self.take)(Err(undecodable));
         }
-        let detail = format_args!("it is not {format}: {why}; it is stored as it came");
-        self.trouble("undecodable", detail);
+        self.trouble("undecodable", format_args!("{undecodable}; it is stored as it came"));
         self.thin_and_finish(Data::Undecodable(bytes), Said { undecodable: Some(format), timestamp: None }, None);
     }
 
@@ -166,16 +172,7 @@ impl<'p> Pass<'p> {
         } else {
             data.bytes()
         };
-        (self.take)(Shaped { data: bytes, tags, decoded });
-    }
-
-    /// The first refusal is the caller's to count and to tell.
-    fn refuse(&mut self, reason: &'static str, detail: String) {
-        if self.refusal.is_none() {
-            self.refusal = Some(Refusal { reason, detail });
-        } else {
-            self.count(reason);
-        }
+        (self.take)(Ok(Shaped { number: self.number, data: bytes, tags, decoded }));
     }
 
     fn count(&self, reason: &'static str) {
@@ -189,7 +186,10 @@ impl<'p> Pass<'p> {
         if let Some(stats) = &self.state.stats
             && stats.refused(reason)
         {
-            tracing::warn!(source = &*self.state.source, reason, %detail, "a record is not as its source's steps want it");
+            let (source, from) = (&*self.state.source, self.raw.fields.origin());
+            let detail = format!("{}{detail}", Place(self.number));
+            tracing::warn!(source, reason, %from, detail, "a record is not as its source's steps want it");
+            stats.failed(format!("a record of {from} is not as the source's steps want it: {detail}"));
         }
     }
 }

@@ -28,18 +28,21 @@ impl Plant {
         Self { shape, stats }
     }
 
-    fn apply(&self, payload: &[u8], tags: &[Tag], ms: u64) -> (Records, Option<Refusal>) {
-        let fields = Fields { source: "plant", named: &[("topic", "plant/1")], payload };
+    fn apply(&self, payload: &[u8], tags: &[Tag], ms: u64) -> (Records, Vec<Undecodable>) {
+        let fields = Fields { source: "plant", named: &[("topic", "plant/1")], payload, byte: None };
         // 2026-11-25 12:00:00 UTC.
         let at = Timestamp(1_795_608_000_000 + ms);
         let now = Arrived { at, trusted: true, since_boot: Duration::from_millis(ms) };
-        let mut records = Records::new();
-        let refusal = self.shape.apply(&Raw { payload, tags, fields, now }, &mut |Shaped { data, tags, decoded }| {
-            assert!(!decoded.is_empty() || payload.is_empty());
-            let tags = tags.iter().map(|tag| (tag.name.clone(), tag.value.clone())).collect();
-            records.push((String::from_utf8_lossy(data).into_owned(), tags));
+        let (mut records, mut refused) = (Records::new(), Vec::new());
+        self.shape.apply(&Raw { payload, tags, fields, now }, &mut |outcome| match outcome {
+            Ok(Shaped { data, tags, decoded, .. }) => {
+                assert!(!decoded.is_empty() || payload.is_empty());
+                let tags = tags.iter().map(|tag| (tag.name.clone(), tag.value.clone())).collect();
+                records.push((String::from_utf8_lossy(data).into_owned(), tags));
+            }
+            Err(undecodable) => refused.push(undecodable),
         });
-        (records, refusal.err())
+        (records, refused)
     }
 
     /// Data alone, of payloads that arrive one by one at the same time.
@@ -59,8 +62,8 @@ fn tag(name: &str, value: &str) -> Tag {
 #[test]
 fn without_steps_a_record_is_stored_as_it_came() {
     let shaped = Plant::new("");
-    let (records, refusal) = shaped.apply(b"\xff{", &[tag("a", "b")], 0);
-    assert_eq!((records.len(), refusal), (1, None));
+    let (records, refused) = shaped.apply(b"\xff{", &[tag("a", "b")], 0);
+    assert_eq!((records.len(), refused), (1, vec![]));
     assert_eq!(records[0].1, [("a".into(), "b".into())]);
 }
 
@@ -82,8 +85,8 @@ fn the_steps_follow_each_other_in_their_order() {
         r#"{"ts":1,"t":4,"id":3}"#,
         r#"{"ts":1,"t":5,"id":2}"#,
     ];
-    let (records, refusal) = shaped.apply(lines.join("\n").as_bytes(), &[tag("site", "device's"), tag("x", "y")], 0);
-    assert_eq!(refusal, None);
+    let (records, refused) = shaped.apply(lines.join("\n").as_bytes(), &[tag("site", "device's"), tag("x", "y")], 0);
+    assert_eq!(refused, []);
     let head = r#"{"gateway":"truck-7","source":"plant","sequence":"#;
     let rest = r#","arrived":"2026-11-25T12:00:00.000Z","clock-trusted":true,"timestamp":"1970-01-01T00:00:01.000Z","tags":{"x":"y","site":"a","timestamp":"1970-01-01T00:00:01.000Z"},"data":{"temp":"#;
     let tags: Vec<(String, String)> = [("x", "y"), ("site", "a"), ("timestamp", "1970-01-01T00:00:01.000Z")]
@@ -98,8 +101,8 @@ fn the_steps_follow_each_other_in_their_order() {
 #[test]
 fn what_cannot_be_read_is_kept_and_counted() {
     let shaped = Plant::new("select = ['a']\nfilter = { field = 'a', exists = true }\ndeduplicate = { window = '1s' }");
-    let (records, refusal) = shaped.apply(b"a,b", &[], 0);
-    assert_eq!(refusal, None);
+    let (records, refused) = shaped.apply(b"a,b", &[], 0);
+    assert_eq!(refused, []);
     assert_eq!(records, [("a,b".to_owned(), vec![("undecodable".to_owned(), "json".to_owned())])]);
     assert_eq!(shaped.apply(b"a,b", &[], 1).0.len(), 0);
     assert_eq!(shaped.counts(), [("undecodable", 2), ("duplicate", 1)].into());
@@ -108,26 +111,23 @@ fn what_cannot_be_read_is_kept_and_counted() {
 #[test]
 fn what_cannot_be_read_can_be_dropped() {
     let shaped = Plant::new("decode = 'ndjson'\non-undecodable = 'drop'");
-    let (records, refusal) = shaped.apply(b"{\n1\n}\n2\n[", &[], 0);
+    let (records, refused) = shaped.apply(b"{\n1\n}\n2\n[", &[], 0);
     assert_eq!(records.iter().map(|(data, _)| &**data).collect::<Vec<_>>(), ["1", "2"]);
-    let refusal = refusal.expect("refused");
-    assert_eq!(refusal.reason, "undecodable");
-    assert!(refusal.detail.starts_with("it is not ndjson: "), "{refusal}");
-    // The first one is the caller's to count.
-    assert_eq!(shaped.counts(), [("undecodable", 2)].into());
+    assert_eq!(refused.iter().map(|refused| refused.number).collect::<Vec<_>>(), [Some(1), Some(3), Some(5)]);
+    assert!(refused[0].to_string().starts_with("it is not ndjson: "), "{}", refused[0]);
+    // They are the caller's to count.
+    assert_eq!(shaped.counts(), [].into());
 }
 
 #[test]
 fn a_partition_key_is_made_of_the_whole_record() {
     let shaped = Plant::new("decode = 'cbor'\nselect = ['t']\nenvelope = true");
     let payload = b"\xa2\x62id\x07\x61t\x01";
-    let fields = Fields { source: "plant", named: &[], payload };
+    let fields = Fields { source: "plant", named: &[], payload, byte: None };
     let now = Arrived { at: Timestamp(0), trusted: false, since_boot: Duration::ZERO };
     let mut decoded = Vec::new();
-    shaped
-        .shape
-        .apply(&Raw { payload, tags: &[], fields, now }, &mut |out| decoded.extend_from_slice(out.decoded))
-        .expect("taken");
+    let raw = Raw { payload, tags: &[], fields, now };
+    shaped.shape.apply(&raw, &mut |out| decoded.extend_from_slice(out.expect("taken").decoded));
     assert_eq!(decoded, br#"{"id":7,"t":1}"#);
 }
 
@@ -235,8 +235,8 @@ proptest! {
              rename = {{ a = 'b' }}\nenvelope = {envelope}",
         );
         let shaped = Plant::new(&toml);
-        let (records, refusal) = shaped.apply(&payload, &[], 0);
-        prop_assert_eq!(refusal, None);
+        let (records, refused) = shaped.apply(&payload, &[], 0);
+        prop_assert_eq!(refused, []);
         if envelope {
             for (data, _) in records {
                 prop_assert!(serde_json::from_str::<Value>(&data).is_ok(), "{}", data);

@@ -151,14 +151,21 @@ impl<'a> Receiver<'a> {
             }
             let max_frame = self.buffer.len() - 1;
             if bytes > max_frame {
-                let detail = format_args!("a datagram is longer than max-frame, which is {max_frame} bytes; dropped");
+                let from = &self.peer;
+                let detail =
+                    format_args!("a datagram of {from} is longer than max-frame, which is {max_frame} bytes; dropped");
                 self.context.trouble("oversize", detail);
             } else if bytes > 0 {
-                let fields =
-                    Fields { source: &self.context.name, named: &self.peer.named(), payload: &self.buffer[..bytes] };
+                let fields = Fields {
+                    source: &self.context.name,
+                    named: &self.peer.named(),
+                    payload: &self.buffer[..bytes],
+                    byte: None,
+                };
                 self.intake.add(&fields, &[]);
             } else {
-                self.context.trouble("empty", format_args!("a datagram without anything in it; dropped"));
+                self.context
+                    .trouble("empty", format_args!("a datagram of {} without anything in it; dropped", self.peer));
             }
         }
         Ok(())

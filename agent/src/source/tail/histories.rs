@@ -16,6 +16,7 @@ use super::{
     Config, Settings,
     tailer::{Item, Tailer},
     tell::Teller,
+    tracked::Record,
 };
 use crate::{
     config::Problems,
@@ -153,9 +154,9 @@ impl World {
             for item in step.items {
                 match item {
                     Item::Mark(name, value) => self.set_mark(&name, value),
-                    Item::Oversize(bytes) => panic!("no line has {bytes} bytes"),
+                    Item::Oversize { bytes, .. } => panic!("no line has {bytes} bytes"),
                     Item::Chunk(chunk) => {
-                        for (data, next) in chunk.pieces() {
+                        for Record { payload: data, next, .. } in chunk.records() {
                             if records == 0 {
                                 return;
                             }

@@ -28,7 +28,7 @@ pub use cut::fuzz as fuzz_lines;
 #[cfg(any(test, fuzzing))]
 pub use mark::fuzz as fuzz_mark;
 
-use super::{BoxFuture, Source, SourceContext, Type, kind};
+use super::{BoxFuture, Source, Type, kind};
 use crate::config::reader;
 
 /// The row in the table of types.
@@ -43,21 +43,12 @@ pub(super) const TYPE: Type = Type {
     read: kind::read::<Config>,
 };
 
-/// A source that has not begun yet.
-struct Tail(Settings);
-
 impl super::Settings for Settings {
     fn describe(&self) -> String {
         format!("tail of {}", self.paths.join(", "))
     }
 
     fn bind(&self) -> BoxFuture<'_, anyhow::Result<Box<dyn Source>>> {
-        Box::pin(async { Ok(Box::new(Tail(self.clone())) as Box<dyn Source>) })
-    }
-}
-
-impl Source for Tail {
-    fn run(self: Box<Self>, context: SourceContext) -> BoxFuture<'static, anyhow::Result<()>> {
-        Box::pin(run::run(self.0, context))
+        kind::at_once(self, run::run)
     }
 }

@@ -20,10 +20,11 @@ use super::{
     mark,
     tailer::{Item, Step, Tailer},
     tell::Teller,
+    tracked::Record,
     watch::Watcher,
 };
 use crate::{
-    ingest::Fields,
+    ingest::{Fields, Origin},
     source::{Intake, SourceContext},
 };
 
@@ -131,12 +132,15 @@ async fn store(items: Vec<Item>, context: &SourceContext, intake: &mut Intake) -
     for item in items {
         match item {
             Item::Mark(name, value) => set_mark(&name, &value, context, intake),
-            Item::Oversize(bytes) => context.oversize(usize::try_from(bytes).unwrap_or(usize::MAX)),
+            Item::Oversize { file, byte, bytes } => {
+                let file = file.to_string_lossy();
+                context.oversize(bytes, Origin::new(&context.name, &[("file", &*file)]).at_byte(Some(byte)));
+            }
             Item::Chunk(chunk) => {
                 let file = chunk.path().to_string_lossy();
                 let named = [("file", &*file)];
-                for (payload, next) in chunk.pieces() {
-                    intake.add(&Fields { source: &context.name, named: &named, payload }, &[]);
+                for Record { payload, byte, next } in chunk.records() {
+                    intake.add(&Fields { source: &context.name, named: &named, payload, byte: Some(byte) }, &[]);
                     if !intake.has_room() {
                         // Records and the mark that covers them stay together, whatever happens.
                         set_mark(&chunk.mark_name, &chunk.mark_at(Some(next)), context, intake);

@@ -77,7 +77,13 @@ pub(super) enum Item {
     /// A mark to be set; removed, if it is empty. Marks that follow each other belong together.
     Mark(Arc<str>, Vec<u8>),
     /// A line that is no record, because it has so many bytes at least.
-    Oversize(u64),
+    Oversize {
+        /// Where its file was first found.
+        file: PathBuf,
+        /// Where in it the line begins.
+        byte: u64,
+        bytes: u64,
+    },
 }
 
 /// What a step brought.
@@ -337,7 +343,8 @@ impl Tailer {
                     self.waiting.remove(&identity)
                 };
                 self.out.extend(chunk.map(Item::Chunk));
-                self.out.extend(oversize.map(Item::Oversize));
+                let (path, byte) = (&file.mark.path, file.mark.seen.offset);
+                self.out.extend(oversize.map(|bytes| Item::Oversize { file: path.clone(), byte, bytes }));
                 if moved {
                     self.set_mark(identity);
                 }

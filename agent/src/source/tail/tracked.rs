@@ -69,6 +69,15 @@ pub(super) struct Chunk {
     completes: bool,
 }
 
+/// A record of a chunk.
+pub(super) struct Record<'a> {
+    pub(super) payload: &'a [u8],
+    /// Where in the file it begins.
+    pub(super) byte: u64,
+    /// Where in the chunk the next one begins.
+    pub(super) next: usize,
+}
+
 /// When what has no end is taken as it is.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Timeouts {
@@ -313,9 +322,12 @@ impl Chunk {
         &self.mark.path
     }
 
-    /// The records.
-    pub(super) fn pieces(&self) -> impl Iterator<Item = (&[u8], usize)> {
-        self.cut.pieces.iter().map(|Piece { data, next }| (&self.bytes[self.skip..][data.clone()], *next))
+    pub(super) fn records(&self) -> impl Iterator<Item = Record<'_>> {
+        self.cut.pieces.iter().map(|Piece { data, next }| Record {
+            payload: &self.bytes[self.skip..][data.clone()],
+            byte: self.mark.seen.offset + data.start as u64,
+            next: *next,
+        })
     }
 
     /// The value of the mark once what is before `next` is stored; the whole chunk if there is no next one.

@@ -61,6 +61,11 @@ impl Decode {
         }
     }
 
+    /// Whether a payload may hold several records.
+    pub(super) fn finds_several(&self) -> bool {
+        matches!(self, Self::Ndjson | Self::Csv(_) | Self::Log(_))
+    }
+
     /// Calls `each` for every record in a payload, in their order.
     pub(super) fn each(&self, payload: &[u8], context: Context<'_>, each: &mut dyn FnMut(Row<'_>)) {
         match self {
