@@ -6,9 +6,9 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-use crate::serial_source::{configuration, status, stored, wait_connected, wait_records, wait_refused};
+use crate::serial_source::{configuration, crc16_modbus, status, stored, wait_connected, wait_records, wait_refused};
 use crate::support::daemon::PATIENCE;
-use crate::support::{Cable, Forebay, ModbusServer, eventually};
+use crate::support::{Cable, Forebay, ModbusServer, eventually, uart};
 
 /// What units 1 and 2 hold, and a register that is not there.
 const REGISTERS: &str = r#"
@@ -106,6 +106,34 @@ fn registers_on_a_serial_line_are_stored_also_after_it_was_unplugged() {
     server.start_again();
     wait_records(&agent, "panel", before + 10);
     check_records(&agent, "panel");
+}
+
+#[test]
+fn a_device_at_another_speed_is_told_of_and_read_once_the_speed_is_right() {
+    const NOISY: usize = 20;
+    let cable = Cable::new();
+    let keys = format!(
+        "type = \"modbus-rtu\"\ndevice = \"{}\"\nbaud = 19200\ninterval = \"20ms\"\ntimeout = \"100ms\"\n\
+         registers = [{{ name = \"speed\", address = 7 }}]",
+        cable.agent_end().display()
+    );
+    let agent = Forebay::start(&configuration(&[("panel", keys)]));
+    let answer = [&[1, 3, 2, 0x12, 0x34][..], &crc16_modbus(&[1, 3, 2, 0x12, 0x34])].concat();
+    for round in 0..NOISY + 3 {
+        assert_eq!(cable.hear(8)[..6], [1, 3, 0, 7, 0, 1]);
+        let speed = [9600, 38_400, 4800, 115_200][round % 4];
+        cable.say(&if round < NOISY { uart::heard(&answer, speed, 19200) } else { answer.clone() });
+    }
+    wait_records(&agent, "panel", 2);
+    for (_, records) in stored(&agent) {
+        assert!(records.iter().all(|record| record == br#"{"unit":1,"speed":4660}"#), "{records:?}");
+    }
+    let counted = status(&agent, "panel")["refused"].clone();
+    let sum: u64 = ["garbled", "no-answer"].iter().filter_map(|reason| counted[reason].as_u64()).sum();
+    assert!(sum >= NOISY as u64 - 1, "{counted}");
+    let log = agent.log();
+    let told = log.lines().filter(|line| line.contains("registers cannot be read")).count();
+    assert!((1..=2).contains(&told) && log.contains("unit 1"), "{told} times: {log}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::support::daemon::PATIENCE;
 use crate::support::forebay::Home;
-use crate::support::{Cable, Forebay, eventually, free_port};
+use crate::support::{Cable, Forebay, eventually, free_port, uart};
 
 /// A configuration with sources by name, each with its own keys.
 pub(crate) fn configuration(sources: &[(&str, String)]) -> String {
@@ -63,7 +63,7 @@ pub(crate) fn wait_refused(agent: &Forebay, source: &str, reason: &str, count: u
     eventually(PATIENCE, &what, || status(agent, source)["refused"][reason].as_u64() >= Some(count));
 }
 
-fn crc16_modbus(data: &[u8]) -> [u8; 2] {
+pub(crate) fn crc16_modbus(data: &[u8]) -> [u8; 2] {
     let crc = data.iter().fold(0xffff_u16, |crc, byte| {
         (0..8).fold(crc ^ u16::from(*byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xa001 } else { crc >> 1 })
     });
@@ -192,6 +192,43 @@ fn ten_megabytes_without_a_delimiter_and_noise_cost_no_memory_and_not_the_next_l
     let log = agent.log();
     let told = log.lines().filter(|line| line.contains("bad-checksum")).count();
     assert_eq!(told, 1, "{log}");
+}
+
+#[test]
+fn a_device_at_another_speed_is_told_of_and_heard_once_the_speed_is_right() {
+    let sentence = b"$GPGLL,5300.97914,N,00259.98174,E,125926,A*28\r\n";
+    let packet = [&[24][..], b"a packet of a counter", &crc16_modbus(b"a packet of a counter"), &[0]].concat();
+    let kinds = [
+        ("wind", "checksum = \"nmea\"\nmax-frame = \"256B\"", &sentence[..], &sentence[..sentence.len() - 2]),
+        ("meter", "framing = \"cobs\"\nchecksum = \"crc16-modbus\"", &packet, &packet[1..packet.len() - 1]),
+    ];
+    let cables = [Cable::new(), Cable::new()];
+    let sources: Vec<_> =
+        kinds.iter().zip(&cables).map(|((name, keys, ..), cable)| (*name, serial(cable, keys))).collect();
+    let agent = Forebay::start(&configuration(&sources));
+    for ((name, _, said, wanted), cable) in kinds.iter().zip(&cables) {
+        wait_connected(&agent, name, 1);
+        let refused = || status(&agent, name)["refused"].as_object().expect("reasons").clone();
+        let count = || refused().values().filter_map(Value::as_u64).sum::<u64>();
+        for speed in [4800, 19200, 115_200, 10_500] {
+            let before = count();
+            cable.say(&uart::heard(&said.repeat(200), speed, 9600));
+            eventually(PATIENCE, &format!("{name} counts noise of {speed} bits/s"), || count() > before);
+        }
+        // Each kind of noise is told once, and what to look at.
+        let port = cable.agent_end().display().to_string();
+        for reason in refused().keys() {
+            let log = agent.log();
+            let told = log.lines().filter(|line| line.contains(&port) && line.contains(&format!("\"{reason}\"")));
+            let told: Vec<_> = told.collect();
+            assert!(told.len() == 1 && told[0].contains("which is read at 9600 8N1"), "{reason}: {told:?} of {log}");
+        }
+        // The first may end what the noise began.
+        cable.say(&said.repeat(3));
+        wait_records(&agent, name, 2);
+        let stored = &stored(&agent)[*name];
+        assert!(stored.iter().all(|record| record == wanted), "{stored:?}");
+    }
 }
 
 #[test]

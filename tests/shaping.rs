@@ -129,7 +129,8 @@ fn cbor_becomes_json_and_what_is_left_out_is_acknowledged() {
     }
     assert_eq!(stored(&agent), [("d-1".to_owned(), r#"{"id":"d-1","temp":21.5}"#.to_owned(), Value::Null)]);
     assert_eq!(refused(&agent, "devices"), json!({ "filtered": 1, "undecodable": 1 }));
-    eventually(PATIENCE, "it is told", || agent.log().contains("it is not cbor: "));
+    let told = |line: &str| line.contains("it is not cbor: ") && line.contains("from=topic \"a\", client-id ");
+    eventually(PATIENCE, "it is told", || agent.log().lines().any(told));
 }
 
 #[test]
@@ -151,6 +152,7 @@ fn rows_of_csv_become_records() {
     assert_eq!(data, expected);
     let counts = json!({ "key-fallback": 1, "no-key": 1, "sampled-out": 1, "undecodable": 1 });
     assert_eq!(refused(&agent, "devices"), counts);
+    assert!(agent.log().contains("record 5 in it: it is not csv: "), "{}", agent.log());
 }
 
 #[test]

@@ -92,6 +92,7 @@ fn lines_keep_their_order_and_half_ones_are_counted() {
     send(port, &garbage);
     until_stored(&agent, 20_001);
     assert_eq!(refused(&agent, "oversize"), 1);
+    assert!(agent.log().contains("longer than max-frame; from host \"127.0.0.1\", port "), "{}", agent.log());
     // A connection that is reset in the middle of a line.
     let vanishing = TcpStream::connect(("127.0.0.1", port)).expect("the source listens");
     (&vanishing).write_all(b"whole\nhalf of a li").expect("written");

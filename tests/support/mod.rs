@@ -24,6 +24,7 @@ pub(crate) mod publisher;
 pub(crate) mod python;
 pub(crate) mod small_disk;
 pub(crate) mod truck;
+pub(crate) mod uart;
 pub(crate) mod upstream;
 pub(crate) mod wait;
 

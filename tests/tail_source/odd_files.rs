@@ -37,8 +37,24 @@ fn ten_megabytes_without_a_line_are_counted_and_the_next_line_passes() {
     logs.append("a.log", "\nnext\n");
     wait_stored(&agent, 2);
     assert_eq!((texts(&agent), refused(&agent, "oversize")), (vec!["first".to_owned(), "next".to_owned()], 1));
+    let from = format!("from=file {:?}, byte 6", logs.path("a.log").display().to_string());
+    assert!(agent.log().contains(&from), "{from} in {}", agent.log());
     let grown = agent.resident_bytes_peak().saturating_sub(before);
     assert!(grown < 16 << 20, "{grown} bytes of memory for a line that is not stored");
+}
+
+#[test]
+fn a_line_that_cannot_be_decoded_is_told_with_its_file_and_place() {
+    let logs = Logs::new();
+    let agent = Forebay::start(&logs.configuration("a.log", "decode = \"json\"\non-undecodable = \"drop\""));
+    logs.append("a.log", "{\"a\":1}\nwhat is this\n{\"a\":2}\n");
+    wait_stored(&agent, 2);
+    assert_eq!(refused(&agent, "undecodable"), 1);
+    let from = format!("from=file {:?}, byte 8", logs.path("a.log").display().to_string());
+    let told = agent.log().lines().any(|line| line.contains(&from) && line.contains("it is not json"));
+    assert!(told, "{from} in {}", agent.log());
+    let error = source_status(&agent)["last_error"]["message"].to_string();
+    assert!(error.contains("byte 8"), "{error}");
 }
 
 #[test]

@@ -162,7 +162,12 @@ impl Config {
             }),
             _ => None,
         };
-        self.streams.iter().filter_map(waits_in_vain).collect()
+        let of_sources = self.sources.iter().flat_map(|(name, source)| {
+            let path = key_path("sources", name);
+            let problem = move |(key, message)| Problem { path: key_path(&path, key), message };
+            source.settings.warnings().into_iter().map(problem)
+        });
+        self.streams.iter().filter_map(waits_in_vain).chain(of_sources).collect()
     }
 }
 

@@ -20,25 +20,49 @@ impl fmt::Display for Problem {
 }
 
 /// All problems found so far.
+///
+/// One mistake is told once: of a key whose value could not be read, or that was misspelt, nothing else is noted. It would be
+/// said of its default, such as that it is missing.
 #[derive(Debug, Default)]
-pub struct Problems(Vec<Problem>);
+pub struct Problems {
+    found: Vec<Problem>,
+    /// Paths of keys that are there, but not as they should be.
+    unread: Vec<String>,
+}
 
 impl Problems {
-    /// Notes a problem.
+    /// Notes a problem, unless it is of a key that could not be read, or of the table that has this key.
     pub fn add(&mut self, path: impl Into<String>, message: impl Into<String>) {
-        self.0.push(Problem { path: path.into(), message: message.into() });
+        let path = path.into();
+        let holds = |unread: &String| unread.strip_prefix(&path).is_some_and(|rest| rest.starts_with(['.', '[']));
+        if !self.is_unread(&path) && !self.unread.iter().any(holds) {
+            self.found.push(Problem { path, message: message.into() });
+        }
+    }
+
+    /// Notes that something cannot be read, so that `keys` are without their values.
+    pub(super) fn add_unread(&mut self, path: String, message: String, keys: Vec<String>) {
+        self.found.retain(|problem| !keys.contains(&problem.path));
+        self.unread.extend(keys);
+        self.found.push(Problem { path, message });
+    }
+
+    /// Whether a key is there, but could not be read.
+    #[must_use]
+    pub fn is_unread(&self, path: &str) -> bool {
+        self.unread.iter().any(|unread| unread == path)
     }
 
     /// In the order they were found.
     #[must_use]
     pub fn list(&self) -> &[Problem] {
-        &self.0
+        &self.found
     }
 
     /// Takes them out, in the order they were found.
     #[must_use]
     pub fn into_list(self) -> Vec<Problem> {
-        self.0
+        self.found
     }
 }
 
@@ -82,6 +106,20 @@ mod tests {
         assert_eq!(key_path("streams", "telemetry"), "streams.telemetry");
         assert_eq!(key_path("streams", "dead-letter.cloud"), "streams.\"dead-letter.cloud\"");
         assert_eq!(key_path("streams", ""), "streams.\"\"");
+    }
+
+    #[test]
+    fn of_a_key_that_cannot_be_read_nothing_else_is_told() {
+        let mut problems = Problems::default();
+        problems.add("s.listen", "missing");
+        problems.add("s.stream", "missing");
+        problems.add_unread("s.lisen".into(), "unknown key".into(), vec!["s.lisen".into(), "s.listen".into()]);
+        problems.add_unread("s.sample.every".into(), "must be a number".into(), vec!["s.sample.every".into()]);
+        problems.add("s.listen", "missing");
+        problems.add("s.sample", "needs `every`");
+        problems.add("s.samples", "is something else");
+        let told: Vec<_> = problems.list().iter().map(|problem| &*problem.path).collect();
+        assert_eq!(told, ["s.stream", "s.lisen", "s.sample.every", "s.samples"]);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Reads a TOML table into a module's `Config`, and finds all its mistakes rather than the first.
 //!
 //! serde stops at the first value that does not fit. So upon a mistake the key is reported and taken out, and the rest is
-//! read again; what is returned after a mistake lacks that key, and serves only to find further problems.
+//! read again; what is returned after a mistake lacks that key, and serves only to find further problems. So that one mistake in a
+//! list of tables hides none in the others, their keys should have defaults, and be found missing when they are validated.
 
 use serde::{Deserialize, Deserializer, de};
 use serde_path_to_error::Segment;
@@ -12,23 +13,29 @@ use super::problem::{Problems, key_path, there_are};
 /// Reads `table`, which stands at `path`. `elsewhere` are keys of the same table that another module reads: they are not
 /// in `table`, but somebody who misspells them should get them as a hint.
 pub fn read<T: de::DeserializeOwned>(
-    mut table: Table,
+    table: Table,
     path: &str,
     elsewhere: &[&str],
     problems: &mut Problems,
 ) -> Option<T> {
+    let mut value = Value::Table(table);
     // Each round takes one key out, so that this ends.
     loop {
-        let error = match serde_path_to_error::deserialize(Value::Table(table.clone())) {
+        let error = match serde_path_to_error::deserialize(value.clone()) {
             Ok(config) => return Some(config),
             Err(error) => error,
         };
-        let keys = keys_to(error.path());
-        let known = if keys.len() > 1 { &[] } else { elsewhere };
-        problems.add(place(path, error.path()), explain(error.inner().message(), known));
-        if !take_out(&mut table, &keys) {
-            return None;
-        }
+        let steps = steps_to(error.path());
+        let known = if steps.len() > 1 { &[] } else { elsewhere };
+        let (message, meant) = explain(error.inner().message(), known);
+        let around = steps.split_last().map_or(&steps[..], |(_, around)| around);
+        // What is there under its own name is judged for itself.
+        let meant = meant.filter(|meant| at(&value, around).is_none_or(|table| table.get(meant).is_none()));
+        let meant = meant.map(|meant| key_path(&place(path, around), &meant));
+        let taken_out = take_out(&mut value, &steps);
+        let unread = taken_out.map(|depth| place(path, &steps[..depth]));
+        problems.add_unread(place(path, &steps), message, unread.into_iter().chain(meant).collect());
+        taken_out?;
     }
 }
 
@@ -57,38 +64,58 @@ pub fn nearest<'a>(key: &str, known: impl IntoIterator<Item = &'a str>) -> Optio
     (distance <= 2.min(nearest.len() / 2)).then_some(nearest)
 }
 
-/// The keys on the way to a value, as far as tables go: an array's element cannot be taken out without moving the others.
-fn keys_to(path: &serde_path_to_error::Path) -> Vec<String> {
+/// One step on the way to a value.
+#[derive(Debug, Clone)]
+enum Step {
+    Key(String),
+    Index(usize),
+}
+
+/// The way to a value.
+fn steps_to(path: &serde_path_to_error::Path) -> Vec<Step> {
     path.iter()
-        .map_while(|segment| match segment {
-            Segment::Map { key } => Some(key.clone()),
+        .filter_map(|segment| match segment {
+            Segment::Map { key } => Some(Step::Key(key.clone())),
+            Segment::Seq { index } => Some(Step::Index(*index)),
             _ => None,
         })
         .collect()
 }
 
-/// The whole way to a value, for the message.
-fn place(path: &str, within: &serde_path_to_error::Path) -> String {
-    within.iter().fold(path.to_owned(), |path, segment| match segment {
-        Segment::Map { key } => key_path(&path, key),
-        Segment::Seq { index } => format!("{path}[{index}]"),
-        _ => path,
+/// What is at the end of these steps.
+fn at<'v>(value: &'v Value, steps: &[Step]) -> Option<&'v Value> {
+    steps.iter().try_fold(value, |value, step| match step {
+        Step::Key(key) => value.get(key),
+        Step::Index(index) => value.get(*index),
     })
 }
 
-/// Removes the value at `keys`, or the nearest table around it that exists.
-fn take_out(table: &mut Table, keys: &[String]) -> bool {
-    let Some((key, rest)) = keys.split_first() else { return false };
-    if let Some(Value::Table(inner)) = table.get_mut(key)
-        && take_out(inner, rest)
-    {
-        return true;
-    }
-    table.remove(key).is_some()
+/// The same for a message.
+fn place(path: &str, steps: &[Step]) -> String {
+    steps.iter().fold(path.to_owned(), |path, step| match step {
+        Step::Key(key) => key_path(&path, key),
+        Step::Index(index) => format!("{path}[{index}]"),
+    })
 }
 
-/// Says in our words what serde says in its own.
-fn explain(message: &str, elsewhere: &[&str]) -> String {
+/// Removes the value at the end of these steps, or the nearest around it that has a key: an element of a list cannot go without
+/// moving the others. How many steps lead to what was removed.
+fn take_out(value: &mut Value, steps: &[Step]) -> Option<usize> {
+    let (step, rest) = steps.split_first()?;
+    match (step, value) {
+        (Step::Key(key), Value::Table(table)) => {
+            let deeper = table.get_mut(key).and_then(|inner| take_out(inner, rest));
+            deeper.map(|depth| depth + 1).or_else(|| table.remove(key).map(|_| 1))
+        }
+        (Step::Index(index), Value::Array(array)) => {
+            array.get_mut(*index).and_then(|inner| take_out(inner, rest)).map(|depth| depth + 1)
+        }
+        _ => None,
+    }
+}
+
+/// Says in our words what serde says in its own, and which key was probably meant by one that nobody knows.
+fn explain(message: &str, elsewhere: &[&str]) -> (String, Option<String>) {
     if message.starts_with("unknown field") {
         let mut quoted = message.split('`').skip(1).step_by(2);
         let unknown = quoted.next().unwrap_or_default();
@@ -96,11 +123,15 @@ fn explain(message: &str, elsewhere: &[&str]) -> String {
         known.sort_unstable();
         known.dedup();
         return match nearest(unknown, known.iter().copied()) {
-            Some(near) => format!("unknown key, did you mean `{near}`?"),
-            None if known.is_empty() => "unknown key".to_owned(),
-            None => format!("unknown key; {}", there_are(known)),
+            Some(near) => (format!("unknown key, did you mean `{near}`?"), Some(near.to_owned())),
+            None if known.is_empty() => ("unknown key".to_owned(), None),
+            None => (format!("unknown key; {}", there_are(known)), None),
         };
     }
+    (explain_value(message), None)
+}
+
+fn explain_value(message: &str) -> String {
     if let Some(rest) = message.strip_prefix("unknown variant ")
         && let Some((found, expected)) = rest.split_once(", expected ")
     {

@@ -106,6 +106,7 @@ impl Config {
     /// Notes everything that is wrong; what comes back is to be used only if nothing was.
     #[must_use]
     pub fn validate(&self, path: &str, problems: &mut Problems) -> Option<Settings> {
+        let usb_is_unread = problems.is_unread(&format!("{path}.usb"));
         let mut wrong = |key: &str, message: String| problems.add(format!("{path}.{key}"), message);
         let place = match (&self.device, &self.usb) {
             (Some(device), None) if device.as_os_str().is_empty() => {
@@ -120,6 +121,8 @@ impl Config {
                 wrong("usb", "either `device` or `usb` says which port, not both".into());
                 None
             }
+            // A `usb` that cannot be read is told already.
+            (None, None) if usb_is_unread => None,
             (None, None) => {
                 wrong("device", "missing; such as \"/dev/ttyUSB0\", or `usb` with vendor and product".into());
                 None

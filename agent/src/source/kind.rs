@@ -78,6 +78,12 @@ pub trait Settings: fmt::Debug + Send + Sync {
         Vec::new()
     }
 
+    /// What can be done, but is hardly meant, such as to read from where nothing is: which key, and a sentence fragment. It may be
+    /// there later, so that it keeps no gateway from coming up.
+    fn warnings(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
     /// Takes what has to be its own before anything else begins, such as the address that it listens on.
     ///
     /// # Errors

@@ -72,6 +72,26 @@ pub(super) fn read(
     Some(Arc::new(config?.validate(framing, path, problems)?))
 }
 
+impl Settings {
+    /// What is not there of what is needed to start the program: the key that names it, and what of it. The system says the same
+    /// of a program and of its folder.
+    pub(super) fn not_there(&self) -> Option<(&'static str, String)> {
+        if let Some(dir) = &self.working_dir
+            && !dir.is_dir()
+        {
+            return Some(("working-dir", format!("there is no folder {}", dir.display())));
+        }
+        // As the system looks for it: with a slash from the working directory on, otherwise in the folders of PATH.
+        let found = if self.program.contains('/') {
+            self.working_dir.clone().unwrap_or_default().join(&self.program).exists()
+        } else {
+            let path = self.env.get("PATH").map(Into::into).or_else(|| std::env::var_os("PATH"));
+            path.is_none_or(|path| std::env::split_paths(&path).any(|dir| dir.join(&self.program).exists()))
+        };
+        (!found).then(|| ("command", format!("there is no program `{}`", self.program)))
+    }
+}
+
 impl Config {
     fn validate(self, framing: Option<Framing>, path: &str, problems: &mut Problems) -> Option<Settings> {
         let before = problems.list().len();

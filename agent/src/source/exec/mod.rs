@@ -55,6 +55,10 @@ impl super::Settings for Settings {
         format!("output of `{}`{when}", self.program)
     }
 
+    fn warnings(&self) -> Vec<(&'static str, String)> {
+        self.not_there().into_iter().collect()
+    }
+
     fn bind(&self) -> BoxFuture<'_, anyhow::Result<Box<dyn Source>>> {
         kind::at_once(self, keep_running)
     }
@@ -68,7 +72,8 @@ async fn keep_running(settings: Settings, context: SourceContext) -> anyhow::Res
         let success = match start(&settings) {
             Ok(program) => program.run(&settings, &context, &mut pump).await?,
             Err(error) => {
-                context.trouble("cannot-start", format_args!("cannot start `{}`: {error}", settings.program));
+                let why = settings.not_there().map_or_else(|| error.to_string(), |(key, why)| format!("{key}: {why}"));
+                context.trouble("cannot-start", format_args!("cannot start `{}`: {why}", settings.program));
                 false
             }
         };

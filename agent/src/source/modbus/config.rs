@@ -44,13 +44,13 @@ pub(super) struct Config {
 }
 
 /// The keys of a register.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub(super) struct RegisterConfig {
     /// What it is called in the record.
-    name: String,
+    name: Option<String>,
     /// From 0, as it goes over the line: what many manuals call 40001 is 0 in the table `holding`.
-    address: u16,
+    address: Option<u16>,
     /// `"holding"` (the default), `"input"`, `"coil"` or `"discrete"`.
     table: Option<Table>,
     /// `"u16"` (the default), `"i16"`, ... `"f64"`, or `"bool"` (the only one for coils and discrete inputs).
@@ -130,8 +130,8 @@ pub(super) fn read_rtu(
 ) -> Option<Arc<dyn crate::source::Settings>> {
     let port: Option<serial_port::Config> =
         reader::read(reader::split_off::<serial_port::Config>(&mut table), path, &[], problems);
-    let port = port.and_then(|port| port.validate(path, problems));
     let config: Option<Config> = reader::read(table, path, &[elsewhere, rtu_keys()].concat(), problems);
+    let port = port.and_then(|port| port.validate(path, problems));
     // Up to 247 are units of their own on a serial line ("MODBUS over Serial Line" V1.02, 2.2); 0 speaks to all.
     let settings = config?.validate(1..=247, path, problems);
     Some(Arc::new(settings.at(Place::Rtu(port?))))
@@ -199,6 +199,9 @@ impl Config {
         for unit in self.units.iter().filter(|unit| !allowed(**unit)) {
             wrong("units", form(*unit));
         }
+        if self.units.is_empty() && self.registers.iter().any(|register| register.unit.is_none()) {
+            wrong("units", "names none, and not every register says which `unit` has it".into());
+        }
         if self.registers.is_empty() {
             wrong("registers", "names none; such as [{ name = \"voltage\", address = 0, type = \"f32\" }]".into());
         }
@@ -224,7 +227,7 @@ impl Config {
                 config.unit.map_or_else(|| self.units.iter().copied().collect(), |unit| [unit].into());
             for id in ids {
                 let registers = units.entry(id).or_default();
-                if registers.iter().any(|other| other.name == register.name) {
+                if !register.name.is_empty() && registers.iter().any(|other| other.name == register.name) {
                     wrong(
                         &format!("registers[{nth}].name"),
                         format!("unit {id} has another one called `{}`", register.name),
@@ -247,22 +250,29 @@ impl RegisterConfig {
         let kind = self.kind.unwrap_or(if table.has_bits() { Type::Bool } else { Type::U16 });
         let (scale, offset) = (self.scale.unwrap_or(1.0), self.offset.unwrap_or(0.0));
         let register = Register {
-            name: self.name.clone(),
+            name: self.name.clone().unwrap_or_default(),
             table,
-            address: self.address,
+            address: self.address.unwrap_or_default(),
             kind,
             word_order: self.word_order.unwrap_or(Order::Big),
             byte_order: self.byte_order.unwrap_or(Order::Big),
             scale,
             offset,
         };
-        if self.name.is_empty() || TAKEN.contains(&&*self.name) {
-            wrong("name", format!("`{}` cannot be a name: the record has its own `unit` and `errors`", self.name));
+        match self.name.as_deref() {
+            None | Some("") => wrong("name", "missing; what the number is called in the record".into()),
+            Some(name) if TAKEN.contains(&name) => {
+                wrong("name", format!("`{name}` cannot be a name: the record has its own `unit` and `errors`"));
+            }
+            Some(_) => {}
+        }
+        if self.address.is_none() {
+            wrong("address", "missing; from 0, as it goes over the line".into());
         }
         if table.has_bits() && kind != Type::Bool {
             wrong("type", "a coil or a discrete input is a `bool`".into());
         }
-        if u32::from(self.address) + u32::from(register.len()) > 65536 {
+        if u32::from(register.address) + u32::from(register.len()) > 65536 {
             wrong("address", "its last word is behind the last address, 65535".into());
         }
         if !scale.is_finite() || scale == 0.0 {
@@ -330,7 +340,8 @@ mod tests {
                 "server = 'h'\nregisters = [{ name = 'unit', address = 0 }]".into(),
                 "s.registers[0].name: `unit` cannot be",
             ),
-            ("server = 'h'\nregisters = [{ name = 'a' }]".into(), "s.registers[0]: `address` is missing"),
+            ("server = 'h'\nregisters = [{ name = 'a' }]".into(), "s.registers[0].address: missing"),
+            (format!("server = 'h'\nunits = []\n{good}"), "s.units: names none"),
             (
                 "server = 'h'\nregisters = [{ name = 'a', address = 65535, type = 'u32' }]".into(),
                 "s.registers[0].address: its last",
@@ -351,6 +362,26 @@ mod tests {
             let found = problems_of(&text);
             assert_eq!(found.is_empty(), told.is_empty(), "{text}: {found:#?}");
             assert!(found.first().is_none_or(|found| found.starts_with(told)), "{text}: {found:#?}");
+            assert!(found.len() <= 1, "one mistake is told once: {found:#?}");
         }
+    }
+
+    #[test]
+    fn no_mistake_hides_another() {
+        let text = "sever = 'h'\nunits = 'one'\nregisters = [{ name = 3, address = 0 }, { adress = 1, name = 'b', type = 'u17' },
+            { name = 'c', address = 65536 }, { address = 4, scale = 0.0 }]";
+        let told: Vec<_> =
+            problems_of(text).into_iter().map(|told| told.split_once(": ").expect("a path").0.to_owned()).collect();
+        let keys = [
+            "registers[0].name",
+            "registers[1].adress",
+            "registers[1].type",
+            "registers[2].address",
+            "sever",
+            "units",
+            "registers[3].name",
+            "registers[3].scale",
+        ];
+        assert_eq!(told, keys.map(|key| format!("s.{key}")));
     }
 }

@@ -51,6 +51,12 @@ impl super::Settings for Settings {
         format!("{} groups of sensors below {}, every {every}", self.groups.len(), self.tree.root.display())
     }
 
+    fn warnings(&self) -> Vec<(&'static str, String)> {
+        let root = &self.tree.root;
+        let absent = !root.is_dir();
+        absent.then(|| ("root", format!("there is no folder {}", root.display()))).into_iter().collect()
+    }
+
     fn bind(&self) -> BoxFuture<'_, anyhow::Result<Box<dyn Source>>> {
         kind::at_once(self, run)
     }

@@ -30,14 +30,14 @@ pub(super) struct Config {
 }
 
 /// The keys of `poll`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub(super) struct PollConfig {
     /// What is written: a text, or `{ hex = "..." }`.
-    command: Octets,
+    command: Option<Octets>,
     /// How often.
-    #[serde(with = "duration")]
-    interval: Duration,
+    #[serde(with = "duration::option")]
+    interval: Option<Duration>,
 }
 
 /// Settings that were found right.
@@ -84,17 +84,17 @@ pub(super) fn read(
 ) -> Option<Arc<dyn crate::source::Settings>> {
     let port = reader::split_off::<serial_port::Config>(&mut table);
     let port: Option<serial_port::Config> = reader::read(port, path, &[], problems);
-    let port = port.and_then(|port| port.validate(path, problems));
     let framing = reader::split_off::<framing::Config>(&mut table);
     let framing: Option<framing::Config> = reader::read(framing, path, &[], problems);
-    let framing = framing.and_then(|framing| framing.validate(path, problems));
     let config: Option<Config> = reader::read(table, path, &[elsewhere, keys()].concat(), problems);
+    let port = port.and_then(|port| port.validate(path, problems));
+    let framing = framing.and_then(|framing| framing.validate(path, problems));
     let config = config?;
     config.validate(path, problems);
     let parts = u32::try_from(config.poll.len()).unwrap_or(u32::MAX).max(1);
-    let polls = config.poll.into_iter().zip(0..).map(|(PollConfig { command: Octets(command), interval }, nth)| {
-        let first_after = interval / parts * nth;
-        Poll { command, interval, first_after }
+    let polls = config.poll.into_iter().zip(0..).filter_map(|(PollConfig { command, interval }, nth)| {
+        let (Octets(command), interval) = command.zip(interval)?;
+        Some(Poll { command, interval, first_after: interval / parts * nth })
     });
     Some(Arc::new(Settings {
         port: port?,
@@ -110,12 +110,25 @@ impl Config {
         if self.max_backoff.is_zero() {
             problems.add(format!("{path}.max-backoff"), "must be longer than 0");
         }
-        for poll in &self.poll {
-            if poll.command.0.is_empty() {
-                problems.add(format!("{path}.poll.command"), "asks nothing");
+        for (nth, poll) in self.poll.iter().enumerate() {
+            let path = if self.poll.len() == 1 { format!("{path}.poll") } else { format!("{path}.poll[{nth}]") };
+            match &poll.command {
+                None => {
+                    problems.add(format!("{path}.command"), "missing; what the device is asked, such as \"READ?\\r\"")
+                }
+                Some(Octets(command)) if command.is_empty() => {
+                    problems.add(format!("{path}.command"), "asks nothing");
+                }
+                Some(_) => {}
             }
-            if poll.interval < Duration::from_millis(1) {
-                problems.add(format!("{path}.poll.interval"), "must be at least 1ms");
+            match poll.interval {
+                None => {
+                    problems.add(format!("{path}.interval"), "missing; how often the device is asked, such as \"1s\"")
+                }
+                Some(interval) if interval < Duration::from_millis(1) => {
+                    problems.add(format!("{path}.interval"), "must be at least 1ms");
+                }
+                Some(_) => {}
             }
         }
     }
@@ -172,7 +185,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_told_with_its_key() {
         let (_, problems) = read_text(
-            "baud = 'fast'\nframing = 'lines'\npoll = { command = '', interval = '0s' }\nmax-backoff = '0s'\nstreem = 'x'\nparty = 'even'",
+            "baud = 'fast'\nframing = 'lines'\npoll = [{ command = '', interval = '0s' }, {}]\nmax-backoff = '0s'\nstreem = 'x'\nparty = 'even'",
         );
         let mut keys: Vec<_> = problems.iter().filter_map(|problem| problem.split(": ").next()).collect();
         keys.sort_unstable();
@@ -182,12 +195,24 @@ mod tests {
             "s.framing",
             "s.max-backoff",
             "s.party",
-            "s.poll.command",
-            "s.poll.interval",
+            "s.poll[0].command",
+            "s.poll[0].interval",
+            "s.poll[1].command",
+            "s.poll[1].interval",
             "s.streem",
         ];
         assert_eq!(keys, wanted, "{problems:#?}");
         assert!(problems.iter().any(|problem| problem.ends_with("did you mean `parity`?")), "{problems:#?}");
+        for (text, told) in [
+            ("devise = '/dev/ttyS0'", "s.devise: unknown key, did you mean `device`?"),
+            ("usb = '0403:6001'", "s.usb: must be a table, not string \"0403:6001\""),
+            (
+                "device = '/dev/ttyS0'\npoll = { command = 'A' }",
+                "s.poll.interval: missing; how often the device is asked, such as \"1s\"",
+            ),
+        ] {
+            assert_eq!(read_text(text).1, [told], "one mistake is told once");
+        }
         assert!(
             read_text("device = '/dev/ttyS0'\npoll = 3").1[0].starts_with("s.poll: must be a table with `command`")
         );

@@ -18,7 +18,11 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::info;
 
 use super::{BoxFuture, Intake, Source, SourceContext, Type, kind, reconnect::Trouble, retry::Retry};
-use crate::{framing::Framer, ingest::Fields, serial_port::Port};
+use crate::{
+    framing::{BadFrame, Framer},
+    ingest::{Fields, Origin},
+    serial_port::Port,
+};
 
 /// The row in the table of types.
 pub(super) const TYPE: Type = Type {
@@ -65,7 +69,8 @@ enum Ended {
 async fn run(settings: Settings, context: SourceContext) -> anyhow::Result<()> {
     let mut intake = Intake::<()>::new(&context);
     let mut retry = Retry::new(settings.max_backoff);
-    let mut line = Line { name: settings.port.name(), framer: settings.framing.framer() };
+    let mut line =
+        Line { name: settings.port.name(), settings: settings.port.line(), framer: settings.framing.framer() };
     let ended = loop {
         let opened = tokio::select! {
             opened = settings.port.open() => opened,
@@ -189,6 +194,8 @@ async fn write(port: &Port, bytes: &[u8], context: &SourceContext) -> Option<End
 struct Line {
     /// Of the port.
     name: String,
+    /// Speed and form of a character: where they are wrong, only noise comes.
+    settings: String,
     framer: Framer,
 }
 
@@ -197,7 +204,11 @@ impl Line {
     fn drain(&mut self, context: &SourceContext, intake: &mut Intake) -> bool {
         while intake.has_room() {
             let named = [("port", &*self.name)];
-            let Some(payload) = self.framer.next(|bad| context.bad_frame(bad, &named)) else { return true };
+            let told = |bad: BadFrame| {
+                let (from, line) = (Origin::new(&context.name, &named), &self.settings);
+                context.trouble(bad.reason(), format_args!("{bad}; from {from}, which is read at {line}"));
+            };
+            let Some(payload) = self.framer.next(told) else { return true };
             intake.add(&Fields { source: &context.name, named: &named, payload, byte: None }, &[]);
         }
         false
