@@ -155,6 +155,8 @@ fn servers_that_talk_nonsense_or_nothing_are_counted_and_told() {
             b"\0\0\0\0\0\x05\xff\x03\x02\0\0",
             b"\0\0\0\0\0\x03\xff\x84\x02",
         ];
+        // And one that does not stop.
+        let flood = vec![b'x'; 10_000_000];
         for round in 0..12 {
             let Ok((mut stream, _)) = listener.accept() else { return };
             let mut request = [0; 12];
@@ -163,6 +165,7 @@ fn servers_that_talk_nonsense_or_nothing_are_counted_and_told() {
             }
             let mut answer = match answers.get(round) {
                 Some(answer) => answer.to_vec(),
+                None if round == 6 => flood.clone(),
                 None => (0..random.usize(1..500)).map(|_| random.u8(..)).collect(),
             };
             // Most get past the number of the request.
@@ -180,6 +183,7 @@ fn servers_that_talk_nonsense_or_nothing_are_counted_and_told() {
     assert!(sum >= 8, "{counted}");
     assert_eq!(status(&agent, "nonsense")["records"], 0);
     assert!(!agent.log().contains("panicked"), "{}", agent.log());
+    assert!(agent.resident_bytes_peak() < 100 << 20, "{} bytes", agent.resident_bytes_peak());
     let told = agent.log().lines().filter(|line| line.contains("no-answer") && line.contains("silent")).count();
     assert_eq!(told, 1, "{}", agent.log());
 }

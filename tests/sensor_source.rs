@@ -1,12 +1,14 @@
 //! The `sensor` source: a tree of files that stands in for sysfs, and the machine's own.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use serde_json::Value;
 
 use crate::serial_source::{configuration, status, stored, wait_records, wait_refused};
 use crate::support::daemon::PATIENCE;
+use crate::support::forebay::Home;
 use crate::support::{Forebay, eventually};
 
 /// Nothing is connected to, so nothing is tried again.
@@ -89,6 +91,54 @@ fn a_tree_of_files_is_read_changes_are_reported_and_what_breaks_holds_up_nothing
         assert_eq!(log.matches(text).count(), 1, "{text} in {log}");
     }
     assert!(newest(&agent, "thermal:cpu-thermal").1.is_null());
+}
+
+#[test]
+fn what_may_not_be_read_and_what_is_no_number_is_told_and_read_once_it_can_be() {
+    let tree = tempfile::TempDir::new().expect("a temporary directory can be made");
+    let root = tree.path();
+    let (forbidden, endless) = ("sys/class/hwmon/hwmon0/temp1_input", "sys/class/thermal/thermal_zone0/temp");
+    let garbage = "sys/bus/iio/devices/iio:device0/in_temp_input";
+    for (path, text) in [
+        ("sys/class/hwmon/hwmon0/name", "cpu_thermal\n"),
+        (forbidden, "48312\n"),
+        ("sys/class/thermal/thermal_zone0/type", "cpu-thermal\n"),
+        (endless, &"x".repeat(10_000_000)),
+        ("sys/bus/iio/devices/iio:device0/name", "bme280\n"),
+        (garbage, "\u{0}\u{1b}[31m\n"),
+        ("proc/loadavg", "0.5"),
+    ] {
+        write(root, path, text);
+    }
+    let source = format!(
+        "type = \"sensor\"\nroot = \"{}\"\nread = [\"hwmon\", \"thermal\", \"iio\", \"load\"]\ninterval = \"100ms\"",
+        root.display()
+    );
+    fs::set_permissions(root.join(forbidden), Permissions::from_mode(0o000)).expect("it is ours");
+    // Root may open anything unless its capabilities are taken away.
+    let powerless = ["setpriv", "--inh-caps=-all", "--bounding-set=-all", "--"];
+    let home = Home::new(&polled("box", source));
+    let home = if rustix::process::geteuid().is_root() { home.through(&powerless) } else { home };
+    let agent = Forebay::start_in(home, &[]);
+    let told = |sensor: &str, error: &str| {
+        agent.log().lines().filter(|line| line.contains(sensor) && line.contains(error)).count()
+    };
+    eventually(PATIENCE, "all four are told", || {
+        told("hwmon:cpu_thermal", "Permission denied") == 1
+            && told("thermal:cpu-thermal", "no number") == 1
+            && told("iio:bme280", "no number") == 1
+            && told("load", "not as expected") == 1
+    });
+    wait_refused(&agent, "box", "unreadable", 12);
+    assert_eq!((told("hwmon", "Permission denied"), status(&agent, "box")["records"].as_u64()), (1, Some(0)));
+    fs::set_permissions(root.join(forbidden), Permissions::from_mode(0o600)).expect("it is ours");
+    write(root, endless, "40000\n");
+    write(root, garbage, "21500\n");
+    write(root, "proc/loadavg", "0.50 0.25 0.10 1/100 4242\n");
+    for sensor in ["hwmon:cpu_thermal", "thermal:cpu-thermal", "iio:bme280", "load"] {
+        eventually(PATIENCE, &format!("{sensor} is read"), || newest(&agent, sensor).0 > 0);
+    }
+    assert!(agent.resident_bytes_peak() < 100 << 20, "{} bytes", agent.resident_bytes_peak());
 }
 
 #[test]

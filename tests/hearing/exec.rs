@@ -100,6 +100,16 @@ fn a_flood_is_held_back_and_complaints_are_bounded() {
 }
 
 #[test]
+fn garbage_and_half_a_frame_are_counted_and_what_is_whole_is_stored() {
+    let program = r"printf '\004one\000\011no\000\377\376\000\004tw'; exec sleep 0.1";
+    let agent = agent(&shell(program, "framing = \"cobs\"\nrestart = \"never\""));
+    until_refused(&agent, "half-frame", 1);
+    until_refused(&agent, "malformed", 2);
+    assert_eq!(texts(&agent), ["one"]);
+    assert!(agent.log().contains("a frame cannot be decoded; from ear"), "{}", agent.log());
+}
+
+#[test]
 fn what_is_left_behind_does_not_hold_it_up() {
     let mark = format!("2000.{}", std::process::id());
     let agent = agent(&shell(&format!("sleep {mark} & echo done; exit 3"), "restart = \"never\""));

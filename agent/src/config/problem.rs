@@ -34,8 +34,7 @@ impl Problems {
     /// Notes a problem, unless it is of a key that could not be read, or of the table that has this key.
     pub fn add(&mut self, path: impl Into<String>, message: impl Into<String>) {
         let path = path.into();
-        let holds = |unread: &String| unread.strip_prefix(&path).is_some_and(|rest| rest.starts_with(['.', '[']));
-        if !self.is_unread(&path) && !self.unread.iter().any(holds) {
+        if !self.is_unread(&path) && !self.holds_unread(&path) {
             self.found.push(Problem { path, message: message.into() });
         }
     }
@@ -43,8 +42,15 @@ impl Problems {
     /// Notes that something cannot be read, so that `keys` are without their values.
     pub(super) fn add_unread(&mut self, path: String, message: String, keys: Vec<String>) {
         self.found.retain(|problem| !keys.contains(&problem.path));
+        // A table that has lost a key, which now misses in it.
+        if !self.holds_unread(&path) {
+            self.found.push(Problem { path, message });
+        }
         self.unread.extend(keys);
-        self.found.push(Problem { path, message });
+    }
+
+    fn holds_unread(&self, path: &str) -> bool {
+        self.unread.iter().any(|unread| unread.strip_prefix(path).is_some_and(|rest| rest.starts_with(['.', '['])))
     }
 
     /// Whether a key is there, but could not be read.
@@ -118,6 +124,7 @@ mod tests {
         problems.add("s.listen", "missing");
         problems.add("s.sample", "needs `every`");
         problems.add("s.samples", "is something else");
+        problems.add_unread("s.sample".into(), "`every` is missing".into(), vec!["s.sample".into()]);
         let told: Vec<_> = problems.list().iter().map(|problem| &*problem.path).collect();
         assert_eq!(told, ["s.stream", "s.lisen", "s.sample.every", "s.samples"]);
     }

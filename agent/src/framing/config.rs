@@ -309,6 +309,7 @@ mod tests {
             ("framing = 'lines'", "s.framing: must be one of `line`, `delimiter`"),
             ("framing = { type = 'lines' }", "s.framing.type: must be one of `line`"),
             ("framing = {}", "s.framing: `type` is missing"),
+            ("framing = { type = 'fixd', length = 3 }", "s.framing.type: must be one of"),
             ("framing = 3", "s.framing: must be a type, or a table with a `type`, not integer `3`"),
             ("framing = 'delimiter'", "s.framing.delimiter: missing"),
             ("framing = { type = 'delimiter', delimiter = '' }", "s.framing.delimiter: has 1 to 1024 bytes, not 0"),
@@ -331,7 +332,7 @@ mod tests {
             ("max-frame = '1GiB'", "s.max-frame: is between 1 byte"),
         ] {
             let found = read(text).expect_err(text);
-            assert!(found[0].starts_with(told), "{text}: {found:#?}");
+            assert!(found.len() == 1 && found[0].starts_with(told), "{text}: {found:#?}");
         }
     }
 }

@@ -237,6 +237,14 @@ fn last_line(error: &str) -> String {
     error.lines().next_back().unwrap_or_default().trim_start_matches("error: ").to_owned()
 }
 
+/// The folder below which a pattern looks: its beginning without wildcards.
+pub(super) fn folder_of(pattern: &str) -> PathBuf {
+    let parts = Path::new(pattern).parent().into_iter().flat_map(Path::components);
+    let fixed: PathBuf =
+        parts.take_while(|part| !part.as_os_str().to_string_lossy().contains(['*', '?', '['])).collect();
+    if fixed.as_os_str().is_empty() { ".".into() } else { fixed }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -250,6 +258,21 @@ mod tests {
             assert!(settings.is_some() || !problems.list().is_empty(), "nothing was told");
         }
         problems.list().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_pattern_looks_below_a_folder() {
+        for (pattern, folder) in [
+            ("/var/log/*.log", "/var/log"),
+            ("/var/log/**/app/a.log", "/var/log"),
+            ("/var/log/app.log", "/var/log"),
+            ("/srv/[ab]/x.log", "/srv"),
+            ("logs/x.log", "logs"),
+            ("x.log", "."),
+            ("**/x.log", "."),
+        ] {
+            assert_eq!(folder_of(pattern), PathBuf::from(folder), "{pattern}");
+        }
     }
 
     #[test]

@@ -48,6 +48,11 @@ impl super::Settings for Settings {
         format!("tail of {}", self.paths.join(", "))
     }
 
+    fn warnings(&self) -> Vec<(&'static str, String)> {
+        let absent = self.paths.iter().map(|pattern| config::folder_of(pattern)).filter(|folder| !folder.is_dir());
+        absent.map(|folder| ("paths", format!("there is no folder {}", folder.display()))).collect()
+    }
+
     fn bind(&self) -> BoxFuture<'_, anyhow::Result<Box<dyn Source>>> {
         kind::at_once(self, run::run)
     }
