@@ -134,7 +134,7 @@ fn a_record_that_the_source_cannot_take_refuses_the_whole_body() {
     assert_eq!(post("text/plain", "1,2\n3,4\n5,6,7\n8,9\n"), refusal(400, wrong, ("line", 3)));
     assert!(agent.log().contains(&format!("was answered 400 Bad Request: line 3: {wrong}")), "{}", agent.log());
     let long = format!("1,{}", "x".repeat(100));
-    let larger = "117 bytes are more than max-record, which is 100";
+    let larger = "116 bytes are more than max-record, which is 100";
     assert_eq!(post("text/plain", &format!("1,2\n{long}\n")), refusal(413, larger, ("line", 2)));
     let in_one = "record 2 in it: it is not csv: 1 fields under a header of 2";
     assert_eq!(post("application/octet-stream", "1,2\n3\n"), (400, json!({ "error": in_one })));

@@ -73,8 +73,7 @@ pub(super) fn read(
 }
 
 impl Settings {
-    /// What is not there of what is needed to start the program: the key that names it, and what of it. The system says the same
-    /// of a program and of its folder.
+    /// What is not there of what is needed to start the program: the key that names it, and what of it.
     pub(super) fn not_there(&self) -> Option<(&'static str, String)> {
         if let Some(dir) = &self.working_dir
             && !dir.is_dir()

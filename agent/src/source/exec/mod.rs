@@ -72,7 +72,11 @@ async fn keep_running(settings: Settings, context: SourceContext) -> anyhow::Res
         let success = match start(&settings) {
             Ok(program) => program.run(&settings, &context, &mut pump).await?,
             Err(error) => {
-                let why = settings.not_there().map_or_else(|| error.to_string(), |(key, why)| format!("{key}: {why}"));
+                // The system says the same of a program and of a folder that are not there.
+                let why = match settings.not_there() {
+                    Some(("working-dir", why)) => why,
+                    _ => error.to_string(),
+                };
                 context.trouble("cannot-start", format_args!("cannot start `{}`: {why}", settings.program));
                 false
             }

@@ -146,9 +146,10 @@ fn bail_journal<T>(message: &str) -> Result<T, Failure> {
 fn take(line: Line<'_>, context: &SourceContext, intake: &mut Intake, mark: &str, cursor: &mut Option<String>) {
     let newest = match line {
         Line::TooLong(beginning, bytes) => {
-            let cursor = cursor_of_beginning(beginning);
-            context.oversize(bytes as u64, Origin::new(&context.name, &[("cursor", cursor.unwrap_or_default())]));
-            cursor.map(str::to_owned)
+            let own = cursor_of_beginning(beginning);
+            let named = own.map_or(("behind cursor", cursor.as_deref().unwrap_or_default()), |own| ("cursor", own));
+            context.oversize(bytes as u64, Origin::new(&context.name, &[named]));
+            own.map(str::to_owned)
         }
         Line::Whole(line) => match Entry::parse(line) {
             Ok(entry) => {
