@@ -213,6 +213,18 @@ fn a_server_that_comes_and_goes_is_connected_to_again() {
 }
 
 #[test]
+fn an_address_that_is_taken_is_asked_for_again() {
+    let taken = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let receiver = format!("udp://{}", taken.local_addr().expect("one"));
+    let agent = Forebay::start(&configuration(&[("truck", format!("type = \"gps\"\nreceiver = \"{receiver}\""))]));
+    wait_refused(&agent, "truck", "no-connection", 1);
+    let error = status(&agent, "truck")["last_error"].to_string();
+    assert!(error.contains(&format!("listen on {receiver}")) && error.contains("in use"), "{error}");
+    drop(taken);
+    wait_connected(&agent, "truck", 1);
+}
+
+#[test]
 fn a_flood_and_ten_megabytes_without_an_end_cost_no_memory_and_not_the_next_position() {
     let server = TcpListener::bind("127.0.0.1:0").expect("a port");
     let receiver = server.local_addr().expect("it listens");

@@ -64,7 +64,7 @@ pub(super) enum Came {
 }
 
 impl Link {
-    /// Connects to a receiver. Datagrams need no connection: see [`Datagrams::bind`].
+    /// Connects to a receiver, or listens where its datagrams come.
     pub(super) async fn open(receiver: &Receiver) -> Result<Self, Failure> {
         match receiver {
             Receiver::Serial(port) => port.open().await.map(Self::Serial).map_err(|OpenError { error, needs_help }| {

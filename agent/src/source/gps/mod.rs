@@ -29,7 +29,7 @@ pub use config::{Config, Settings};
 use fix::{Fix, Occasion};
 use forebay_log_store::Timestamp;
 use lines::Lines;
-use link::{Came, Datagrams, Failure, Link};
+use link::{Came, Failure, Link};
 use offers::{Offers, PLAUSIBLE};
 use tokio::time::sleep_until;
 use tracing::{info, warn};
@@ -65,31 +65,16 @@ impl super::Settings for Settings {
     }
 
     fn bind(&self) -> BoxFuture<'_, anyhow::Result<Box<dyn Source>>> {
-        Box::pin(async {
-            let datagrams = match self.receiver {
-                Receiver::Udp(address) => Some(Datagrams::bind(address).await?),
-                _ => None,
-            };
-            Ok(Box::new(Bound { settings: self.clone(), datagrams }) as Box<dyn Source>)
-        })
+        // An address for datagrams that is taken is asked for again, as all that cannot be had now.
+        kind::at_once(self, run)
     }
 }
 
-/// A source that has not begun yet.
-struct Bound {
-    settings: Settings,
-    datagrams: Option<Datagrams>,
-}
-
-impl Source for Bound {
-    fn run(self: Box<Self>, context: SourceContext) -> BoxFuture<'static, anyhow::Result<()>> {
-        Box::pin(async move {
-            let mut listener = Listener::new(self.settings, context);
-            let outcome = listener.run(self.datagrams.map(Link::Udp)).await;
-            listener.intake.finish().await;
-            outcome
-        })
-    }
+async fn run(settings: Settings, context: SourceContext) -> anyhow::Result<()> {
+    let mut listener = Listener::new(settings, context);
+    let outcome = listener.run().await;
+    listener.intake.finish().await;
+    outcome
 }
 
 /// What lasts over all connections.
@@ -142,7 +127,8 @@ impl Listener {
     }
 
     /// Runs until it is stopped, or the log is gone.
-    async fn run(&mut self, mut bound: Option<Link>) -> anyhow::Result<()> {
+    async fn run(&mut self) -> anyhow::Result<()> {
+        let mut bound = None;
         loop {
             let ended = match self.connect(bound.take()).await {
                 Ok(mut link) => {
