@@ -252,6 +252,8 @@ fn the_complete_example_shows_every_key() {
         ("sources.plant", keys_of::<source::SharedConfig>()),
         ("sources.plant", keys_of::<source::shape::Config>()),
         ("destinations.cloud", keys_of::<destination::kinesis::Config>()),
+        ("destinations.cloud", keys_of::<destination::aws::Config>()),
+        ("destinations.cloud", keys_of::<crate::outgoing::Config>()),
         ("destinations.cloud", keys_of::<delivery::Config>()),
     ] {
         assert!(!keys.is_empty(), "{header}");

@@ -8,6 +8,9 @@ use std::{sync::Arc, time::Duration};
 
 use forebay_log_store::Record;
 
+use crate::outgoing::WireBytes;
+
+pub mod aws;
 mod failure;
 mod kind;
 pub mod kinesis;
@@ -102,6 +105,16 @@ impl Destination {
             Self::Kinesis(kinesis) => kinesis.accepts(record),
             #[cfg(test)]
             Self::Scripted(scripted) => scripted.accepts(record),
+        }
+    }
+
+    /// What passed its sockets until now; nothing for one that has none.
+    #[must_use]
+    pub fn wire_bytes(&self) -> Option<Arc<WireBytes>> {
+        match self {
+            Self::Kinesis(kinesis) => Some(kinesis.wire_bytes()),
+            #[cfg(test)]
+            Self::Scripted(_) => None,
         }
     }
 
