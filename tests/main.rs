@@ -36,3 +36,4 @@ mod streams;
 mod support;
 mod tail_source;
 mod truck;
+mod ways_out;
