@@ -56,7 +56,10 @@ fn through(proxy: &mut OutgoingProxy) {
     agent.restart();
     assert_eq!(kinesis.read(CLOUD_STREAM, 1, PATIENCE).len(), 1);
     let cloud = cloud(&agent);
-    assert!(cloud["wire_sent_bytes"].as_u64() > Some(300) && cloud["wire_received_bytes"].as_u64() > Some(100), "{cloud}");
+    assert!(
+        cloud["wire_sent_bytes"].as_u64() > Some(300) && cloud["wire_received_bytes"].as_u64() > Some(100),
+        "{cloud}"
+    );
 
     // Nothing goes past it.
     proxy.kill9();
@@ -65,7 +68,8 @@ fn through(proxy: &mut OutgoingProxy) {
     assert_eq!(kinesis.read(CLOUD_STREAM, 2, Duration::from_secs(1)).len(), 1);
 
     let described = agent.home().forebay(&["check", "--config", "forebay.toml"]);
-    let told = [agent.log(), agent.status().to_string(), String::from_utf8_lossy(&described.stdout).into_owned()].concat();
+    let told =
+        [agent.log(), agent.status().to_string(), String::from_utf8_lossy(&described.stdout).into_owned()].concat();
     assert!(described.status.success() && told.contains(&proxy.url()), "{told}");
     assert!(!told.contains(PASSWORD) && !told.contains("wrong-horse"), "{told}");
 }

@@ -228,6 +228,8 @@ fn files_that_examples_name(etc: &Path) {
         ("devices-ca.pem", &*certificate),
         ("devices", "anna:secret\n"),
         ("tokens", "f00d\n"),
+        ("ca.pem", &*certificate),
+        ("proxy.password", "secret\n"),
     ] {
         std::fs::write(etc.join(name), text).expect("written");
     }
