@@ -10,6 +10,7 @@ mod backlog;
 mod bad_input;
 mod cli;
 mod clock;
+mod dead_letter_life;
 mod dead_letters;
 mod durability;
 mod gps_source;

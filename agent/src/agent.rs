@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use crate::{
     api::{self, Api, Server},
     config::{Config, stream},
-    delivery::{Delivery, DeliveryStats},
+    delivery::{Delivery, DeliveryStats, dead_letter::Letters},
     disk_room, edge_sequence,
     log_events::LogEvents,
     service_manager,
@@ -73,6 +73,8 @@ async fn run_on(
     let server = Server::bind(config.api.listen).await?;
     let (mut intake, mut outlet, mut watchers) = (Group::new(), Group::new(), Group::new());
     let observed_destinations = start_deliveries(&config, &streams, &mut outlet).await?;
+    let letters = observed_destinations.iter().map(|(name, observed)| (name.clone(), Arc::clone(&observed.letters)));
+    let letters = letters.collect();
     let observed_sources = start_sources(&config, store, &streams, &mut intake).await?;
 
     let observer = Arc::new(Observer::new(
@@ -84,7 +86,7 @@ async fn run_on(
         observed_destinations,
     ));
     // It takes records too, so it stops with the sources.
-    let api = Arc::new(Api::new(Arc::clone(&observer), streams, intake.stop()));
+    let api = Arc::new(Api::new(Arc::clone(&observer), streams, letters, intake.stop()));
     let router = api::router(api, Arc::new(api::Access::new(config.api.token)));
     intake.spawn("api", server.run(router, intake.stop()));
 
@@ -145,10 +147,12 @@ async fn start_deliveries(
     for (name, destination) in &config.destinations {
         let opened = destination.settings.open().await.with_context(|| format!("start destination {name}"))?;
         let stats = Arc::new(DeliveryStats::default());
+        let (from, dead_letters) = (streams.get(&destination.from)?, streams.get(&stream::dead_letter_stream(name))?);
+        let letters = Arc::new(Letters::open(name, dead_letters.ingest.clone(), from.ingest.clone()));
         let delivery = Delivery {
             name: name.as_str().into(),
-            stream: streams.get(&destination.from)?.stream().clone(),
-            dead_letters: streams.get(&stream::dead_letter_stream(name))?.ingest,
+            stream: from.stream().clone(),
+            dead_letters: dead_letters.ingest,
             destination: opened,
             config: destination.delivery.clone(),
             stats: Arc::clone(&stats),
@@ -158,7 +162,7 @@ async fn start_deliveries(
         };
         group.spawn(format!("delivery to {name}"), delivery.run());
         let kind = destination.settings.kind();
-        observed.insert(name.clone(), ObservedDestination { kind, from: destination.from.clone(), stats });
+        observed.insert(name.clone(), ObservedDestination { kind, from: destination.from.clone(), stats, letters });
     }
     Ok(observed)
 }

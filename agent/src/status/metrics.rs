@@ -141,6 +141,15 @@ fn destinations(status: &Status, out: &mut Page) {
         ("forebay_destination_dead_letters_total", "counter", "Records that it will never take.", |d| {
             d.dead_letters as f64
         }),
+        ("forebay_destination_dead_letters_open", "gauge", "Letters neither replayed nor dropped.", |d| {
+            d.dead_letters_open as f64
+        }),
+        ("forebay_destination_dead_letters_replayed_total", "counter", "Letters replayed.", |d| {
+            d.dead_letters_replayed as f64
+        }),
+        ("forebay_destination_dead_letters_dropped_total", "counter", "Letters that a person dropped.", |d| {
+            d.dead_letters_dropped as f64
+        }),
         ("forebay_destination_out_of_order_total", "counter", "Records behind later ones of their key.", |d| {
             d.out_of_order as f64
         }),

@@ -199,6 +199,15 @@ pub struct DestinationStatus {
     pub failed_records: u64,
     /// Records that the destination will never take; they are in its dead-letter stream.
     pub dead_letters: u64,
+    /// Letters that are there: neither replayed nor dropped.
+    #[serde(default)]
+    pub dead_letters_open: u64,
+    /// Letters that were replayed, since the stream was made.
+    #[serde(default)]
+    pub dead_letters_replayed: u64,
+    /// Letters that a person dropped, since the stream was made.
+    #[serde(default)]
+    pub dead_letters_dropped: u64,
     /// Records that came behind later ones of their key; always 0 with strict ordering.
     pub out_of_order: u64,
     /// What keeps it from delivering, if something does.

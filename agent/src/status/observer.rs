@@ -19,7 +19,7 @@ use super::{
     StreamStatus, Totals,
 };
 use crate::{
-    delivery::DeliveryStats,
+    delivery::{DeliveryStats, dead_letter::Letters},
     log_events::{LogEvents, shown},
     source::SourceStats,
     streams::Streams,
@@ -56,6 +56,8 @@ pub struct ObservedDestination {
     pub from: String,
     /// What its delivery counts.
     pub stats: Arc<DeliveryStats>,
+    /// What it would not take.
+    pub letters: Arc<Letters>,
 }
 
 /// Whose rate is measured.
@@ -241,6 +243,7 @@ impl Observer {
         let kept = stream.records_between(stats.oldest, stats.next).max(1);
         let counts = destination.stats.snapshot();
         let totals = Totals { records: counts.records, bytes: counts.bytes };
+        let letters = destination.letters.counts();
         DestinationStatus {
             r#type: destination.kind.to_owned(),
             from: destination.from.clone(),
@@ -261,6 +264,9 @@ impl Observer {
             throttled_records: counts.throttled_records,
             failed_records: counts.failed_records,
             dead_letters: counts.dead_letters,
+            dead_letters_open: letters.open,
+            dead_letters_replayed: letters.replayed,
+            dead_letters_dropped: letters.dropped,
             out_of_order: counts.out_of_order,
             down: counts.down.map(|down| Down {
                 kind: down.kind.to_owned(),

@@ -106,6 +106,7 @@ fn destination_rows(table: &mut Table<9>, name: &str, destination: &DestinationS
     }
     for (count, what) in [
         (destination.dead_letters, "never to be taken, now in the dead-letter stream"),
+        (destination.dead_letters_open, "dead letters that wait to be looked at (`forebay dead-letter list`)"),
         (destination.out_of_order, "behind later ones of their key"),
         (destination.throttled_records, "sent back as too many at once, and tried again"),
         (destination.failed_records, "sent back for a passing reason, and tried again"),
@@ -242,6 +243,7 @@ DESTINATION  TYPE     FROM       RECORDS  BYTES       RATE              BACKLOG 
 cloud        kinesis  telemetry  1,000    1000.0 KiB  12/s, 12.3 KiB/s  200 (211.9 KiB)  43s  1.20
   ! unreachable for 40s, 7 attempts
   ! never to be taken, now in the dead-letter stream: 1
+  ! dead letters that wait to be looked at (`forebay dead-letter list`): 3
   ! sent back as too many at once, and tried again: 8
   ! last error, 1m 5s ago: connection refused
 ";
