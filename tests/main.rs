@@ -12,6 +12,7 @@ mod cli;
 mod clock;
 mod dead_letter_life;
 mod dead_letters;
+mod duplicates;
 mod durability;
 mod gps_source;
 mod harness;
