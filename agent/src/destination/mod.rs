@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use forebay_log_store::Record;
 
-use crate::outgoing::WireBytes;
+use crate::{credentials::KnownTime, outgoing::WireBytes};
 
 pub mod aws;
 mod failure;
@@ -80,10 +80,8 @@ impl Destination {
     ///
     /// # Errors
     /// A file that the settings name cannot be read (any more).
-    pub async fn open(config: &Config) -> anyhow::Result<Self> {
-        Ok(match config {
-            Config::Kinesis(config) => Self::Kinesis(kinesis::Kinesis::open(config).await?),
-        })
+    pub fn open(config: &Config, time: &Arc<KnownTime>) -> anyhow::Result<Self> {
+        config.open(time)
     }
 
     /// What it takes in one request.

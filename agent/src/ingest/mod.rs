@@ -28,10 +28,6 @@ pub use origin::Origin;
 pub(crate) use partition_key::shorten;
 pub use partition_key::{Fields, PLACEHOLDERS, PartitionKeyTemplate, Rendered, TemplateError};
 
-/// What the names of tags begin with that only forebay itself gives to a record. Sources that take names from devices see to it
-/// that theirs do not.
-pub const RESERVED_TAGS: &str = "forebay.";
-
 /// The door into one stream. Clones share the stream's queue room, and the fate of [`Ingest::for_connection`].
 #[derive(Clone)]
 pub struct Ingest {

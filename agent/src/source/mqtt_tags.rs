@@ -8,7 +8,7 @@
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use forebay_log_store::Tag;
 
-use crate::ingest::RESERVED_TAGS;
+use crate::record_tags::RESERVED;
 
 /// Version 5's content type.
 pub(super) const CONTENT_TYPE: &str = "content-type";
@@ -24,7 +24,7 @@ pub(super) fn tag(name: &str, value: impl Into<String>) -> Tag {
 
 /// A user property as a tag.
 pub(super) fn user_property(name: &str, value: impl Into<String>) -> Tag {
-    if name.starts_with(RESERVED_TAGS) { tag(&format!("_{name}"), value) } else { tag(name, value) }
+    if name.starts_with(RESERVED) { tag(&format!("_{name}"), value) } else { tag(name, value) }
 }
 
 /// Correlation data as a tag.

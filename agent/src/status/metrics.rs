@@ -173,6 +173,16 @@ fn destinations(status: &Status, out: &mut Page) {
     ] {
         out.each(name, kind, help, "destination", destinations, value);
     }
+    let name = "forebay_destination_client_certificate_expires_timestamp_seconds";
+    out.family(name, "gauge", "Until when a certificate of our own holds, in seconds since 1970.");
+    for (destination, status) in destinations {
+        for certificate in &status.client_certificates {
+            let (file, expires) = (certificate.file.display().to_string(), certificate.expires_ms);
+            if let Some(expires) = expires {
+                out.sample(name, &[("destination", destination), ("file", &file)], (expires / 1000) as f64);
+            }
+        }
+    }
     let name = "forebay_destination_failed_requests_total";
     out.family(name, "counter", "Requests that failed as a whole.");
     for (destination, status) in destinations {

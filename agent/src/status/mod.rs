@@ -210,10 +210,24 @@ pub struct DestinationStatus {
     pub dead_letters_dropped: u64,
     /// Records that came behind later ones of their key; always 0 with strict ordering.
     pub out_of_order: u64,
+    /// Certificates of our own that it uses.
+    #[serde(default)]
+    pub client_certificates: Vec<CertificateStatus>,
     /// What keeps it from delivering, if something does.
     pub down: Option<Down>,
     /// The newest.
     pub last_error: Option<ErrorStatus>,
+}
+
+/// A certificate of our own.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateStatus {
+    /// Where it is.
+    pub file: PathBuf,
+    /// Until when it holds.
+    pub expires_ms: Option<u64>,
+    /// What a person has to do about it, or why it cannot be read.
+    pub trouble: Option<String>,
 }
 
 /// A destination that cannot be delivered to.

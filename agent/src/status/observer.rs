@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -15,10 +15,11 @@ use forebay_log_store::{
 };
 
 use super::{
-    ClockStatus, DestinationStatus, Down, Dropped, ErrorStatus, Flow, Meter, ShardStatus, SourceStatus, Status,
-    StreamStatus, Totals,
+    CertificateStatus, ClockStatus, DestinationStatus, Down, Dropped, ErrorStatus, Flow, Meter, ShardStatus,
+    SourceStatus, Status, StreamStatus, Totals,
 };
 use crate::{
+    credentials::{KnownTime, certificate::Period},
     delivery::{DeliveryStats, dead_letter::Letters},
     log_events::{LogEvents, shown},
     source::SourceStats,
@@ -34,6 +35,7 @@ pub struct Observer {
     sources: BTreeMap<String, ObservedSource>,
     streams: Arc<Streams>,
     destinations: BTreeMap<String, ObservedDestination>,
+    time: Arc<KnownTime>,
     meters: Mutex<BTreeMap<Metered, Meter>>,
     oldest_undelivered: Mutex<BTreeMap<String, OldestUndelivered>>,
 }
@@ -58,6 +60,8 @@ pub struct ObservedDestination {
     pub stats: Arc<DeliveryStats>,
     /// What it would not take.
     pub letters: Arc<Letters>,
+    /// Files with certificates of our own that it uses.
+    pub certificates: Vec<PathBuf>,
 }
 
 /// Whose rate is measured.
@@ -90,6 +94,7 @@ impl Observer {
         sources: BTreeMap<String, ObservedSource>,
         streams: Arc<Streams>,
         destinations: BTreeMap<String, ObservedDestination>,
+        time: Arc<KnownTime>,
     ) -> Self {
         Self {
             started: Instant::now(),
@@ -99,6 +104,7 @@ impl Observer {
             sources,
             streams,
             destinations,
+            time,
             meters: Mutex::default(),
             oldest_undelivered: Mutex::default(),
         }
@@ -268,6 +274,7 @@ impl Observer {
             dead_letters_replayed: letters.replayed,
             dead_letters_dropped: letters.dropped,
             out_of_order: counts.out_of_order,
+            client_certificates: destination.certificates.iter().map(|file| self.certificate(file)).collect(),
             down: counts.down.map(|down| Down {
                 kind: down.kind.to_owned(),
                 seconds: down.since.elapsed().as_secs(),
@@ -275,6 +282,14 @@ impl Observer {
             }),
             last_error: counts.last_error.map(|error| error_status(error.at, error.kind, error.message)),
         }
+    }
+
+    fn certificate(&self, file: &Path) -> CertificateStatus {
+        let (expires_ms, trouble) = match Period::of_file(file) {
+            Ok(period) => (Some(period.until.0), period.trouble(self.time.now())),
+            Err(error) => (None, Some(error)),
+        };
+        CertificateStatus { file: file.to_path_buf(), expires_ms, trouble }
     }
 
     /// Age in seconds of the first record behind the checkpoint.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    ClockStatus, DestinationStatus, Down, Dropped, ErrorStatus, Flow, ShardStatus, SourceStatus, Status, StreamStatus,
+    CertificateStatus, ClockStatus, DestinationStatus, Down, Dropped, ErrorStatus, Flow, ShardStatus, SourceStatus,
+    Status, StreamStatus,
 };
 
 pub(super) fn busy() -> Status {
@@ -97,6 +98,11 @@ pub(super) fn busy() -> Status {
                 dead_letters_replayed: 2,
                 dead_letters_dropped: 0,
                 out_of_order: 0,
+                client_certificates: vec![CertificateStatus {
+                    file: "device.crt".into(),
+                    expires_ms: Some(1_790_000_000_000),
+                    trouble: Some("expires in 3 days".into()),
+                }],
                 down: Some(Down { kind: "unreachable".into(), seconds: 40, attempts: 7 }),
                 last_error: error("connection refused"),
             },

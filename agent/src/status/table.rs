@@ -115,6 +115,11 @@ fn destination_rows(table: &mut Table<9>, name: &str, destination: &DestinationS
             table.note(format!("{what}: {}", grouped(count)));
         }
     }
+    for certificate in &destination.client_certificates {
+        if let Some(trouble) = &certificate.trouble {
+            table.note(format!("certificate {}: {trouble}", certificate.file.display()));
+        }
+    }
     last_error(table, destination.last_error.as_ref(), now_ms);
 }
 
@@ -245,6 +250,7 @@ cloud        kinesis  telemetry  1,000    1000.0 KiB  12/s, 12.3 KiB/s  200 (211
   ! never to be taken, now in the dead-letter stream: 1
   ! dead letters that wait to be looked at (`forebay dead-letter list`): 3
   ! sent back as too many at once, and tried again: 8
+  ! certificate device.crt: expires in 3 days
   ! last error, 1m 5s ago: connection refused
 ";
         assert_eq!(text, expected, "\n{text}");

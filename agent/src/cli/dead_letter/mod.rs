@@ -30,6 +30,7 @@ enum Command {
     /// Count the letters of each destination, or list those of one
     List {
         /// Whose letters; without it, all destinations are summed up
+        #[arg(value_parser = destination_name)]
         destination: Option<String>,
         /// Begin at this number
         #[arg(long, value_name = "NUMBER", default_value_t = 0)]
@@ -41,6 +42,7 @@ enum Command {
     /// Show one letter: why, when, where from, and its data
     Show {
         /// Whose letter
+        #[arg(value_parser = destination_name)]
         destination: String,
         /// Its number, as `list` tells it
         number: u64,
@@ -77,6 +79,7 @@ enum Form {
 #[derive(Debug, clap::Args)]
 struct Which {
     /// Whose letters
+    #[arg(value_parser = destination_name)]
     destination: String,
     /// Their numbers, as `list` tells them
     #[arg(value_name = "NUMBER", required_unless_present_any = ["all", "reason"])]
@@ -87,6 +90,16 @@ struct Which {
     /// Those whose reason contains this text
     #[arg(long, value_name = "TEXT", conflicts_with = "numbers")]
     reason: Option<String>,
+}
+
+/// For an argument that names a destination; so it needs no quoting anywhere.
+fn destination_name(text: &str) -> Result<String, String> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    if !text.is_empty() && text.bytes().all(fits) {
+        Ok(text.to_owned())
+    } else {
+        Err("a destination's name has characters of a-z A-Z 0-9 _ -".to_owned())
+    }
 }
 
 impl Which {

@@ -17,7 +17,6 @@ mod tests;
 pub(super) use burial::{Began, batch};
 pub use letter::Letter;
 pub use letters::{Counts, Letters, LettersError, Page, Selection, Settlement, Verb};
-pub use replay::{addressee, is_ours, origin};
 pub use summary::Summary;
 
 /// The consumer of a dead-letter stream whose checkpoint says up to where every letter is settled: the log then knows which

@@ -2,16 +2,13 @@
 //! that destination alone. Every other delivery passes over it. So a replay is as durable, as ordered and as well counted as
 //! any other record, and needs no second way to the destination.
 
-use forebay_log_store::{Record, SequenceNumber, Tag};
+use forebay_log_store::{Record, Tag};
 
 use super::letter::Letter;
-use crate::ingest::RESERVED_TAGS;
+use crate::record_tags::{REPLAY_TO as TO, SEQUENCE_NUMBER, STREAM};
 
-// Names of the tags, which no device can give. Persisted: never change one, only add. Ours begin with the first of them.
-const TO: &str = "forebay.replay-to";
+// Names of the other tags, which no device can give. Persisted: never change one, only add.
 const OF: &str = "forebay.replay-of";
-const STREAM: &str = "forebay.stream";
-const SEQUENCE_NUMBER: &str = "forebay.sequence-number";
 const ARRIVAL: &str = "forebay.arrival";
 const ARRIVAL_UNTRUSTED: &str = "forebay.arrival-untrusted";
 const ATTEMPTS: &str = "forebay.attempts";
@@ -30,27 +27,6 @@ pub(super) struct Before {
     pub(super) attempts: u64,
     pub(super) first_attempt_ms: Option<u64>,
     pub(super) replays: u64,
-}
-
-/// The only destination that a record is meant for; `None` if it is for all.
-#[must_use]
-pub fn addressee(record: &Record) -> Option<&str> {
-    record.tags.iter().find(|tag| tag.name == TO).map(|tag| tag.value.as_str())
-}
-
-/// Whether a tag is ours, and says nothing to anybody but deliveries.
-#[must_use]
-pub fn is_ours(tag: &Tag) -> bool {
-    tag.name.starts_with(RESERVED_TAGS)
-}
-
-/// Where a replayed record was first: its stream and its number there. What identifies a record is this, however often it is
-/// replayed.
-#[must_use]
-pub fn origin(record: &Record) -> Option<(&str, SequenceNumber)> {
-    let ours = &record.tags[record.tags.iter().position(|tag| tag.name == TO)?..];
-    let text = |name: &str| ours.iter().find(|tag| tag.name == name).map(|tag| tag.value.as_str());
-    Some((text(STREAM)?, SequenceNumber(text(SEQUENCE_NUMBER)?.parse().ok()?)))
 }
 
 /// The tags of a letter that is delivered once more to `destination`: its own, and ours.

@@ -7,7 +7,10 @@ use forebay_log_store::{
 };
 
 use super::{super::window::DeadLetter, *};
-use crate::ingest::Ingest;
+use crate::{
+    ingest::Ingest,
+    record_tags::{addressee, is_ours, origin},
+};
 
 struct Log {
     _store: Store,

@@ -14,7 +14,10 @@ use forebay_log_store::{PARTITION_KEY_CHARS_MAX, Record};
 
 pub use self::config::Config;
 use super::{Limits, Outcome, Parcel, aws};
-use crate::outgoing::{Outgoing, WireBytes};
+use crate::{
+    credentials::{Keeper, KnownTime},
+    outgoing::{Outgoing, WireBytes},
+};
 
 /// PutRecords: 1 to 500 records, 10 MiB with their partition keys (service model of 2025).
 const REQUEST_RECORDS: usize = 500;
@@ -23,6 +26,7 @@ const REQUEST_BYTES: u64 = 10 << 20;
 /// A stream to put records into.
 pub struct Kinesis {
     client: Client,
+    credentials: Keeper,
     wire: Arc<WireBytes>,
     stream: String,
     max_record: u64,
@@ -40,10 +44,12 @@ impl Kinesis {
     ///
     /// # Errors
     /// The proxy's password cannot be read (any more).
-    pub async fn open(config: &Config) -> anyhow::Result<Self> {
-        let outgoing = Outgoing::open(&config.outgoing)?;
+    pub fn open(config: &Config, time: &Arc<KnownTime>) -> anyhow::Result<Self> {
+        let outgoing = Outgoing::open(&config.outgoing)?.judged_by(Arc::clone(time) as _);
+        let (settings, credentials) = aws::sdk_config(&config.aws, &config.outgoing, &outgoing, time);
         Ok(Self {
-            client: Client::new(&aws::sdk_config(&config.aws, &config.outgoing, &outgoing).await),
+            client: Client::new(&settings),
+            credentials,
             wire: outgoing.wire_bytes(),
             stream: config.stream.clone().unwrap_or_default(),
             max_record: config.max_record,
@@ -86,7 +92,13 @@ impl Kinesis {
         let entries = parcels.iter().flat_map(|parcel| &parcel.records).map(|record| entry(record)).collect();
         match self.client.put_records().stream_name(&self.stream).set_records(Some(entries)).send().await {
             Ok(output) => classify::answered(&output, parcels.len()),
-            Err(error) => Outcome::Failed(classify::failed(&error)),
+            Err(error) => {
+                let failure = classify::failed(&error);
+                if failure.kind.is_about_credentials() {
+                    self.credentials.refused();
+                }
+                Outcome::Failed(failure)
+            }
         }
     }
 }

@@ -56,7 +56,7 @@ async fn destination(endpoint: SocketAddr) -> Kinesis {
         outgoing: outgoing::Config { request_timeout: Duration::from_secs(2), ..outgoing::Config::default() },
         ..Config::default()
     };
-    Kinesis::open(&config).await.expect("sound settings")
+    Kinesis::open(&config, &Arc::default()).expect("sound settings")
 }
 
 /// What becomes of two records sent to a server that answers by `answer`.
@@ -278,7 +278,7 @@ async fn ask_with_certificate(name: &str, years: [i32; 2], trusted: bool) -> Fai
         outgoing: outgoing::Config { ca_file: Some(ca.path().into()), ..outgoing::Config::default() },
         ..Config::default()
     };
-    let destination = Kinesis::open(&config).await.expect("sound settings");
+    let destination = Kinesis::open(&config, &Arc::default()).expect("sound settings");
     failure(destination.send(&[parcel("a", b"one")]).await)
 }
 
