@@ -17,6 +17,7 @@ mod durability;
 mod gps_source;
 mod harness;
 mod hearing;
+mod hostile;
 mod iot_credentials;
 mod journald_source;
 mod lifecycle;

@@ -45,8 +45,8 @@ fn parcel(key: &str, data: &'static [u8]) -> Parcel {
     Parcel { records: vec![record(key, data)] }
 }
 
-async fn destination(endpoint: SocketAddr) -> Kinesis {
-    let config = Config {
+fn config(endpoint: SocketAddr) -> Config {
+    Config {
         stream: Some("plant".into()),
         aws: aws::Config {
             region: Some("eu-west-1".into()),
@@ -55,8 +55,11 @@ async fn destination(endpoint: SocketAddr) -> Kinesis {
         },
         outgoing: outgoing::Config { request_timeout: Duration::from_secs(2), ..outgoing::Config::default() },
         ..Config::default()
-    };
-    Kinesis::open(&config, &Arc::default()).expect("sound settings")
+    }
+}
+
+async fn destination(endpoint: SocketAddr) -> Kinesis {
+    Kinesis::open(&config(endpoint), &Arc::default()).expect("sound settings")
 }
 
 /// What becomes of two records sent to a server that answers by `answer`.
@@ -372,4 +375,15 @@ async fn a_record_over_the_limit_is_told_with_figures() {
     assert!(why.contains("1048577") && why.contains("1048576"), "{why}");
     large.data = vec![0; (1 << 20) - 3].into();
     destination.accepts(&large).expect("just fits");
+}
+
+#[tokio::test]
+async fn a_stream_that_takes_ten_mebibytes_gets_them() {
+    let mut config = config(([127, 0, 0, 1], 1).into());
+    config.max_record = 10 << 20;
+    let destination = Kinesis::open(&config, &Arc::default()).expect("sound settings");
+    let mut large = (*record("key", b"")).clone();
+    large.data = vec![0; (10 << 20) - 3].into();
+    destination.accepts(&large).expect("just fits");
+    assert!(destination.limits().request_bytes >= large.payload_bytes(), "one such record fits a request");
 }
