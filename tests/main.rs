@@ -21,6 +21,7 @@ mod hostile;
 mod iot_credentials;
 mod journald_source;
 mod lifecycle;
+mod links;
 mod log;
 mod modbus_source;
 mod mqtt_listener;
