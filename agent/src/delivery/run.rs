@@ -105,6 +105,9 @@ impl Delivery {
 impl Loop {
     async fn run(&mut self, commits: &Notify, stop: &CancellationToken, grace: Duration) {
         let mut give_up = None;
+        let destination = Arc::clone(&self.destination);
+        // Asked for once and kept: what it has begun is not begun again whenever something else happens.
+        let mut new_map = Box::pin(destination.map_changed());
         loop {
             let Some(wake) = self.drive() else { return };
             self.stats.show(&self.window, self.started);
@@ -135,6 +138,10 @@ impl Loop {
                 Some(ended) = self.reads.join_next() => self.on_read(ended),
                 Some(ended) = self.burials.join_next() => self.on_buried(ended),
                 () = commits.notified() => self.window.on_commit(),
+                () = &mut new_map => {
+                    self.window.on_new_map();
+                    new_map = Box::pin(destination.map_changed());
+                }
                 () = timer => {}
             }
             // What has ended by now is told before the window decides again, so that it sees all of it together.
@@ -151,6 +158,10 @@ impl Loop {
                 Step::Read(limit) => self.read(limit),
                 Step::Send(batch) => self.send(batch),
                 Step::StoreDeadLetters(letters) => self.bury(letters),
+                Step::TakeMap => {
+                    self.destination.take_map();
+                    self.window.on_map(|record| self.destination.place(record), self.started.elapsed());
+                }
                 Step::Save(checkpoint) => self.stream.save_checkpoint(&self.name, checkpoint),
                 Step::Wait(wake) => return Some(wake),
                 Step::Stopped => {
@@ -179,7 +190,7 @@ impl Loop {
                 match read {
                     Ok(records) => {
                         self.read_failed = false;
-                        self.window.on_read(records, |record| self.destination.accepts(record), now);
+                        self.window.on_read(records, |record| self.destination.place(record), now);
                         return;
                     }
                     Err(error) => error.to_string(),
@@ -267,7 +278,7 @@ fn problem(outcome: &Outcome) -> Option<(FailureKind, String)> {
     match outcome {
         Outcome::Failed(failure) => Some((failure.kind, failure.to_string())),
         Outcome::Answered(outcomes) => outcomes.iter().find_map(|outcome| match outcome {
-            RecordOutcome::Accepted => None,
+            RecordOutcome::Accepted | RecordOutcome::Astray => None,
             RecordOutcome::Throttled(message) => Some((FailureKind::Throttled, format!("throttled: {message}"))),
             RecordOutcome::Failed(message) => Some((FailureKind::EndpointFailed, format!("record failed: {message}"))),
             RecordOutcome::Rejected(message) => {

@@ -4,7 +4,11 @@
 //! A destination encodes parcels of records, sends them once, and says what became of each in the words below. It never sees the
 //! log, never retries, and never decides what happens next: the delivery does, and it never sees an HTTP status.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::Arc,
+    time::Duration,
+};
 
 use forebay_log_store::Record;
 
@@ -33,6 +37,30 @@ pub enum Destination {
 pub struct Parcel {
     /// At least one; more only where [`Limits::parcel_records`] says so.
     pub records: Vec<Arc<Record>>,
+}
+
+/// Where a record goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Number of its lane: records of one lane may share a parcel, and keep their order. A partition key is of one lane.
+    pub lane: u64,
+    /// What it takes of a parcel on the wire, in bytes.
+    pub bytes: u64,
+}
+
+impl Place {
+    /// A lane of its partition key's own, and nothing around its bytes.
+    #[must_use]
+    pub fn of_key(record: &Record) -> Self {
+        Self { lane: hash(&record.partition_key), bytes: record.payload_bytes() }
+    }
+}
+
+/// Stands for a partition key.
+pub(crate) fn hash(partition_key: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    partition_key.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// What a destination takes in one request.
@@ -64,6 +92,9 @@ pub enum Outcome {
 pub enum RecordOutcome {
     /// The destination has it.
     Accepted,
+    /// Taken, but by another shard than it was made for, so that a consumer may not see all of it: it is to be sent again
+    /// under a newer map of the shards.
+    Astray,
     /// Not taken: too much at once. Later it will be.
     Throttled(String),
     /// Not taken, for a reason of the destination's own that may pass.
@@ -102,6 +133,37 @@ impl Destination {
             Self::Kinesis(kinesis) => kinesis.accepts(record),
             #[cfg(test)]
             Self::Scripted(scripted) => scripted.accepts(record),
+        }
+    }
+
+    /// Where this record goes, in which lane.
+    ///
+    /// # Errors
+    /// Why it can never be taken, as far as can be told without asking.
+    pub fn place(&self, record: &Record) -> Result<Place, String> {
+        self.accepts(record)?;
+        Ok(match self {
+            Self::Kinesis(kinesis) => kinesis.place(record),
+            #[cfg(test)]
+            Self::Scripted(_) => Place::of_key(record),
+        })
+    }
+
+    /// Waits until there is a new map of the destination's shards; for ever where it has none.
+    pub async fn map_changed(&self) {
+        match self {
+            Self::Kinesis(kinesis) => kinesis.map_changed().await,
+            #[cfg(test)]
+            Self::Scripted(_) => std::future::pending().await,
+        }
+    }
+
+    /// The newest map counts from now on. Nothing may be under way.
+    pub fn take_map(&self) {
+        match self {
+            Self::Kinesis(kinesis) => kinesis.take_map(),
+            #[cfg(test)]
+            Self::Scripted(_) => {}
         }
     }
 

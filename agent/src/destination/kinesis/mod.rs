@@ -29,7 +29,7 @@ use aws_smithy_http_client::{
 use forebay_log_store::{PARTITION_KEY_CHARS_MAX, Record};
 
 pub use self::config::{Config, Credentials};
-use super::{Limits, Outcome, Parcel};
+use super::{Limits, Outcome, Parcel, Place};
 
 /// PutRecords: 1 to 500 records, 10 MiB with their partition keys (service model of 2025).
 const REQUEST_RECORDS: usize = 500;
@@ -108,6 +108,16 @@ impl Kinesis {
         }
         Ok(())
     }
+
+    pub(super) fn place(&self, record: &Record) -> Place {
+        Place::of_key(record)
+    }
+
+    pub(super) async fn map_changed(&self) {
+        std::future::pending().await
+    }
+
+    pub(super) fn take_map(&self) {}
 
     pub(super) async fn send(&self, parcels: &[Parcel]) -> Outcome {
         let entries = parcels.iter().flat_map(|parcel| &parcel.records).map(|record| entry(record)).collect();
