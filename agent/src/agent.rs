@@ -18,6 +18,7 @@ use crate::{
     api::{self, Api, Server},
     config::{Config, stream},
     delivery::{Delivery, DeliveryStats},
+    destination::Origin,
     disk_room, edge_sequence,
     log_events::LogEvents,
     service_manager,
@@ -142,8 +143,10 @@ async fn start_deliveries(
     group: &mut Group,
 ) -> anyhow::Result<BTreeMap<String, ObservedDestination>> {
     let mut observed = BTreeMap::new();
+    let gateway = config.agent.gateway_id();
     for (name, destination) in &config.destinations {
-        let opened = destination.settings.open().await.with_context(|| format!("start destination {name}"))?;
+        let origin = Origin { gateway: &gateway, stream: &destination.from };
+        let opened = destination.settings.open(&origin).await.with_context(|| format!("start destination {name}"))?;
         let stats = Arc::new(DeliveryStats::default());
         let delivery = Delivery {
             name: name.as_str().into(),

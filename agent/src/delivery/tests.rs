@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{
-    destination::{Destination, kinesis},
+    destination::{Destination, Origin, kinesis},
     ingest::Ingest,
 };
 
@@ -180,7 +180,9 @@ impl Running {
             name: "cloud".into(),
             stream: log.stream.clone(),
             dead_letters: Ingest::new(log.dead_letters.clone(), 4 << 20),
-            destination: Destination::open(&destination).await.expect("sound settings"),
+            destination: Destination::open(&destination, &Origin { gateway: "truck-7", stream: "telemetry" })
+                .await
+                .expect("sound settings"),
             config,
             stats: Arc::clone(&stats),
             stop: stop.clone(),

@@ -2,7 +2,7 @@
 
 use toml::Table;
 
-use super::{Destination, kinesis};
+use super::{Destination, Origin, kinesis};
 use crate::config::{Problems, reader};
 
 /// What `type` may say.
@@ -33,9 +33,9 @@ impl Config {
     ///
     /// # Errors
     /// A file that the settings name cannot be read.
-    pub async fn open(&self) -> anyhow::Result<Destination> {
+    pub async fn open(&self, origin: &Origin<'_>) -> anyhow::Result<Destination> {
         match self {
-            Self::Kinesis(settings) => Ok(Destination::Kinesis(kinesis::Kinesis::open(settings).await?)),
+            Self::Kinesis(settings) => Ok(Destination::Kinesis(kinesis::Kinesis::open(settings, origin).await?)),
         }
     }
 

@@ -39,6 +39,28 @@ pub struct Parcel {
     pub records: Vec<Arc<Record>>,
 }
 
+/// Where a destination's records come from. With its sequence number, that tells a record from all others.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin<'a> {
+    /// What the gateway is called.
+    pub gateway: &'a str,
+    /// The gateway's stream.
+    pub stream: &'a str,
+}
+
+/// What a destination has sent, as the other side counts it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Records of the wire, those included that were sent again.
+    pub records: u64,
+    /// Their bytes: keys and data, before the request is encoded.
+    pub bytes: u64,
+    /// Keys and data of the records in them.
+    pub payload_bytes: u64,
+    /// What will be charged, in the destination's own units.
+    pub payload_units: u64,
+}
+
 /// Where a record goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
@@ -108,9 +130,9 @@ impl Destination {
     ///
     /// # Errors
     /// A file that the settings name cannot be read (any more).
-    pub async fn open(config: &Config) -> anyhow::Result<Self> {
+    pub async fn open(config: &Config, origin: &Origin<'_>) -> anyhow::Result<Self> {
         Ok(match config {
-            Config::Kinesis(config) => Self::Kinesis(kinesis::Kinesis::open(config).await?),
+            Config::Kinesis(config) => Self::Kinesis(kinesis::Kinesis::open(config, origin).await?),
         })
     }
 
@@ -155,6 +177,16 @@ impl Destination {
             Self::Kinesis(kinesis) => kinesis.map_changed().await,
             #[cfg(test)]
             Self::Scripted(_) => std::future::pending().await,
+        }
+    }
+
+    /// What it has sent so far, where that is counted.
+    #[must_use]
+    pub fn sent(&self) -> Option<Sent> {
+        match self {
+            Self::Kinesis(kinesis) => Some(kinesis.sent()),
+            #[cfg(test)]
+            Self::Scripted(_) => None,
         }
     }
 

@@ -1,10 +1,18 @@
 //! Kinesis Data Streams, or whatever speaks like them: PutRecords through the official SDK.
 //!
 //! The SDK signs, encodes and sends, once; its own retries are off, because the delivery decides. Partition keys, explicit
-//! hash keys and bytes go through unchanged.
+//! hash keys and bytes go through unchanged, each record alone or several as one ([docs/aggregation.md]).
 
 mod classify;
 mod config;
+mod kpl;
+mod lines;
+mod map;
+mod packing;
+mod shards;
+mod survey;
+mod tags;
+mod tally;
 #[cfg(test)]
 mod tests;
 
@@ -28,8 +36,18 @@ use aws_smithy_http_client::{
 };
 use forebay_log_store::{PARTITION_KEY_CHARS_MAX, Record};
 
-pub use self::config::{Config, Credentials};
-use super::{Limits, Outcome, Parcel, Place};
+pub use self::{
+    config::{Config, Credentials},
+    packing::{Aggregation, Compress},
+    tags::TagName,
+};
+use self::{
+    map::ShardMap,
+    packing::{Packed, Packing},
+    tags::Tags,
+    tally::Tally,
+};
+use super::{Limits, Origin, Outcome, Parcel, Place, RecordOutcome, Sent};
 
 /// PutRecords: 1 to 500 records, 10 MiB with their partition keys (service model of 2025).
 const REQUEST_RECORDS: usize = 500;
@@ -39,7 +57,10 @@ const REQUEST_BYTES: u64 = 10 << 20;
 pub struct Kinesis {
     client: Client,
     stream: String,
-    max_record: u64,
+    packing: Packing,
+    /// Only where aggregates go by it.
+    map: Option<ShardMap>,
+    tally: Tally,
     request_timeout: std::time::Duration,
 }
 
@@ -54,7 +75,7 @@ impl Kinesis {
     ///
     /// # Errors
     /// The CA file cannot be read (any more).
-    pub async fn open(config: &Config) -> anyhow::Result<Self> {
+    pub async fn open(config: &Config, origin: &Origin<'_>) -> anyhow::Result<Self> {
         let region = Region::new(config.region.clone().unwrap_or_default());
         let http = http_client(config)?;
         let mut settings = aws_sdk_kinesis::Config::builder()
@@ -74,32 +95,31 @@ impl Kinesis {
         if let Some(endpoint) = &config.endpoint {
             settings = settings.endpoint_url(endpoint);
         }
+        let (client, stream) = (Client::from_conf(settings.build()), config.stream.clone().unwrap_or_default());
+        let by_shard = config.aggregation == Aggregation::Kpl;
         Ok(Self {
-            client: Client::from_conf(settings.build()),
-            stream: config.stream.clone().unwrap_or_default(),
-            max_record: config.max_record,
+            map: by_shard.then(|| ShardMap::new(client.clone(), stream.clone(), config.shard_refresh)),
+            client,
+            stream,
+            packing: config.packing(origin),
+            tally: Tally::default(),
             request_timeout: config.request_timeout,
         })
     }
 
     pub(super) fn limits(&self) -> Limits {
+        let (parcel_records, parcel_bytes) = self.packing.limits();
         Limits {
             request_records: REQUEST_RECORDS,
             request_bytes: REQUEST_BYTES,
-            parcel_records: 1,
-            parcel_bytes: self.max_record,
+            parcel_records,
+            parcel_bytes,
             request_timeout: self.request_timeout,
         }
     }
 
     pub(super) fn accepts(&self, record: &Record) -> Result<(), String> {
-        let bytes = record.payload_bytes();
-        if bytes > self.max_record {
-            return Err(format!(
-                "the record has {bytes} bytes with its key; the destination takes {}",
-                self.max_record
-            ));
-        }
+        self.packing.accepts(record)?;
         let chars = record.partition_key.chars().count();
         if !(1..=PARTITION_KEY_CHARS_MAX).contains(&chars) {
             return Err(format!(
@@ -110,29 +130,78 @@ impl Kinesis {
     }
 
     pub(super) fn place(&self, record: &Record) -> Place {
-        Place::of_key(record)
+        self.packing.place(record, self.map.as_ref().and_then(ShardMap::current).as_deref())
     }
 
     pub(super) async fn map_changed(&self) {
-        std::future::pending().await
+        match &self.map {
+            Some(map) => map.changed().await,
+            None => std::future::pending().await,
+        }
     }
 
-    pub(super) fn take_map(&self) {}
+    pub(super) fn take_map(&self) {
+        if let Some(map) = &self.map {
+            map.take();
+        }
+    }
+
+    pub(super) fn sent(&self) -> Sent {
+        self.tally.so_far()
+    }
 
     pub(super) async fn send(&self, parcels: &[Parcel]) -> Outcome {
-        let entries = parcels.iter().flat_map(|parcel| &parcel.records).map(|record| entry(record)).collect();
+        let shards = self.map.as_ref().and_then(ShardMap::current);
+        let (mut entries, mut expected) = (Vec::with_capacity(parcels.len()), Vec::with_capacity(parcels.len()));
+        for parcel in parcels {
+            let packed = self.packing.pack(parcel, shards.as_deref());
+            self.tally.sent(parcel, &packed);
+            expected.push((packed.bytes(), packed.shard.clone()));
+            entries.push(entry(packed));
+        }
         match self.client.put_records().stream_name(&self.stream).set_records(Some(entries)).send().await {
-            Ok(output) => classify::answered(&output, parcels.len()),
+            Ok(output) => {
+                let mut outcome = classify::answered(&output, parcels.len());
+                if let Outcome::Answered(outcomes) = &mut outcome {
+                    let shards = output.records.iter().map(|record| record.shard_id.as_deref());
+                    for ((outcome, (bytes, shard)), taken_by) in outcomes.iter_mut().zip(expected).zip(shards) {
+                        self.look_at(outcome, bytes, shard.as_deref(), taken_by);
+                    }
+                }
+                outcome
+            }
             Err(error) => Outcome::Failed(classify::failed(&error)),
+        }
+    }
+
+    /// What an answer says beside its words: which shard took a record of `bytes`, and which one was to.
+    fn look_at(&self, outcome: &mut RecordOutcome, bytes: u64, shard: Option<&str>, taken_by: Option<&str>) {
+        match outcome {
+            RecordOutcome::Accepted => {
+                self.tally.taken(bytes);
+                if let Some(map) = &self.map
+                    && shard.is_some()
+                    && shard != taken_by
+                {
+                    *outcome = RecordOutcome::Astray;
+                    map.went_astray();
+                }
+            }
+            RecordOutcome::Throttled(_) => {
+                if let Some(map) = &self.map {
+                    map.doubt();
+                }
+            }
+            _ => {}
         }
     }
 }
 
-fn entry(record: &Record) -> PutRecordsRequestEntry {
+fn entry(packed: Packed) -> PutRecordsRequestEntry {
     PutRecordsRequestEntry::builder()
-        .data(Blob::new(record.data.to_vec()))
-        .partition_key(&*record.partition_key)
-        .set_explicit_hash_key(record.explicit_hash_key.map(|key| key.to_string()))
+        .data(Blob::new(packed.data))
+        .partition_key(packed.partition_key)
+        .set_explicit_hash_key(packed.explicit_hash_key.map(|key| key.to_string()))
         .build()
         .expect("data and partition key are set")
 }

@@ -39,6 +39,8 @@ fn record(key: &str, data: &'static [u8]) -> Arc<Record> {
     })
 }
 
+const ORIGIN: Origin<'static> = Origin { gateway: "truck-7", stream: "telemetry" };
+
 fn parcel(key: &str, data: &'static [u8]) -> Parcel {
     Parcel { records: vec![record(key, data)] }
 }
@@ -51,7 +53,7 @@ async fn destination(endpoint: SocketAddr) -> Kinesis {
         request_timeout: Duration::from_secs(2),
         ..Config::default()
     };
-    Kinesis::open(&config).await.expect("sound settings")
+    Kinesis::open(&config, &ORIGIN).await.expect("sound settings")
 }
 
 /// What becomes of two records sent to a server that answers by `answer`.
@@ -271,7 +273,7 @@ async fn ask_with_certificate(name: &str, years: [i32; 2], trusted: bool) -> Fai
         request_timeout: Duration::from_secs(10),
         ..Config::default()
     };
-    let destination = Kinesis::open(&config).await.expect("sound settings");
+    let destination = Kinesis::open(&config, &ORIGIN).await.expect("sound settings");
     failure(destination.send(&[parcel("a", b"one")]).await)
 }
 

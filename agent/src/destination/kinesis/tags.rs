@@ -1,0 +1,61 @@
+//! What rides with a record inside an aggregate, where the settings ask for it.
+
+use std::fmt::Write as _;
+
+use forebay_log_store::Record;
+use serde::Deserialize;
+
+/// One of the tags that can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TagName {
+    /// `sequence-number`: the record's number in the gateway's stream.
+    SequenceNumber,
+    /// `arrival`: when the gateway took it, in milliseconds since 1970; `arrival-untrusted` if no trusted clock told it.
+    Arrival,
+    /// `id`: the same for every copy of the record, and for no other record: gateway, stream and sequence number.
+    Id,
+    /// The tags that the source gave it, under their own names.
+    Own,
+}
+
+/// The tags of a destination's records.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Tags {
+    names: Vec<TagName>,
+    /// An id is this and the sequence number.
+    id: String,
+}
+
+impl Tags {
+    pub(super) fn new(names: &[TagName], gateway: &str, stream: &str) -> Self {
+        Self { names: names.to_vec(), id: format!("{gateway}/{stream}/") }
+    }
+
+    pub(super) fn are_none(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    /// Tells name and value of each.
+    pub(super) fn each(&self, record: &Record, mut tell: impl FnMut(&str, &str)) {
+        let mut value = String::new();
+        for name in &self.names {
+            value.clear();
+            match name {
+                TagName::SequenceNumber => {
+                    let _ = write!(value, "{}", record.sequence_number);
+                    tell("sequence-number", &value);
+                }
+                TagName::Arrival => {
+                    let _ = write!(value, "{}", record.arrival);
+                    tell(if record.arrival_trusted { "arrival" } else { "arrival-untrusted" }, &value);
+                }
+                TagName::Id => {
+                    let _ = write!(value, "{}{}", self.id, record.sequence_number);
+                    tell("id", &value);
+                }
+                TagName::Own => record.tags.iter().for_each(|tag| tell(&tag.name, &tag.value)),
+            }
+        }
+    }
+}
