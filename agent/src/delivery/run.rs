@@ -110,7 +110,7 @@ impl Loop {
         let mut new_map = Box::pin(destination.map_changed());
         loop {
             let Some(wake) = self.drive() else { return };
-            self.stats.show(&self.window, self.started);
+            self.stats.show(&self.window, self.destination.sent(), self.started);
             let timer = async {
                 match wake {
                     Some(wake) => sleep_until((self.started + wake).into()).await,
@@ -165,7 +165,7 @@ impl Loop {
                 Step::Save(checkpoint) => self.stream.save_checkpoint(&self.name, checkpoint),
                 Step::Wait(wake) => return Some(wake),
                 Step::Stopped => {
-                    self.stats.show(&self.window, self.started);
+                    self.stats.show(&self.window, self.destination.sent(), self.started);
                     return None;
                 }
             }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::window::{Counts, Held, Link, Window};
-use crate::destination::FailureKind;
+use crate::destination::{FailureKind, Sent};
 
 /// A delivery's counters, since the agent's start.
 #[derive(Debug, Default)]
@@ -20,6 +20,7 @@ pub struct DeliveryStats {
 struct Shown {
     counts: Counts,
     held: Held,
+    sent: Option<Sent>,
     checkpoint: u64,
     down: Option<Down>,
     last_error: Option<LastError>,
@@ -48,6 +49,10 @@ pub struct Snapshot {
     pub throttled_records: u64,
     /// Records that an answered request said had failed.
     pub failed_records: u64,
+    /// Records sent again because their aggregate had gone to another shard than it was made for.
+    pub astray_records: u64,
+    /// What was sent, as the destination counts it.
+    pub sent: Option<Sent>,
     /// Records moved to the dead-letter stream.
     pub dead_letters: u64,
     /// Relaxed order: records that a failure put behind a later one of their key.
@@ -89,7 +94,7 @@ impl DeliveryStats {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let shown = self.lock();
-        let Shown { counts, held, checkpoint, down, last_error } = &*shown;
+        let Shown { counts, held, sent, checkpoint, down, last_error } = &*shown;
         let failed = FailureKind::ALL.iter().zip(counts.failed_requests).filter(|(_, count)| *count > 0);
         Snapshot {
             records: counts.records,
@@ -102,6 +107,8 @@ impl DeliveryStats {
             failed_requests: failed.map(|(kind, count)| (kind.as_str(), count)).collect(),
             throttled_records: counts.throttled_records,
             failed_records: counts.failed_records,
+            astray_records: counts.astray_records,
+            sent: *sent,
             dead_letters: counts.dead_letters,
             out_of_order: counts.out_of_order,
             checkpoint: *checkpoint,
@@ -111,10 +118,11 @@ impl DeliveryStats {
     }
 
     /// Shows what the window counts; its times are since `started`.
-    pub(super) fn show(&self, window: &Window, started: Instant) {
+    pub(super) fn show(&self, window: &Window, sent: Option<Sent>, started: Instant) {
         let mut shown = self.lock();
         shown.counts = window.counts();
         shown.held = window.held();
+        shown.sent = sent;
         shown.checkpoint = window.checkpoint().0;
         shown.down = match window.link() {
             Link::Up => None,

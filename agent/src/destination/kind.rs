@@ -35,7 +35,9 @@ impl Config {
     /// A file that the settings name cannot be read.
     pub async fn open(&self, origin: &Origin<'_>) -> anyhow::Result<Destination> {
         match self {
-            Self::Kinesis(settings) => Ok(Destination::Kinesis(kinesis::Kinesis::open(settings, origin).await?)),
+            Self::Kinesis(settings) => {
+                Ok(Destination::Kinesis(Box::new(kinesis::Kinesis::open(settings, origin).await?)))
+            }
         }
     }
 

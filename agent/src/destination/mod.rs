@@ -26,7 +26,7 @@ pub use kind::{Config, TYPES};
 #[derive(Debug)]
 pub enum Destination {
     /// A Kinesis data stream.
-    Kinesis(kinesis::Kinesis),
+    Kinesis(Box<kinesis::Kinesis>),
     /// For tests: answers as it is told.
     #[cfg(test)]
     Scripted(scripted::Scripted),
@@ -51,11 +51,15 @@ pub struct Origin<'a> {
 /// What a destination has sent, as the other side counts it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sent {
+    /// Whether records share records of the wire.
+    pub aggregated: bool,
     /// Records of the wire, those included that were sent again.
     pub records: u64,
     /// Their bytes: keys and data, before the request is encoded.
     pub bytes: u64,
-    /// Keys and data of the records in them.
+    /// The records in them.
+    pub payload_records: u64,
+    /// Keys and data of those.
     pub payload_bytes: u64,
     /// What will be charged, in the destination's own units.
     pub payload_units: u64,
@@ -132,7 +136,7 @@ impl Destination {
     /// A file that the settings name cannot be read (any more).
     pub async fn open(config: &Config, origin: &Origin<'_>) -> anyhow::Result<Self> {
         Ok(match config {
-            Config::Kinesis(config) => Self::Kinesis(kinesis::Kinesis::open(config, origin).await?),
+            Config::Kinesis(config) => Self::Kinesis(Box::new(kinesis::Kinesis::open(config, origin).await?)),
         })
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     ClockStatus, DestinationStatus, Down, Dropped, ErrorStatus, Flow, ShardStatus, SourceStatus, Status, StreamStatus,
+    WireStatus,
 };
 
 pub(super) fn busy() -> Status {
@@ -89,6 +90,15 @@ pub(super) fn busy() -> Status {
                 failed_requests: BTreeMap::from([("unreachable".into(), 7)]),
                 throttled_records: 8,
                 failed_records: 0,
+                astray_records: 12,
+                wire: Some(WireStatus {
+                    aggregated: true,
+                    records: 25,
+                    bytes: 1_064_960,
+                    records_each: 40.0,
+                    bytes_per_payload_byte: 1.04,
+                    payload_units: 50,
+                }),
                 dead_letters: 1,
                 out_of_order: 0,
                 down: Some(Down { kind: "unreachable".into(), seconds: 40, attempts: 7 }),

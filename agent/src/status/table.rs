@@ -102,7 +102,17 @@ fn destination_rows(table: &mut Table<8>, name: &str, destination: &DestinationS
     if destination.limited_by_key_order && destination.down.is_none() {
         table.note("limited by the order per partition key: one round trip for each record of a key".to_owned());
     }
+    if let Some(wire) = destination.wire.as_ref().filter(|wire| wire.aggregated && wire.records > 0) {
+        table.note(format!(
+            "{} aggregates of {:.1} records each, {:.2} bytes per payload byte, {} payload units taken",
+            grouped(wire.records),
+            wire.records_each,
+            wire.bytes_per_payload_byte,
+            grouped(wire.payload_units),
+        ));
+    }
     for (count, what) in [
+        (destination.astray_records, "sent again because the destination's shards had changed"),
         (destination.dead_letters, "never to be taken, now in the dead-letter stream"),
         (destination.out_of_order, "behind later ones of their key"),
         (destination.throttled_records, "sent back as too many at once, and tried again"),
@@ -239,6 +249,8 @@ telemetry          all    1,200    1.2 MiB    12/s, 12.3 KiB/s  1.2 MiB of 1.0 G
 DESTINATION  TYPE     FROM       RECORDS  BYTES       RATE              BACKLOG          LAG
 cloud        kinesis  telemetry  1,000    1000.0 KiB  12/s, 12.3 KiB/s  200 (211.9 KiB)  43s
   ! unreachable for 40s, 7 attempts
+  ! 25 aggregates of 40.0 records each, 1.04 bytes per payload byte, 50 payload units taken
+  ! sent again because the destination's shards had changed: 12
   ! never to be taken, now in the dead-letter stream: 1
   ! sent back as too many at once, and tried again: 8
   ! last error, 1m 5s ago: connection refused

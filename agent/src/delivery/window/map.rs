@@ -46,6 +46,7 @@ impl Window {
         self.throttled.clear();
         self.failed.clear();
         self.suspects.clear();
+        self.throttles.clear();
         self.dead.clear();
         if let Some(trial) = self.trial.take() {
             self.entries[trial.accused].reason = None;

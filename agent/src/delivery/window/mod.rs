@@ -22,6 +22,7 @@ mod simulation;
 mod suspects;
 #[cfg(test)]
 mod tests;
+mod throttles;
 mod turns;
 
 use std::{
@@ -45,6 +46,7 @@ use self::{
     relaxed::Relaxed,
     sending::Due,
     suspects::{History, Suspects},
+    throttles::Throttles,
 };
 use super::{backoff::Backoff, config::Config};
 use crate::destination::{Failure, FailureKind, Limits, Outcome, Parcel, Place};
@@ -198,6 +200,7 @@ pub(crate) struct Window {
     /// Throttled records, and failed ones, by the end of their backoff.
     throttled: BinaryHeap<Reverse<(Duration, Slot)>>,
     failed: BinaryHeap<Reverse<(Duration, Slot)>>,
+    throttles: Throttles,
     suspects: Suspects,
     /// The newest number of [`entries::Entry::apart`].
     marks: u32,
@@ -280,6 +283,7 @@ impl Window {
             ready_since: Duration::ZERO,
             throttled: BinaryHeap::new(),
             failed: BinaryHeap::new(),
+            throttles: Throttles::default(),
             suspects: Suspects::default(),
             marks: 0,
             trial: None,

@@ -5,7 +5,7 @@ use std::{cmp::Reverse, time::Duration};
 use super::{
     super::backoff::Backoff,
     BACKOFF_BASE, Flight, RECORD_BACKOFF_MAX, THROTTLED_BACKOFF_BASE, Window,
-    entries::{Slot, State},
+    entries::{Entry, Slot, State},
     link::{Down, Link},
     suspects::History,
 };
@@ -26,12 +26,13 @@ impl Window {
             if outcome != RecordOutcome::Accepted {
                 self.clear_suspicion(slot);
             }
-            let records = self.entries[slot].parcel;
+            let Entry { parcel: records, parcel_bytes: bytes, lane, .. } = self.entries[slot];
             match outcome {
                 RecordOutcome::Accepted => {
                     recovered |= self.entries[slot].failures > 0;
                     self.accepted_id = self.accepted_id.max(id);
                     self.suspects.accepted();
+                    self.throttles.accepted(lane, bytes, flight.sent);
                     self.finish(slot, true, now);
                 }
                 RecordOutcome::Astray => {
@@ -41,7 +42,9 @@ impl Window {
                 }
                 RecordOutcome::Throttled(_) => {
                     self.counts.throttled_records += u64::from(records);
-                    let until = self.record_backoff(slot, THROTTLED_BACKOFF_BASE, now);
+                    let backoff = self.record_backoff(slot, THROTTLED_BACKOFF_BASE, now);
+                    let paced = self.parcel_size.records > 1;
+                    let until = if paced { self.throttles.throttled(lane, bytes, now) } else { backoff };
                     self.throttled.push(Reverse((until, slot)));
                 }
                 RecordOutcome::Failed(_) => {

@@ -35,7 +35,7 @@ impl Relaxed {
         if before == slot {
             return Put::First;
         }
-        if entries.joins(*head, slot, size) {
+        if entries.is_open(*head) && entries.joins(*head, slot, size) {
             entries[before].next = slot;
             entries.join(*head, slot);
             return Put::With;

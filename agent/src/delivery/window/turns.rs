@@ -78,6 +78,14 @@ impl Window {
                 return;
             }
             let rest = self.form(slot);
+            let Entry { lane, parcel_bytes, .. } = self.entries[slot];
+            if let Some(until) = self.throttles.pass(lane, parcel_bytes, now) {
+                self.hold(slot, State::Waiting);
+                self.throttled.push(Reverse((until, slot)));
+                let Some(rest) = rest else { return };
+                slot = rest;
+                continue;
+            }
             self.entries[slot].state = State::Ready;
             self.set_held(slot, false);
             if self.ready.is_empty() {

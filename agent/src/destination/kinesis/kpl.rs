@@ -12,8 +12,8 @@ use super::tags::Tags;
 const MAGIC: [u8; 4] = [0xf3, 0x89, 0x9a, 0xc2];
 const MD5_BYTES: usize = 16;
 
-/// What every aggregate has around its records.
-pub(super) const AROUND: u64 = (MAGIC.len() + MD5_BYTES) as u64;
+/// What every aggregate has around its records, with an empty hash key.
+pub(super) const AROUND: u64 = (MAGIC.len() + MD5_BYTES) as u64 + 2;
 
 /// The fields, each with its wire type: 0 is a number, 2 is bytes with their length in front.
 mod field {
@@ -44,6 +44,12 @@ pub(super) fn encode(records: &[Arc<Record>], tags: &Tags) -> Vec<u8> {
     let bytes = records.iter().map(|record| bytes_max(record, tags)).sum::<u64>() + AROUND;
     out.reserve(usize::try_from(bytes).unwrap_or(0));
     let (mut keys, mut hash_keys) = (Table::default(), Table::default());
+    // A widespread reader, aws_kinesis_agg, gives the first hash key to every record that has none.
+    let (some, none) = records.iter().partition::<Vec<_>, _>(|record| record.explicit_hash_key.is_some());
+    if !some.is_empty() && !none.is_empty() {
+        put(&mut out, field::HASH_KEYS, b"");
+        hash_keys.offset = 1;
+    }
     let indices: Vec<_> = records
         .iter()
         .map(|record| {
@@ -92,12 +98,14 @@ fn tags_bytes(record: &Record, tags: &Tags) -> usize {
 #[derive(Debug)]
 struct Table<T> {
     known: HashMap<T, u64>,
+    /// Places in front that are taken.
+    offset: u64,
     newest: Option<(T, u64)>,
 }
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
-        Self { known: HashMap::new(), newest: None }
+        Self { known: HashMap::new(), offset: 0, newest: None }
     }
 }
 
@@ -109,7 +117,7 @@ impl<T: Copy + Eq + std::hash::Hash> Table<T> {
         {
             return index;
         }
-        let next = self.known.len() as u64;
+        let next = self.offset + self.known.len() as u64;
         let index = *self.known.entry(value).or_insert_with(|| {
             add(value);
             next

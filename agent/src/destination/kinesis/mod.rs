@@ -147,7 +147,7 @@ impl Kinesis {
     }
 
     pub(super) fn sent(&self) -> Sent {
-        self.tally.so_far()
+        self.tally.so_far(self.packing.aggregation != Aggregation::None)
     }
 
     pub(super) async fn send(&self, parcels: &[Parcel]) -> Outcome {

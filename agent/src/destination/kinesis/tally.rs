@@ -12,6 +12,7 @@ const PAYLOAD_UNIT: u64 = 25_000;
 pub(super) struct Tally {
     records: AtomicU64,
     bytes: AtomicU64,
+    payload_records: AtomicU64,
     payload_bytes: AtomicU64,
     units: AtomicU64,
 }
@@ -21,6 +22,7 @@ impl Tally {
     pub(super) fn sent(&self, parcel: &Parcel, packed: &Packed) {
         self.records.fetch_add(1, Relaxed);
         self.bytes.fetch_add(packed.bytes(), Relaxed);
+        self.payload_records.fetch_add(parcel.records.len() as u64, Relaxed);
         self.payload_bytes.fetch_add(parcel.records.iter().map(|record| record.payload_bytes()).sum(), Relaxed);
     }
 
@@ -29,10 +31,12 @@ impl Tally {
         self.units.fetch_add(bytes.div_ceil(PAYLOAD_UNIT).max(1), Relaxed);
     }
 
-    pub(super) fn so_far(&self) -> Sent {
+    pub(super) fn so_far(&self, aggregated: bool) -> Sent {
         Sent {
+            aggregated,
             records: self.records.load(Relaxed),
             bytes: self.bytes.load(Relaxed),
+            payload_records: self.payload_records.load(Relaxed),
             payload_bytes: self.payload_bytes.load(Relaxed),
             payload_units: self.units.load(Relaxed),
         }
