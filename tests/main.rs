@@ -37,3 +37,4 @@ mod streams;
 mod support;
 mod tail_source;
 mod truck;
+mod ways_out;

@@ -17,6 +17,7 @@ pub mod fuzzing;
 pub mod ingest;
 pub mod log_events;
 pub mod logging;
+pub mod outgoing;
 pub mod serial_port;
 pub mod service_manager;
 pub mod source;

@@ -20,6 +20,7 @@ pub(crate) mod modbus;
 pub(crate) mod mosquitto;
 pub(crate) mod moto;
 pub(crate) mod port;
+pub(crate) mod proxies;
 pub(crate) mod publisher;
 pub(crate) mod python;
 pub(crate) mod small_disk;

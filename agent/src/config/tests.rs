@@ -228,6 +228,8 @@ fn files_that_examples_name(etc: &Path) {
         ("devices-ca.pem", &*certificate),
         ("devices", "anna:secret\n"),
         ("tokens", "f00d\n"),
+        ("ca.pem", &*certificate),
+        ("proxy.password", "secret\n"),
     ] {
         std::fs::write(etc.join(name), text).expect("written");
     }
@@ -252,6 +254,8 @@ fn the_complete_example_shows_every_key() {
         ("sources.plant", keys_of::<source::SharedConfig>()),
         ("sources.plant", keys_of::<source::shape::Config>()),
         ("destinations.cloud", keys_of::<destination::kinesis::Config>()),
+        ("destinations.cloud", keys_of::<destination::aws::Config>()),
+        ("destinations.cloud", keys_of::<crate::outgoing::Config>()),
         ("destinations.cloud", keys_of::<delivery::Config>()),
     ] {
         assert!(!keys.is_empty(), "{header}");

@@ -80,6 +80,9 @@ impl Delivery {
             let commits = Arc::clone(&commits);
             move || commits.notify_one()
         });
+        if let Some(wire) = self.destination.wire_bytes() {
+            self.stats.show_wire(wire);
+        }
         let checkpoint = self.stream.checkpoint(&self.name);
         let mut delivery = Loop {
             window: Window::new(&self.config, &self.destination.limits(), checkpoint, fastrand::u64(..)),

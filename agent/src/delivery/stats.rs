@@ -2,17 +2,21 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Instant, SystemTime},
 };
 
 use super::window::{Counts, Held, Link, Window};
-use crate::destination::{FailureKind, Sent};
+use crate::{
+    destination::{FailureKind, Sent},
+    outgoing::WireBytes,
+};
 
 /// A delivery's counters, since the agent's start.
 #[derive(Debug, Default)]
 pub struct DeliveryStats {
     shown: Mutex<Shown>,
+    wire: OnceLock<Arc<WireBytes>>,
 }
 
 /// What was true when the delivery last had a moment.
@@ -33,6 +37,10 @@ pub struct Snapshot {
     pub records: u64,
     /// Their keys and data in bytes.
     pub bytes: u64,
+    /// Bytes that its sockets sent, all layers above TCP included.
+    pub wire_sent: u64,
+    /// Bytes that they received.
+    pub wire_received: u64,
     /// Requests under way.
     pub in_flight: u64,
     /// Records read and not finished.
@@ -99,6 +107,8 @@ impl DeliveryStats {
         Snapshot {
             records: counts.records,
             bytes: counts.bytes,
+            wire_sent: self.wire.get().map_or(0, |wire| wire.sent()),
+            wire_received: self.wire.get().map_or(0, |wire| wire.received()),
             in_flight: held.in_flight as u64,
             window_records: held.records as u64,
             window_bytes: held.bytes,
@@ -115,6 +125,12 @@ impl DeliveryStats {
             down: down.clone(),
             last_error: last_error.clone(),
         }
+    }
+
+    /// Shows what these sockets count, too.
+    pub(super) fn show_wire(&self, wire: Arc<WireBytes>) {
+        // A delivery has one destination all its life.
+        let _ = self.wire.set(wire);
     }
 
     /// Shows what the window counts; its times are since `started`.

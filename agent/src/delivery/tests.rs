@@ -30,8 +30,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{
-    destination::{Destination, Origin, kinesis},
+    destination::{Destination, Origin, aws, kinesis},
     ingest::Ingest,
+    outgoing,
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -169,9 +170,12 @@ impl Running {
     async fn start_with(log: &Log, endpoint: SocketAddr, config: Config, grace: Duration) -> Self {
         let settings = kinesis::Config {
             stream: Some("plant".into()),
-            region: Some("eu-west-1".into()),
-            endpoint: Some(format!("http://{endpoint}")),
-            request_timeout: Duration::from_secs(5),
+            aws: aws::Config {
+                region: Some("eu-west-1".into()),
+                endpoint: Some(format!("http://{endpoint}")),
+                credentials: None,
+            },
+            outgoing: outgoing::Config { request_timeout: Duration::from_secs(5), ..outgoing::Config::default() },
             ..kinesis::Config::default()
         };
         let (stop, stats) = (CancellationToken::new(), Arc::new(DeliveryStats::default()));

@@ -29,6 +29,10 @@ pub enum FailureKind {
     Disconnected,
     /// No answer, for another reason than these.
     Unreachable,
+    /// The proxy on the way wants to know who we are, or does not take what we say.
+    ProxyCredentials,
+    /// The proxy does not connect us.
+    ProxyRefused,
     /// Its certificate is for another name.
     TlsWrongHost,
     /// Nobody whom we trust has signed its certificate.
@@ -59,13 +63,15 @@ pub enum FailureKind {
 
 impl FailureKind {
     /// All of them, in the order of [`FailureKind::index`].
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::NoRoute,
         Self::Dns,
         Self::Refused,
         Self::TimedOut,
         Self::Disconnected,
         Self::Unreachable,
+        Self::ProxyCredentials,
+        Self::ProxyRefused,
         Self::TlsWrongHost,
         Self::TlsUnknownAuthority,
         Self::TlsExpired,
@@ -97,6 +103,8 @@ impl FailureKind {
             Self::TimedOut => "timed-out",
             Self::Disconnected => "disconnected",
             Self::Unreachable => "unreachable",
+            Self::ProxyCredentials => "proxy-credentials",
+            Self::ProxyRefused => "proxy-refused",
             Self::TlsWrongHost => "tls-wrong-host",
             Self::TlsUnknownAuthority => "tls-unknown-authority",
             Self::TlsExpired => "tls-expired",

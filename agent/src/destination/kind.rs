@@ -1,9 +1,16 @@
 //! The types of destinations, and nothing else: every other question is answered by the type's own module.
 
+use serde::Deserialize;
 use toml::Table;
 
-use super::{Destination, Origin, kinesis};
-use crate::config::{Problems, reader};
+use super::{Destination, Origin, aws, kinesis};
+use crate::{
+    config::{
+        Problems,
+        reader::{self, keys_of},
+    },
+    outgoing,
+};
 
 /// What `type` may say.
 pub const TYPES: [&str; 1] = ["kinesis"];
@@ -18,10 +25,13 @@ pub enum Config {
 impl Config {
     /// Reads the settings of a type out of its table, from which the keys `elsewhere` were taken. Problems are noted.
     #[must_use]
-    pub fn read(kind: &str, table: Table, path: &str, elsewhere: &[&str], problems: &mut Problems) -> Option<Self> {
+    pub fn read(kind: &str, mut table: Table, path: &str, elsewhere: &[&str], problems: &mut Problems) -> Option<Self> {
         match kind {
             "kinesis" => {
-                let config: kinesis::Config = reader::read(table, path, elsewhere, problems)?;
+                let (way, at) = (part(&mut table, path, problems), part(&mut table, path, problems));
+                let known = [elsewhere, keys_of::<outgoing::Config>(), keys_of::<aws::Config>()].concat();
+                let own: kinesis::Config = reader::read(table, path, &known, problems)?;
+                let config = kinesis::Config { outgoing: way?, aws: at?, ..own };
                 config.validate(path, problems);
                 Some(Self::Kinesis(Box::new(config)))
             }
@@ -56,4 +66,9 @@ impl Config {
             Self::Kinesis(_) => "kinesis",
         }
     }
+}
+
+/// The keys of a table that types share.
+fn part<T: for<'de> Deserialize<'de>>(table: &mut Table, path: &str, problems: &mut Problems) -> Option<T> {
+    reader::read(reader::split_off::<T>(table), path, &[], problems)
 }

@@ -12,6 +12,9 @@ use std::{
 
 use forebay_log_store::Record;
 
+use crate::outgoing::WireBytes;
+
+pub mod aws;
 mod failure;
 mod kind;
 pub mod kinesis;
@@ -189,6 +192,16 @@ impl Destination {
     pub fn sent(&self) -> Option<Sent> {
         match self {
             Self::Kinesis(kinesis) => Some(kinesis.sent()),
+            #[cfg(test)]
+            Self::Scripted(_) => None,
+        }
+    }
+
+    /// What passed its sockets until now; nothing for one that has none.
+    #[must_use]
+    pub fn wire_bytes(&self) -> Option<Arc<WireBytes>> {
+        match self {
+            Self::Kinesis(kinesis) => Some(kinesis.wire_bytes()),
             #[cfg(test)]
             Self::Scripted(_) => None,
         }

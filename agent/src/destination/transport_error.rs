@@ -10,6 +10,7 @@ use aws_smithy_runtime_api::client::{dns::ResolveDnsError, result::ConnectorErro
 use rustls::{AlertDescription, CertificateError};
 
 use super::FailureKind;
+use crate::outgoing::{ConnectError, ProxyTrouble};
 
 /// What kind of trouble it is, if it is known.
 pub(crate) fn known_kind(error: &(dyn Error + 'static)) -> Option<FailureKind> {
@@ -32,7 +33,8 @@ pub(crate) fn message(error: &(dyn Error + 'static)) -> String {
         Some(FailureKind::Clock) => format!("the endpoint's certificate is not valid yet by our clock: {root}"),
         Some(FailureKind::TlsExpired) => format!("the endpoint's certificate has expired by our clock: {root}"),
         Some(FailureKind::Dns) => format!("its name does not resolve: {root}"),
-        _ => root,
+        // It says with whom, and by which way.
+        _ => chain(error).find_map(|cause| cause.downcast_ref::<ConnectError>()).map_or(root, ToString::to_string),
     }
 }
 
@@ -56,7 +58,10 @@ fn is_of_resolver(cause: &(dyn Error + 'static)) -> bool {
 
 fn of_one(cause: &(dyn Error + 'static)) -> Option<FailureKind> {
     if let Some(error) = cause.downcast_ref::<io::Error>() {
-        return of_io(error.kind());
+        return of_words(&error.to_string()).or_else(|| of_io(error.kind()));
+    }
+    if let Some(error) = cause.downcast_ref::<ConnectError>() {
+        return of_connection(error);
     }
     if let Some(error) = cause.downcast_ref::<rustls::Error>() {
         return Some(of_tls(error));
@@ -67,6 +72,41 @@ fn of_one(cause: &(dyn Error + 'static)) -> Option<FailureKind> {
     let in_time = cause.downcast_ref::<ConnectorError>().is_none_or(|error| !error.is_timeout())
         && !cause.is::<tokio::time::error::Elapsed>();
     (!in_time).then_some(FailureKind::TimedOut)
+}
+
+/// Where the cause of an error does not say it all.
+fn of_connection(error: &ConnectError) -> Option<FailureKind> {
+    match error {
+        ConnectError::Proxy { trouble, .. } => match trouble {
+            ProxyTrouble::WantsCredentials | ProxyTrouble::RefusesCredentials => Some(FailureKind::ProxyCredentials),
+            ProxyTrouble::Refused(_) | ProxyTrouble::Nonsense(_) => Some(FailureKind::ProxyRefused),
+            ProxyTrouble::Unreachable(_) => None,
+        },
+        ConnectError::Files(_) | ConnectError::Address(_) => Some(FailureKind::Misconfigured),
+        ConnectError::Timeout(_) => Some(FailureKind::TimedOut),
+        ConnectError::Name { .. } => Some(FailureKind::Dns),
+        ConnectError::Tls { .. } => Some(FailureKind::Tls),
+        ConnectError::Tcp { .. } => None,
+    }
+}
+
+/// HTTP/2 tells everybody on a connection why it broke, and keeps only the words of it.
+fn of_words(said: &str) -> Option<FailureKind> {
+    use AlertDescription as Alert;
+    let alert = said.strip_prefix("received fatal alert: ")?;
+    let about_us = [
+        Alert::CertificateRequired,
+        Alert::NoCertificate,
+        Alert::CertificateExpired,
+        Alert::BadCertificate,
+        Alert::UnsupportedCertificate,
+        Alert::CertificateRevoked,
+        Alert::CertificateUnknown,
+        Alert::UnknownCA,
+        Alert::AccessDenied,
+    ];
+    let known = about_us.into_iter().find(|known| format!("{known:?}") == alert);
+    Some(known.map_or(FailureKind::Tls, |alert| of_tls(&rustls::Error::AlertReceived(alert))))
 }
 
 fn of_io(kind: io::ErrorKind) -> Option<FailureKind> {
@@ -182,6 +222,10 @@ mod tests {
             (Tls::AlertReceived(AlertDescription::HandshakeFailure), FailureKind::Tls),
         ] {
             assert_eq!(kind(&wrapped(tls.clone())), expected, "{tls:?}");
+            if let Tls::AlertReceived(_) = &tls {
+                let words = io::Error::new(io::ErrorKind::InvalidData, tls.to_string());
+                assert_eq!(kind(&wrapped(words)), expected, "{tls:?}");
+            }
             let io = io::Error::new(io::ErrorKind::InvalidData, tls.clone());
             assert_eq!(kind(&wrapped(io::Error::other(wrapped(io)))), expected, "{tls:?}");
         }

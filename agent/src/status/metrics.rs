@@ -126,6 +126,12 @@ fn destinations(status: &Status, out: &mut Page) {
         ),
         ("forebay_destination_bytes_total", "counter", "Their keys and data.", |d| d.delivered.bytes as f64),
         ("forebay_destination_requests_total", "counter", "Requests sent.", |d| d.requests as f64),
+        ("forebay_destination_wire_sent_bytes_total", "counter", "Bytes sent, all layers above TCP included.", |d| {
+            d.wire_sent_bytes as f64
+        }),
+        ("forebay_destination_wire_received_bytes_total", "counter", "Bytes received.", |d| {
+            d.wire_received_bytes as f64
+        }),
         ("forebay_destination_throttled_records_total", "counter", "Records sent back as too many.", |d| {
             d.throttled_records as f64
         }),

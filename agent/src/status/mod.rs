@@ -175,6 +175,12 @@ pub struct DestinationStatus {
     pub backlog_bytes: u64,
     /// Age of the oldest record behind the checkpoint; 0 when there is none.
     pub lag_seconds: f64,
+    /// Bytes sent on the wire, with everything around the records.
+    pub wire_sent_bytes: u64,
+    /// Bytes received from it.
+    pub wire_received_bytes: u64,
+    /// Bytes sent per byte of the keys and data that arrived; none before something arrived.
+    pub sent_per_payload_byte: Option<f64>,
     /// Requests under way.
     pub in_flight: u64,
     /// Records held in memory.

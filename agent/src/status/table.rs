@@ -31,7 +31,8 @@ pub fn render(status: &Status, now_ms: u64) -> String {
     }
     table.write(&mut out);
 
-    let mut table = Table::new(["DESTINATION", "TYPE", "FROM", "RECORDS", "BYTES", "RATE", "BACKLOG", "LAG"]);
+    let mut table =
+        Table::new(["DESTINATION", "TYPE", "FROM", "RECORDS", "BYTES", "RATE", "BACKLOG", "LAG", "SENT PER BYTE"]);
     for (name, destination) in &status.destinations {
         destination_rows(&mut table, name, destination, now_ms);
     }
@@ -86,7 +87,7 @@ fn stream_rows(table: &mut Table<7>, name: &str, stream: &StreamStatus) {
     }
 }
 
-fn destination_rows(table: &mut Table<8>, name: &str, destination: &DestinationStatus, now_ms: u64) {
+fn destination_rows(table: &mut Table<9>, name: &str, destination: &DestinationStatus, now_ms: u64) {
     let [records, bytes, rate] = flow(&destination.delivered);
     let backlog = match destination.backlog_records {
         0 => "0".to_owned(),
@@ -94,7 +95,8 @@ fn destination_rows(table: &mut Table<8>, name: &str, destination: &DestinationS
     };
     let lag = duration(destination.lag_seconds.round() as u64);
     let (kind, from) = (destination.r#type.clone(), destination.from.clone());
-    table.row([name.to_owned(), kind, from, records, bytes, rate, backlog, lag]);
+    let sent = destination.sent_per_payload_byte.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
+    table.row([name.to_owned(), kind, from, records, bytes, rate, backlog, lag, sent]);
     if let Some(down) = &destination.down {
         let (kind, since, attempts) = (&down.kind, duration(down.seconds), grouped(down.attempts));
         table.note(format!("{kind} for {since}, {attempts} attempts"));
@@ -246,8 +248,8 @@ telemetry          all    1,200    1.2 MiB    12/s, 12.3 KiB/s  1.2 MiB of 1.0 G
   ! dropped by quota: 5
   ! LOST before delivery by quota: 5
 
-DESTINATION  TYPE     FROM       RECORDS  BYTES       RATE              BACKLOG          LAG
-cloud        kinesis  telemetry  1,000    1000.0 KiB  12/s, 12.3 KiB/s  200 (211.9 KiB)  43s
+DESTINATION  TYPE     FROM       RECORDS  BYTES       RATE              BACKLOG          LAG  SENT PER BYTE
+cloud        kinesis  telemetry  1,000    1000.0 KiB  12/s, 12.3 KiB/s  200 (211.9 KiB)  43s  1.20
   ! unreachable for 40s, 7 attempts
   ! 25 aggregates of 40.0 records each, 1.04 bytes per payload byte, 50 payload units taken
   ! sent again because the destination's shards had changed: 12

@@ -84,7 +84,9 @@ fn longest_wait(kind: FailureKind, max: Duration) -> Duration {
         | FailureKind::Unreachable => max.min(UNREACHABLE_BACKOFF_MAX),
         FailureKind::RequestInvalid | FailureKind::RecordInvalid => max.min(INVALID_BACKOFF_MAX),
         // Each of these has an endpoint at the other end, and a handshake or a request that is paid for.
-        FailureKind::TlsWrongHost
+        FailureKind::ProxyCredentials
+        | FailureKind::ProxyRefused
+        | FailureKind::TlsWrongHost
         | FailureKind::TlsUnknownAuthority
         | FailureKind::TlsExpired
         | FailureKind::Tls

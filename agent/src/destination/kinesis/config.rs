@@ -1,15 +1,14 @@
-//! How a Kinesis data stream is reached.
+//! Which Kinesis data stream.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::time::Duration;
 
-use axum::http::Uri;
 use serde::Deserialize;
 
 use super::{Aggregation, Compress, Packing, TagName, Tags};
 use crate::{
     config::{Problems, duration, size},
-    destination::Origin,
-    tls::ClientFiles,
+    destination::{Origin, aws},
+    outgoing,
 };
 
 /// Kinesis' own bounds for the size of a record (`UpdateMaxRecordSize`).
@@ -25,16 +24,14 @@ const AROUND_AGGREGATE: u64 = 8 << 10;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Config {
+    /// Where AWS is.
+    #[serde(skip)]
+    pub aws: aws::Config,
+    /// How it is reached.
+    #[serde(skip)]
+    pub outgoing: outgoing::Config,
     /// The stream's name.
     pub stream: Option<String>,
-    /// Such as `"eu-west-1"`.
-    pub region: Option<String>,
-    /// In place of AWS itself, such as `"http://127.0.0.1:4568"`.
-    pub endpoint: Option<String>,
-    /// Where the credentials come from; left out: `"placeholder"` for an endpoint on loopback, else `"default"`.
-    pub credentials: Option<Credentials>,
-    /// PEM file with the authorities to trust, in place of the system's.
-    pub ca_file: Option<PathBuf>,
     /// The largest record (key and data) that the stream takes. AWS: 1 MiB unless raised, at most 10 MiB.
     #[serde(with = "size")]
     pub max_record: u64,
@@ -50,40 +47,20 @@ pub struct Config {
     /// `kpl`: how often the stream is asked for its shards, beside when something speaks for others.
     #[serde(with = "duration")]
     pub shard_refresh: Duration,
-    /// How long to wait for a connection.
-    #[serde(with = "duration")]
-    pub connect_timeout: Duration,
-    /// How long to wait for an answer; after that the request is sent again.
-    #[serde(with = "duration")]
-    pub request_timeout: Duration,
-}
-
-/// Where credentials come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Credentials {
-    /// The SDK's chain: environment, profile files, web identity, container, instance metadata.
-    Default,
-    /// Fixed and worthless ones, for local stand-ins that want any at all. Real ones are then never sent to them.
-    Placeholder,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
+            aws: aws::Config::default(),
+            outgoing: outgoing::Config::default(),
             stream: None,
-            region: None,
-            endpoint: None,
-            credentials: None,
-            ca_file: None,
             max_record: 1 << 20,
             aggregation: Aggregation::None,
             aggregate_bytes: AGGREGATE_BYTES,
             aggregate_tags: Vec::new(),
             compress: Compress::None,
             shard_refresh: Duration::from_secs(600),
-            connect_timeout: Duration::from_secs(3),
-            request_timeout: Duration::from_secs(30),
         }
     }
 }
@@ -99,34 +76,13 @@ impl Config {
             ),
             Some(_) => {}
         }
-        match &self.region {
-            None => problems.add(format!("{path}.region"), "is missing: such as \"eu-west-1\""),
-            Some(region) if region.is_empty() => problems.add(format!("{path}.region"), "is empty"),
-            Some(_) => {}
-        }
-        if let Some(endpoint) = &self.endpoint
-            && host(endpoint).is_none()
-        {
-            problems.add(
-                format!("{path}.endpoint"),
-                format!(
-                    "`{endpoint}` is no endpoint: an address such as \"https://kinesis.example.com:4567\" is needed"
-                ),
-            );
-        }
-        if let Some(ca) = &self.ca_file {
-            ClientFiles { ca: Some(ca), ..ClientFiles::default() }.validate(path, problems);
-        }
+        self.aws.validate(path, problems);
+        self.outgoing.validate(path, problems);
         if !MAX_RECORD.contains(&self.max_record) {
             let (min, max) = (size::show(*MAX_RECORD.start()), size::show(*MAX_RECORD.end()));
             problems.add(format!("{path}.max-record"), format!("must be {min} to {max}"));
         }
         self.validate_aggregation(path, problems);
-        for (key, value) in [("connect-timeout", self.connect_timeout), ("request-timeout", self.request_timeout)] {
-            if value < Duration::from_millis(100) || value > Duration::from_secs(600) {
-                problems.add(format!("{path}.{key}"), "must be 100ms to 10m");
-            }
-        }
     }
 
     fn validate_aggregation(&self, path: &str, problems: &mut Problems) {
@@ -166,19 +122,7 @@ impl Config {
     #[must_use]
     pub fn describe(&self) -> String {
         let stream = self.stream.as_deref().unwrap_or_default();
-        let region = self.region.as_deref().unwrap_or_default();
-        match &self.endpoint {
-            Some(endpoint) => format!("kinesis stream {stream} at {endpoint}"),
-            None => format!("kinesis stream {stream} in {region}"),
-        }
-    }
-
-    /// Where credentials come from, when nothing was said about it.
-    pub(super) fn credentials(&self) -> Credentials {
-        self.credentials.unwrap_or_else(|| {
-            let local = self.endpoint.as_deref().and_then(host).is_some_and(|host| is_loopback(&host));
-            if local { Credentials::Placeholder } else { Credentials::Default }
-        })
+        format!("kinesis stream {stream} {}{}", self.aws.describe(), self.outgoing.describe())
     }
 }
 
@@ -187,48 +131,17 @@ fn is_stream_name(name: &str) -> bool {
     (1..=128).contains(&name.len()) && name.bytes().all(allowed)
 }
 
-/// The host of an `http` or `https` address.
-fn host(endpoint: &str) -> Option<String> {
-    let uri: Uri = endpoint.parse().ok()?;
-    let http = matches!(uri.scheme_str(), Some("http" | "https"));
-    uri.host().filter(|host| http && !host.is_empty()).map(str::to_owned)
-}
-
-fn is_loopback(host: &str) -> bool {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::reader;
-
-    fn read(text: &str) -> (Config, Vec<String>) {
-        let mut problems = Problems::default();
-        let table = toml::from_str(text).expect("TOML");
-        let config: Config = reader::read(table, "destinations.cloud", &[], &mut problems).expect("a table");
-        config.validate("destinations.cloud", &mut problems);
-        (config, problems.list().iter().map(ToString::to_string).collect())
-    }
-
-    #[test]
-    fn real_credentials_are_never_sent_to_a_local_stand_in() {
-        let with =
-            |endpoint: &str| read(&format!("stream = 's'\nregion = 'r'\nendpoint = '{endpoint}'")).0.credentials();
-        for local in ["http://127.0.0.1:4568", "http://localhost:4568", "http://[::1]:4568"] {
-            assert_eq!(with(local), Credentials::Placeholder, "{local}");
-        }
-        assert_eq!(with("https://kinesis.example.com"), Credentials::Default);
-        assert_eq!(read("stream = 's'\nregion = 'r'").0.credentials(), Credentials::Default);
-        let asked = read("stream = 's'\nregion = 'r'\nendpoint = 'http://127.0.0.1:1'\ncredentials = 'default'");
-        assert_eq!(asked.0.credentials(), Credentials::Default);
-    }
+    use crate::{config::key_path, destination};
 
     #[test]
     fn every_mistake_is_told() {
-        let (_, problems) =
-            read("stream = 'no good'\nendpoint = 'example.com'\nmax-record = '11MiB'\nrequest-timeout = '1h'");
-        assert_eq!(problems.len(), 5, "{problems:#?}");
+        let text = "stream = 'no good'\nendpoint = 'example.com'\nmax-record = '11MiB'\nrequest-timeout = '1h'";
+        let (table, path) = (toml::from_str(text).expect("TOML"), key_path("destinations", "cloud"));
+        let mut problems = Problems::default();
+        destination::Config::read("kinesis", table, &path, &[], &mut problems).expect("a table");
+        assert_eq!(problems.list().len(), 5, "{problems:#?}");
     }
 }

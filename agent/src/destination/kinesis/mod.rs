@@ -1,7 +1,6 @@
 //! Kinesis Data Streams, or whatever speaks like them: PutRecords through the official SDK.
 //!
-//! The SDK signs, encodes and sends, once; its own retries are off, because the delivery decides. Partition keys, explicit
-//! hash keys and bytes go through unchanged, each record alone or several as one ([docs/aggregation.md]).
+//! Partition keys, explicit hash keys and bytes go through unchanged, each record alone or several as one (docs/aggregation.md).
 
 mod classify;
 mod config;
@@ -16,28 +15,13 @@ mod tally;
 #[cfg(test)]
 mod tests;
 
-use std::fs;
+use std::{sync::Arc, time::Duration};
 
-use anyhow::Context as _;
-use aws_config::{
-    BehaviorVersion, Region, default_provider::credentials::DefaultCredentialsChain, imds,
-    provider_config::ProviderConfig, retry::RetryConfig, stalled_stream_protection::StalledStreamProtectionConfig,
-    timeout::TimeoutConfig,
-};
-use aws_sdk_kinesis::{
-    Client,
-    config::{Credentials as Keys, SharedCredentialsProvider, SharedHttpClient},
-    primitives::Blob,
-    types::PutRecordsRequestEntry,
-};
-use aws_smithy_http_client::{
-    Builder as HttpClientBuilder,
-    tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode},
-};
+use aws_sdk_kinesis::{Client, primitives::Blob, types::PutRecordsRequestEntry};
 use forebay_log_store::{PARTITION_KEY_CHARS_MAX, Record};
 
 pub use self::{
-    config::{Config, Credentials},
+    config::Config,
     packing::{Aggregation, Compress},
     tags::TagName,
 };
@@ -47,7 +31,8 @@ use self::{
     tags::Tags,
     tally::Tally,
 };
-use super::{Limits, Origin, Outcome, Parcel, Place, RecordOutcome, Sent};
+use super::{Limits, Origin, Outcome, Parcel, Place, RecordOutcome, Sent, aws};
+use crate::outgoing::{Outgoing, WireBytes};
 
 /// PutRecords: 1 to 500 records, 10 MiB with their partition keys (service model of 2025).
 const REQUEST_RECORDS: usize = 500;
@@ -56,12 +41,13 @@ const REQUEST_BYTES: u64 = 10 << 20;
 /// A stream to put records into.
 pub struct Kinesis {
     client: Client,
+    wire: Arc<WireBytes>,
     stream: String,
     packing: Packing,
     /// Only where aggregates go by it.
     map: Option<ShardMap>,
     tally: Tally,
-    request_timeout: std::time::Duration,
+    request_timeout: Duration,
 }
 
 impl std::fmt::Debug for Kinesis {
@@ -74,37 +60,25 @@ impl Kinesis {
     /// A client with validated settings. Nothing is sent yet.
     ///
     /// # Errors
-    /// The CA file cannot be read (any more).
+    /// The proxy's password cannot be read (any more).
     pub async fn open(config: &Config, origin: &Origin<'_>) -> anyhow::Result<Self> {
-        let region = Region::new(config.region.clone().unwrap_or_default());
-        let http = http_client(config)?;
-        let mut settings = aws_sdk_kinesis::Config::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(region.clone())
-            .http_client(http.clone())
-            .retry_config(RetryConfig::disabled())
-            // The request timeout is the whole truth; an answer is small.
-            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-            .timeout_config(
-                TimeoutConfig::builder()
-                    .connect_timeout(config.connect_timeout)
-                    .operation_timeout(config.request_timeout)
-                    .build(),
-            )
-            .credentials_provider(credentials(config, region, http).await);
-        if let Some(endpoint) = &config.endpoint {
-            settings = settings.endpoint_url(endpoint);
-        }
-        let (client, stream) = (Client::from_conf(settings.build()), config.stream.clone().unwrap_or_default());
+        let outgoing = Outgoing::open(&config.outgoing)?;
+        let client = Client::new(&aws::sdk_config(&config.aws, &config.outgoing, &outgoing).await);
+        let stream = config.stream.clone().unwrap_or_default();
         let by_shard = config.aggregation == Aggregation::Kpl;
         Ok(Self {
             map: by_shard.then(|| ShardMap::new(client.clone(), stream.clone(), config.shard_refresh)),
             client,
+            wire: outgoing.wire_bytes(),
             stream,
             packing: config.packing(origin),
             tally: Tally::default(),
-            request_timeout: config.request_timeout,
+            request_timeout: config.outgoing.request_timeout,
         })
+    }
+
+    pub(super) fn wire_bytes(&self) -> Arc<WireBytes> {
+        Arc::clone(&self.wire)
     }
 
     pub(super) fn limits(&self) -> Limits {
@@ -204,29 +178,4 @@ fn entry(packed: Packed) -> PutRecordsRequestEntry {
         .set_explicit_hash_key(packed.explicit_hash_key.map(|key| key.to_string()))
         .build()
         .expect("data and partition key are set")
-}
-
-fn http_client(config: &Config) -> anyhow::Result<SharedHttpClient> {
-    let builder = HttpClientBuilder::new().tls_provider(Provider::Rustls(CryptoMode::Ring));
-    let Some(ca) = &config.ca_file else { return Ok(builder.build_https()) };
-    let pem = fs::read(ca).with_context(|| format!("read {}", ca.display()))?;
-    let trust = TrustStore::empty().with_pem_certificate(pem);
-    let context = TlsContext::builder().with_trust_store(trust).build();
-    Ok(builder.tls_context(context.with_context(|| format!("trust {}", ca.display()))?).build_https())
-}
-
-async fn credentials(config: &Config, region: Region, http: SharedHttpClient) -> SharedCredentialsProvider {
-    match config.credentials() {
-        Credentials::Placeholder => {
-            SharedCredentialsProvider::new(Keys::new("placeholder", "placeholder", None, None, "forebay"))
-        }
-        Credentials::Default => {
-            let surroundings = ProviderConfig::default().with_region(Some(region.clone())).with_http_client(http);
-            // A gateway is seldom an EC2 instance: asking for its metadata once, briefly, is enough to know.
-            let imds = imds::Client::builder().configure(&surroundings).max_attempts(1);
-            let imds = imds.connect_timeout(std::time::Duration::from_secs(1)).build();
-            let chain = DefaultCredentialsChain::builder().configure(surroundings).region(region).imds_client(imds);
-            SharedCredentialsProvider::new(chain.build().await)
-        }
-    }
 }

@@ -1,6 +1,7 @@
 //! The destination against small servers that answer well, badly and not at all.
 
 use std::{
+    fs,
     future::Future,
     net::SocketAddr,
     sync::Arc,
@@ -25,6 +26,7 @@ use tokio::{
 
 use super::*;
 use crate::destination::{Failure, FailureKind, RecordOutcome};
+use crate::outgoing;
 
 fn record(key: &str, data: &'static [u8]) -> Arc<Record> {
     Arc::new(Record {
@@ -48,9 +50,12 @@ fn parcel(key: &str, data: &'static [u8]) -> Parcel {
 async fn destination(endpoint: SocketAddr) -> Kinesis {
     let config = Config {
         stream: Some("plant".into()),
-        region: Some("eu-west-1".into()),
-        endpoint: Some(format!("http://{endpoint}")),
-        request_timeout: Duration::from_secs(2),
+        aws: aws::Config {
+            region: Some("eu-west-1".into()),
+            endpoint: Some(format!("http://{endpoint}")),
+            credentials: None,
+        },
+        outgoing: outgoing::Config { request_timeout: Duration::from_secs(2), ..outgoing::Config::default() },
         ..Config::default()
     };
     Kinesis::open(&config, &ORIGIN).await.expect("sound settings")
@@ -267,10 +272,12 @@ async fn ask_with_certificate(name: &str, years: [i32; 2], trusted: bool) -> Fai
     });
     let config = Config {
         stream: Some("plant".into()),
-        region: Some("eu-west-1".into()),
-        endpoint: Some(format!("https://localhost:{port}")),
-        ca_file: Some(ca.path().into()),
-        request_timeout: Duration::from_secs(10),
+        aws: aws::Config {
+            region: Some("eu-west-1".into()),
+            endpoint: Some(format!("https://localhost:{port}")),
+            credentials: None,
+        },
+        outgoing: outgoing::Config { ca_file: Some(ca.path().into()), ..outgoing::Config::default() },
         ..Config::default()
     };
     let destination = Kinesis::open(&config, &ORIGIN).await.expect("sound settings");

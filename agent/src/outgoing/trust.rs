@@ -1,0 +1,83 @@
+//! Whom we trust and who we are, from files that may be renewed at any time.
+//!
+//! The files are looked at for each new connection, and read again when they changed. Else the settings stay the same, for
+//! the sake of resumed TLS sessions: a full handshake brings the whole chain of certificates over a metered link.
+
+use std::{
+    fs,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
+
+use rustls::ClientConfig;
+
+use super::Config;
+use crate::tls::{ClientFiles, TlsError};
+
+/// The system's certificates are many files, which change with an upgrade now and then.
+const SYSTEM_AGE: Duration = Duration::from_secs(3600);
+
+/// Offered to the server, most wanted first.
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+/// Settings for TLS, as of their files.
+#[derive(Debug)]
+pub(super) struct Trust {
+    ca: Option<PathBuf>,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    loaded: Mutex<Option<Loaded>>,
+}
+
+#[derive(Debug)]
+struct Loaded {
+    /// Of the files, just before they were read.
+    stamps: [Option<Stamp>; 3],
+    at: Instant,
+    settings: Arc<ClientConfig>,
+}
+
+/// What changes when a file is written or replaced.
+#[derive(Debug, PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    length: u64,
+    modified: Option<SystemTime>,
+}
+
+impl Trust {
+    pub(super) fn new(config: &Config) -> Self {
+        let (ca, certificate) = (config.ca_file.clone(), config.client_cert_file.clone());
+        Self { ca, certificate, key: config.client_key_file.clone(), loaded: Mutex::default() }
+    }
+
+    /// The settings for a new connection. Reads files.
+    ///
+    /// # Errors
+    /// The first file that cannot be read, or does not go with the others. It may be about to be renewed: the next
+    /// connection tries again.
+    pub(super) fn current(&self) -> Result<Arc<ClientConfig>, TlsError> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let stamps = [&self.ca, &self.certificate, &self.key].map(|path| path.as_ref().and_then(stamp));
+        if let Some(loaded) = &*loaded
+            && loaded.stamps == stamps
+            && (self.ca.is_some() || loaded.at.elapsed() < SYSTEM_AGE)
+        {
+            return Ok(Arc::clone(&loaded.settings));
+        }
+        let files =
+            ClientFiles { ca: self.ca.as_deref(), certificate: self.certificate.as_deref(), key: self.key.as_deref() };
+        let mut settings = Arc::unwrap_or_clone(files.load()?);
+        settings.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+        let settings = Arc::new(settings);
+        *loaded = Some(Loaded { stamps, at: Instant::now(), settings: Arc::clone(&settings) });
+        Ok(settings)
+    }
+}
+
+fn stamp(path: &PathBuf) -> Option<Stamp> {
+    use std::os::unix::fs::MetadataExt as _;
+    let metadata = fs::metadata(path).ok()?;
+    Some(Stamp { inode: metadata.ino(), length: metadata.len(), modified: metadata.modified().ok() })
+}

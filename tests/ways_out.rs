@@ -1,0 +1,138 @@
+//! The ways out that a gateway may be given: proxies that want to know who comes, and endpoints that know each other only by
+//! certificates.
+
+use std::fs;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::daemon::PATIENCE;
+use crate::support::device::Version;
+use crate::support::forebay::Home;
+use crate::support::gateway::CLOUD_STREAM;
+use crate::support::proxies::OutgoingProxy;
+use crate::support::{Device, Forebay, Gateway, Kinesalite, Upstream, eventually};
+
+const USER: &str = "gateway-7";
+const PASSWORD: &str = "correct-horse";
+
+fn cloud(agent: &Forebay) -> Value {
+    agent.status()["destinations"]["cloud"].clone()
+}
+
+/// Waits until the delivery tells this kind of trouble, and these words of it.
+#[track_caller]
+fn wait_for_trouble(agent: &Forebay, kind: &str, words: &str) {
+    eventually(PATIENCE, &format!("delivery tells: {kind}, {words}"), || {
+        let cloud = cloud(agent);
+        let error = cloud["last_error"]["message"].as_str().unwrap_or_default().to_lowercase();
+        cloud["failed_requests"][kind].as_u64() >= Some(1) && error.contains(&words.to_lowercase())
+    });
+}
+
+/// A gateway that reaches the endpoint through this proxy as `USER`, with the password in a file.
+fn gateway(endpoint: &str, proxy: &OutgoingProxy) -> Gateway {
+    let url = proxy.url();
+    let destination = format!(
+        "proxy = '{url}'\nproxy-user = '{USER}'\nproxy-password-file = 'proxy.password'\nmax-backoff = '200ms'"
+    );
+    Gateway { destination, ..Gateway::to(endpoint) }
+}
+
+fn through(proxy: &mut OutgoingProxy) {
+    let kinesalite = Kinesalite::start();
+    let kinesis = kinesalite.kinesis();
+    kinesis.create_stream(CLOUD_STREAM, 2);
+    let gateway = gateway(&kinesalite.endpoint(), proxy);
+    let home = Home::new(&gateway.configuration());
+    fs::write(home.path().join("proxy.password"), "wrong-horse\n").expect("a file");
+    let mut agent = Forebay::start_in(home, &[]);
+    let mut device = Device::connect(gateway.mqtt, Version::V5, "device");
+    device.publish("plant/a", b"one");
+    wait_for_trouble(&agent, "proxy-credentials", "does not take our credentials");
+
+    fs::write(agent.home().path().join("proxy.password"), format!("{PASSWORD}\n")).expect("a file");
+    agent.restart();
+    assert_eq!(kinesis.read(CLOUD_STREAM, 1, PATIENCE).len(), 1);
+    let cloud = cloud(&agent);
+    assert!(
+        cloud["wire_sent_bytes"].as_u64() > Some(300) && cloud["wire_received_bytes"].as_u64() > Some(100),
+        "{cloud}"
+    );
+
+    // Nothing goes past it.
+    proxy.kill9();
+    Device::connect(gateway.mqtt, Version::V5, "another").publish("plant/b", b"two");
+    wait_for_trouble(&agent, "refused", "cannot be reached");
+    assert_eq!(kinesis.read(CLOUD_STREAM, 2, Duration::from_secs(1)).len(), 1);
+
+    let described = agent.home().forebay(&["check", "--config", "forebay.toml"]);
+    let told =
+        [agent.log(), agent.status().to_string(), String::from_utf8_lossy(&described.stdout).into_owned()].concat();
+    assert!(described.status.success() && told.contains(&proxy.url()), "{told}");
+    assert!(!told.contains(PASSWORD) && !told.contains("wrong-horse"), "{told}");
+}
+
+#[test]
+fn an_http_proxy_leads_out_whoever_it_knows() {
+    through(&mut OutgoingProxy::http(USER, PASSWORD));
+}
+
+#[test]
+fn a_socks_proxy_leads_out_whoever_it_knows() {
+    through(&mut OutgoingProxy::socks(USER, PASSWORD));
+}
+
+/// An address of this machine that is not loopback, for which the environment's proxies hold.
+fn address() -> Ipv4Addr {
+    // Nothing is sent: a route is looked up, and with it an address of our own.
+    let socket = UdpSocket::bind("0.0.0.0:0").expect("a port");
+    socket.connect("192.0.2.1:9").expect("the machine has a route into the world");
+    match socket.local_addr().expect("bound").ip() {
+        std::net::IpAddr::V4(address) => address,
+        std::net::IpAddr::V6(address) => panic!("{address} is no address of the fourth version"),
+    }
+}
+
+/// Kinesalite listens everywhere.
+#[test]
+fn the_environment_names_proxies_for_others_than_this_machine() {
+    let mut proxy = OutgoingProxy::http(USER, PASSWORD);
+    let kinesalite = Kinesalite::start();
+    let kinesis = kinesalite.kinesis();
+    kinesis.create_stream(CLOUD_STREAM, 1);
+    let variables = [("HTTP_PROXY", proxy.url_with(USER, PASSWORD))];
+    let variables = variables.each_ref().map(|(name, value)| (*name, value.as_str()));
+
+    let outside = format!("http://{}:{}", address(), kinesalite.port());
+    let destination = "credentials = 'placeholder'\nmax-backoff = '200ms'".to_owned();
+    let gateway = Gateway { destination, ..Gateway::to(&outside) };
+    let agent = Forebay::start_with(&gateway.configuration(), &variables);
+    let mut device = Device::connect(gateway.mqtt, Version::V5, "device");
+    device.publish("plant/a", b"one");
+    assert_eq!(kinesis.read(CLOUD_STREAM, 1, PATIENCE).len(), 1);
+    proxy.kill9();
+    device.publish("plant/a", b"two");
+    wait_for_trouble(&agent, "refused", "cannot be reached");
+    assert!(!agent.log().contains(PASSWORD) && !agent.status().to_string().contains(PASSWORD), "{}", agent.log());
+
+    // The proxy is gone, and on loopback nobody needs it.
+    let gateway = Gateway::to(&kinesalite.endpoint());
+    let _agent = Forebay::start_with(&gateway.configuration(), &variables);
+    Device::connect(gateway.mqtt, Version::V5, "device").publish("plant/a", b"three");
+    assert_eq!(kinesis.read(CLOUD_STREAM, 2, PATIENCE).len(), 2);
+}
+
+#[test]
+fn a_proxy_of_the_environment_that_cannot_be_used_is_told_before_anything_is_sent_past_it() {
+    let upstream = Upstream::start();
+    let home = Home::new(&Gateway::to(&upstream.endpoint()).configuration());
+    let mut check = home.command(&["check", "--config", "forebay.toml"]);
+    let checked = check.env("HTTPS_PROXY", "socks4://me:hunter2@proxy.example:1080").output().expect("it can be run");
+    let told = [checked.stdout, checked.stderr].concat();
+    let told = String::from_utf8_lossy(&told);
+    assert_eq!(checked.status.code(), Some(78), "{told}");
+    assert!(told.contains("destinations.cloud.proxy") && told.contains("HTTPS_PROXY"), "{told}");
+    assert!(!told.contains("hunter2"), "{told}");
+}
