@@ -141,3 +141,108 @@ fn hashed(key: HashKey) -> u64 {
     key.0.hash(&mut hasher);
     hasher.finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use forebay_log_store::{SequenceNumber, ShardIndex, Timestamp};
+    use proptest::prelude::*;
+
+    use super::{
+        super::{TagName, shards::tests::shards},
+        *,
+    };
+
+    fn record(key: &str, explicit_hash_key: Option<u128>, data: Vec<u8>) -> Arc<Record> {
+        Arc::new(Record {
+            sequence_number: SequenceNumber(7),
+            shard: ShardIndex(0),
+            arrival: Timestamp(1_700_000_000_000),
+            arrival_trusted: true,
+            partition_key: key.into(),
+            explicit_hash_key: explicit_hash_key.map(HashKey),
+            tags: Vec::new(),
+            data: Bytes::from(data),
+        })
+    }
+
+    fn packing(aggregation: Aggregation, gzip: bool, names: &[TagName]) -> Packing {
+        let tags = Tags::new(names, "truck-7", "telemetry");
+        Packing { aggregation, gzip, tags, aggregate_bytes: 2048, max_record: 10 << 10 }
+    }
+
+    fn halves() -> Shards {
+        shards(&[("low", u128::MAX / 2), ("high", u128::MAX)])
+    }
+
+    proptest! {
+        /// As the window fills parcels: by what [`Packing::place`] says, up to what [`Packing::limits`] allows.
+        #[test]
+        fn no_record_of_the_wire_is_larger_than_it_may_be(
+            aggregation in prop_oneof![Just(Aggregation::Lines), Just(Aggregation::Kpl)],
+            gzip: bool,
+            tagged: bool,
+            records in prop::collection::vec(("[a-z]{1,30}", prop::option::of(any::<u128>()), prop::collection::vec(any::<u8>(), 0..700)), 1..50),
+        ) {
+            let names = if tagged { vec![TagName::Id, TagName::Arrival] } else { Vec::new() };
+            let packing = packing(aggregation, gzip && aggregation == Aggregation::Lines, &names);
+            let (most, bytes_max) = packing.limits();
+            let (mut bytes, mut filled) = (0, Vec::new());
+            for (key, hash_key, data) in records {
+                let record = record(&key, hash_key, data);
+                let place = packing.place(&record, None);
+                if !filled.is_empty() && (bytes + place.bytes > bytes_max || filled.len() == most) {
+                    break;
+                }
+                bytes += place.bytes;
+                filled.push(record);
+            }
+            let packed = packing.pack(&Parcel { records: filled }, None);
+            let most = if gzip { lines::gzip_bytes_max(packing.aggregate_bytes) } else { packing.aggregate_bytes };
+            prop_assert!(packed.data.len() as u64 <= most, "{} bytes", packed.data.len());
+        }
+    }
+
+    #[test]
+    fn lanes_are_shards_where_they_are_known_and_hash_keys_where_not() {
+        let packing = packing(Aggregation::Kpl, false, &[]);
+        let (low, other, high) =
+            (record("a", Some(1), vec![]), record("b", Some(9), vec![]), record("a", Some(u128::MAX), vec![]));
+        let lane = |record: &Record, shards: Option<&Shards>| packing.place(record, shards).lane;
+        let halves = halves();
+        assert_eq!(lane(&low, Some(&halves)), lane(&other, Some(&halves)));
+        assert_ne!(lane(&low, Some(&halves)), lane(&high, Some(&halves)));
+        assert_ne!(lane(&low, None), lane(&other, None));
+        assert_eq!(lane(&low, None), lane(&record("c", Some(1), vec![1]), None));
+    }
+
+    #[test]
+    fn only_an_aggregate_of_several_hash_keys_has_to_reach_a_certain_shard() {
+        let packing = packing(Aggregation::Kpl, false, &[]);
+        let (one, same, other) =
+            (record("a", Some(1), vec![1]), record("b", Some(1), vec![]), record("c", Some(2), vec![]));
+        let pack = |records: &[&Arc<Record>], shards: Option<&Shards>| {
+            packing.pack(&Parcel { records: records.iter().map(|record| Arc::clone(record)).collect() }, shards)
+        };
+        let halves = halves();
+        assert_eq!(pack(&[&one, &other], Some(&halves)).shard.as_deref(), Some("low"));
+        assert_eq!(pack(&[&one, &same], Some(&halves)).shard, None);
+        assert_eq!(pack(&[&one, &same], None).shard, None);
+        let alone = pack(&[&one], Some(&halves));
+        assert_eq!(
+            (&alone.data[..], &*alone.partition_key, alone.explicit_hash_key),
+            (&[1][..], "a", Some(HashKey(1)))
+        );
+    }
+
+    #[test]
+    fn a_record_alone_is_plain_unless_tags_ride_with_it_and_fit() {
+        let tagged = packing(Aggregation::Kpl, false, &[TagName::Id]);
+        let pack =
+            |bytes: usize| tagged.pack(&Parcel { records: vec![record("a", None, vec![0; bytes])] }, None).data.len();
+        assert!(pack(10) > 10);
+        assert_eq!(pack((10 << 10) - 1), (10 << 10) - 1);
+    }
+}
