@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_hot_shard_is_used_and_not_hammered() {
-        for parcel in [5_000, 50_000, 250_000, 900_000] {
+        for parcel in [100_000, 250_000, 500_000, 900_000] {
             let (used, refused) = minute(1e6, parcel);
             assert!(used > 0.75, "{parcel}: {used:.2} of the shard's limit used");
             assert!(refused < 0.2, "{parcel}: {refused:.2} of the parcels throttled");
