@@ -12,7 +12,7 @@ use std::{
 
 use forebay_log_store::Record;
 
-use crate::outgoing::WireBytes;
+use crate::{credentials::KnownTime, outgoing::WireBytes};
 
 pub mod aws;
 mod failure;
@@ -137,10 +137,8 @@ impl Destination {
     ///
     /// # Errors
     /// A file that the settings name cannot be read (any more).
-    pub async fn open(config: &Config, origin: &Origin<'_>) -> anyhow::Result<Self> {
-        Ok(match config {
-            Config::Kinesis(config) => Self::Kinesis(Box::new(kinesis::Kinesis::open(config, origin).await?)),
-        })
+    pub fn open(config: &Config, origin: &Origin<'_>, time: &Arc<KnownTime>) -> anyhow::Result<Self> {
+        config.open(origin, time)
     }
 
     /// What it takes in one request.

@@ -32,7 +32,10 @@ use self::{
     tally::Tally,
 };
 use super::{Limits, Origin, Outcome, Parcel, Place, RecordOutcome, Sent, aws};
-use crate::outgoing::{Outgoing, WireBytes};
+use crate::{
+    credentials::{Keeper, KnownTime},
+    outgoing::{Outgoing, WireBytes},
+};
 
 /// PutRecords: 1 to 500 records, 10 MiB with their partition keys (service model of 2025).
 const REQUEST_RECORDS: usize = 500;
@@ -41,6 +44,7 @@ const REQUEST_BYTES: u64 = 10 << 20;
 /// A stream to put records into.
 pub struct Kinesis {
     client: Client,
+    credentials: Keeper,
     wire: Arc<WireBytes>,
     stream: String,
     packing: Packing,
@@ -61,14 +65,15 @@ impl Kinesis {
     ///
     /// # Errors
     /// The proxy's password cannot be read (any more).
-    pub async fn open(config: &Config, origin: &Origin<'_>) -> anyhow::Result<Self> {
-        let outgoing = Outgoing::open(&config.outgoing)?;
-        let client = Client::new(&aws::sdk_config(&config.aws, &config.outgoing, &outgoing).await);
-        let stream = config.stream.clone().unwrap_or_default();
+    pub fn open(config: &Config, origin: &Origin<'_>, time: &Arc<KnownTime>) -> anyhow::Result<Self> {
+        let outgoing = Outgoing::open(&config.outgoing)?.judged_by(Arc::clone(time) as _);
+        let (settings, credentials) = aws::sdk_config(&config.aws, &config.outgoing, &outgoing, time);
+        let (client, stream) = (Client::new(&settings), config.stream.clone().unwrap_or_default());
         let by_shard = config.aggregation == Aggregation::Kpl;
         Ok(Self {
             map: by_shard.then(|| ShardMap::new(client.clone(), stream.clone(), config.shard_refresh)),
             client,
+            credentials,
             wire: outgoing.wire_bytes(),
             stream,
             packing: config.packing(origin),
@@ -144,7 +149,13 @@ impl Kinesis {
                 }
                 outcome
             }
-            Err(error) => Outcome::Failed(classify::failed(&error)),
+            Err(error) => {
+                let failure = classify::failed(&error);
+                if failure.kind.is_about_credentials() {
+                    self.credentials.refused();
+                }
+                Outcome::Failed(failure)
+            }
         }
     }
 
