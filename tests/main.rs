@@ -5,6 +5,7 @@
 
 #![allow(clippy::big_endian_bytes, reason = "MQTT and what else comes over a network is big-endian")]
 
+mod aggregation;
 mod api;
 mod backlog;
 mod bad_input;

@@ -19,6 +19,7 @@ use crate::{
     config::{Config, stream},
     credentials::{KnownTime, watch},
     delivery::{Delivery, DeliveryStats, dead_letter::Letters},
+    destination::Origin,
     disk_room, edge_sequence,
     links::{self, Interfaces, Links},
     log_events::LogEvents,
@@ -162,8 +163,10 @@ fn start_deliveries(
     group: &mut Group,
 ) -> anyhow::Result<BTreeMap<String, ObservedDestination>> {
     let mut observed = BTreeMap::new();
+    let gateway = config.agent.gateway_id();
     for (name, destination) in &config.destinations {
-        let opened = destination.settings.open(time).with_context(|| format!("start destination {name}"))?;
+        let origin = Origin { gateway: &gateway, stream: &destination.from };
+        let opened = destination.settings.open(&origin, time).with_context(|| format!("start destination {name}"))?;
         let stats = Arc::new(DeliveryStats::default());
         let (from, dead_letters) = (streams.get(&destination.from)?, streams.get(&stream::dead_letter_stream(name))?);
         let letters = Arc::new(Letters::open(name, dead_letters.ingest.clone(), from.ingest.clone()));

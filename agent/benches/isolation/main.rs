@@ -31,7 +31,7 @@ use std::{
 
 use gateway::{Destination, Gateway};
 use process::Usage;
-use traffic::Traffic;
+use traffic::{Payload, Traffic};
 use upstream::Upstream;
 
 const PAYLOAD_BYTES: usize = 100;
@@ -49,7 +49,7 @@ struct Turn {
 fn main() -> ExitCode {
     let messages = number("FOREBAY_BENCH_MESSAGES", 1_000_000);
     let turns = number("FOREBAY_BENCH_TURNS", 5);
-    let traffic = Traffic::new(PAYLOAD_BYTES, messages);
+    let traffic = Traffic::new(Payload::Random(PAYLOAD_BYTES), TOPICS_PER_CONNECTION, messages);
     let healthy = [Upstream::start(), Upstream::start()];
     let sick = sick::destinations();
     println!("{messages} messages of {PAYLOAD_BYTES} bytes to two healthy destinations; {turns} turns");

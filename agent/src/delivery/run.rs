@@ -117,9 +117,12 @@ impl Delivery {
 impl Loop {
     async fn run(&mut self, commits: &Notify, mut interfaces: Changes, stop: &CancellationToken, grace: Duration) {
         let mut give_up = None;
+        let destination = Arc::clone(&self.destination);
+        // Asked for once and kept: what it has begun is not begun again whenever something else happens.
+        let mut new_map = Box::pin(destination.map_changed());
         loop {
             let Some(wake) = self.drive() else { return };
-            self.stats.show(&self.window, self.way_out.held(), self.started);
+            self.stats.show(&self.window, self.destination.sent(), self.way_out.held(), self.started);
             let timer = async {
                 match wake {
                     Some(wake) => sleep_until((self.started + wake).into()).await,
@@ -148,6 +151,10 @@ impl Loop {
                 Some(ended) = self.burials.join_next() => self.on_buried(ended),
                 () = commits.notified() => self.window.on_commit(),
                 Ok(()) = interfaces.changed() => self.window.probe_now(self.started.elapsed()),
+                () = &mut new_map => {
+                    self.window.on_new_map();
+                    new_map = Box::pin(destination.map_changed());
+                }
                 () = timer => {}
             }
             // What has ended by now is told before the window decides again, so that it sees all of it together.
@@ -170,10 +177,14 @@ impl Loop {
                 Step::Read(limit) => self.read(limit),
                 Step::Send(batch) => self.send(batch),
                 Step::StoreDeadLetters(letters) => self.bury(letters),
+                Step::TakeMap => {
+                    self.destination.take_map();
+                    self.window.on_map(|record| self.destination.place(record), self.started.elapsed());
+                }
                 Step::Save(checkpoint) => self.stream.save_checkpoint(&self.name, checkpoint),
                 Step::Wait(wake) => return Some(wake),
                 Step::Stopped => {
-                    self.stats.show(&self.window, None, self.started);
+                    self.stats.show(&self.window, self.destination.sent(), None, self.started);
                     return None;
                 }
             }
@@ -200,7 +211,7 @@ impl Loop {
                         self.read_failed = false;
                         let last = records.last().map(|record| record.sequence_number);
                         records.retain(|record| addressee(record).is_none_or(|name| *name == *self.name));
-                        self.window.on_read(records, |record| self.destination.accepts(record), now);
+                        self.window.on_read(records, |record| self.destination.place(record), now);
                         last.into_iter().for_each(|last| self.window.pass(last));
                         return;
                     }
@@ -291,7 +302,7 @@ fn problem(outcome: &Outcome) -> Option<(FailureKind, String)> {
     match outcome {
         Outcome::Failed(failure) => Some((failure.kind, failure.to_string())),
         Outcome::Answered(outcomes) => outcomes.iter().find_map(|outcome| match outcome {
-            RecordOutcome::Accepted => None,
+            RecordOutcome::Accepted | RecordOutcome::Astray => None,
             RecordOutcome::Throttled(message) => Some((FailureKind::Throttled, format!("throttled: {message}"))),
             RecordOutcome::Failed(message) => Some((FailureKind::EndpointFailed, format!("record failed: {message}"))),
             RecordOutcome::Rejected(message) => {

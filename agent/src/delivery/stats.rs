@@ -7,7 +7,11 @@ use std::{
 };
 
 use super::window::{Counts, Held as InWindow, Link, Window};
-use crate::{destination::FailureKind, links::Held, outgoing::WireBytes};
+use crate::{
+    destination::{FailureKind, Sent},
+    links::Held,
+    outgoing::WireBytes,
+};
 
 /// A delivery's counters, since the agent's start.
 #[derive(Debug, Default)]
@@ -21,6 +25,7 @@ pub struct DeliveryStats {
 struct Shown {
     counts: Counts,
     in_window: InWindow,
+    sent: Option<Sent>,
     checkpoint: u64,
     down: Option<Down>,
     held: Option<Held>,
@@ -54,6 +59,10 @@ pub struct Snapshot {
     pub throttled_records: u64,
     /// Records that an answered request said had failed.
     pub failed_records: u64,
+    /// Records sent again because their aggregate had gone to another shard than it was made for.
+    pub astray_records: u64,
+    /// What was sent, as the destination counts it.
+    pub sent: Option<Sent>,
     /// Records moved to the dead-letter stream.
     pub dead_letters: u64,
     /// Relaxed order: records that a failure put behind a later one of their key.
@@ -97,7 +106,7 @@ impl DeliveryStats {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let shown = self.lock();
-        let Shown { counts, in_window, checkpoint, down, held, last_error } = &*shown;
+        let Shown { counts, in_window, sent, checkpoint, down, held, last_error } = &*shown;
         let failed = FailureKind::ALL.iter().zip(counts.failed_requests).filter(|(_, count)| *count > 0);
         Snapshot {
             records: counts.records,
@@ -112,6 +121,8 @@ impl DeliveryStats {
             failed_requests: failed.map(|(kind, count)| (kind.as_str(), count)).collect(),
             throttled_records: counts.throttled_records,
             failed_records: counts.failed_records,
+            astray_records: counts.astray_records,
+            sent: *sent,
             dead_letters: counts.dead_letters,
             out_of_order: counts.out_of_order,
             checkpoint: *checkpoint,
@@ -128,10 +139,11 @@ impl DeliveryStats {
     }
 
     /// Shows what the window counts, whose times are since `started`, and what the link holds it back for.
-    pub(super) fn show(&self, window: &Window, held: Option<Held>, started: Instant) {
+    pub(super) fn show(&self, window: &Window, sent: Option<Sent>, held: Option<Held>, started: Instant) {
         let mut shown = self.lock();
         shown.counts = window.counts();
         shown.in_window = window.held();
+        shown.sent = sent;
         shown.held = held;
         shown.checkpoint = window.checkpoint().0;
         shown.down = match window.link() {

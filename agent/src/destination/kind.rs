@@ -8,7 +8,7 @@ use std::{
 use serde::Deserialize;
 use toml::Table;
 
-use super::{Destination, aws, kinesis};
+use super::{Destination, Origin, aws, kinesis};
 use crate::{
     config::{
         Problems,
@@ -49,9 +49,11 @@ impl Config {
     ///
     /// # Errors
     /// A file that the settings name cannot be read.
-    pub fn open(&self, time: &Arc<KnownTime>) -> anyhow::Result<Destination> {
+    pub fn open(&self, origin: &Origin<'_>, time: &Arc<KnownTime>) -> anyhow::Result<Destination> {
         match self {
-            Self::Kinesis(settings) => Ok(Destination::Kinesis(kinesis::Kinesis::open(settings, time)?)),
+            Self::Kinesis(settings) => {
+                Ok(Destination::Kinesis(Box::new(kinesis::Kinesis::open(settings, origin, time)?)))
+            }
         }
     }
 

@@ -4,7 +4,11 @@
 //! A destination encodes parcels of records, sends them once, and says what became of each in the words below. It never sees the
 //! log, never retries, and never decides what happens next: the delivery does, and it never sees an HTTP status.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::Arc,
+    time::Duration,
+};
 
 use forebay_log_store::Record;
 
@@ -25,7 +29,7 @@ pub use kind::{Config, TYPES};
 #[derive(Debug)]
 pub enum Destination {
     /// A Kinesis data stream.
-    Kinesis(kinesis::Kinesis),
+    Kinesis(Box<kinesis::Kinesis>),
     /// For tests: answers as it is told.
     #[cfg(test)]
     Scripted(scripted::Scripted),
@@ -36,6 +40,56 @@ pub enum Destination {
 pub struct Parcel {
     /// At least one; more only where [`Limits::parcel_records`] says so.
     pub records: Vec<Arc<Record>>,
+}
+
+/// Where a destination's records come from. With its sequence number, that tells a record from all others.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin<'a> {
+    /// What the gateway is called.
+    pub gateway: &'a str,
+    /// The gateway's stream.
+    pub stream: &'a str,
+}
+
+/// What a destination has sent, as the other side counts it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Whether records share records of the wire.
+    pub aggregated: bool,
+    /// Records of the wire, those included that were sent again.
+    pub records: u64,
+    /// Their bytes: keys and data, before the request is encoded.
+    pub bytes: u64,
+    /// The records in them.
+    pub payload_records: u64,
+    /// Keys and data of those.
+    pub payload_bytes: u64,
+    /// What will be charged, in the destination's own units.
+    pub payload_units: u64,
+}
+
+/// Where a record goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Number of its lane: records of one lane may share a parcel, and keep their order. A partition key is of one lane.
+    pub lane: u64,
+    /// What it takes of a parcel on the wire, in bytes.
+    pub bytes: u64,
+}
+
+impl Place {
+    /// A lane of its partition key's own, and nothing around its bytes.
+    #[must_use]
+    pub fn of_key(record: &Record) -> Self {
+        Self { lane: hash(&record.partition_key), bytes: record.payload_bytes() }
+    }
+}
+
+/// Stands for a partition key.
+pub(crate) fn hash(partition_key: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    partition_key.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// What a destination takes in one request.
@@ -67,6 +121,9 @@ pub enum Outcome {
 pub enum RecordOutcome {
     /// The destination has it.
     Accepted,
+    /// Taken, but by another shard than it was made for, so that a consumer may not see all of it: it is to be sent again
+    /// under a newer map of the shards.
+    Astray,
     /// Not taken: too much at once. Later it will be.
     Throttled(String),
     /// Not taken, for a reason of the destination's own that may pass.
@@ -80,8 +137,8 @@ impl Destination {
     ///
     /// # Errors
     /// A file that the settings name cannot be read (any more).
-    pub fn open(config: &Config, time: &Arc<KnownTime>) -> anyhow::Result<Self> {
-        config.open(time)
+    pub fn open(config: &Config, origin: &Origin<'_>, time: &Arc<KnownTime>) -> anyhow::Result<Self> {
+        config.open(origin, time)
     }
 
     /// What it takes in one request.
@@ -106,6 +163,38 @@ impl Destination {
         }
     }
 
+    /// Where this record goes, in which lane.
+    ///
+    /// # Errors
+    /// Why it can never be taken, as far as can be told without asking.
+    pub fn place(&self, record: &Record) -> Result<Place, String> {
+        self.accepts(record)?;
+        Ok(match self {
+            Self::Kinesis(kinesis) => kinesis.place(record),
+            #[cfg(test)]
+            Self::Scripted(_) => Place::of_key(record),
+        })
+    }
+
+    /// Waits until there is a new map of the destination's shards; for ever where it has none.
+    pub async fn map_changed(&self) {
+        match self {
+            Self::Kinesis(kinesis) => kinesis.map_changed().await,
+            #[cfg(test)]
+            Self::Scripted(_) => std::future::pending().await,
+        }
+    }
+
+    /// What it has sent so far, where that is counted.
+    #[must_use]
+    pub fn sent(&self) -> Option<Sent> {
+        match self {
+            Self::Kinesis(kinesis) => Some(kinesis.sent()),
+            #[cfg(test)]
+            Self::Scripted(_) => None,
+        }
+    }
+
     /// What passed its sockets until now; nothing for one that has none.
     #[must_use]
     pub fn wire_bytes(&self) -> Option<Arc<WireBytes>> {
@@ -113,6 +202,15 @@ impl Destination {
             Self::Kinesis(kinesis) => Some(kinesis.wire_bytes()),
             #[cfg(test)]
             Self::Scripted(_) => None,
+        }
+    }
+
+    /// The newest map counts from now on. Nothing may be under way.
+    pub fn take_map(&self) {
+        match self {
+            Self::Kinesis(kinesis) => kinesis.take_map(),
+            #[cfg(test)]
+            Self::Scripted(_) => {}
         }
     }
 

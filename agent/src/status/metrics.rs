@@ -168,6 +168,18 @@ fn destinations(status: &Status, out: &mut Page) {
         ("forebay_destination_out_of_order_total", "counter", "Records behind later ones of their key.", |d| {
             d.out_of_order as f64
         }),
+        ("forebay_destination_astray_total", "counter", "Records sent again because shards had changed.", |d| {
+            d.astray_records as f64
+        }),
+        ("forebay_destination_wire_records_total", "counter", "Records as the destination sees them, sent.", |d| {
+            d.wire.as_ref().map_or(0.0, |wire| wire.records as f64)
+        }),
+        ("forebay_destination_wire_record_bytes_total", "counter", "Their keys and data.", |d| {
+            d.wire.as_ref().map_or(0.0, |wire| wire.bytes as f64)
+        }),
+        ("forebay_destination_payload_units_total", "counter", "Kinesis: PUT payload units taken.", |d| {
+            d.wire.as_ref().map_or(0.0, |wire| wire.payload_units as f64)
+        }),
         ("forebay_destination_backlog_records", "gauge", "Records behind the checkpoint.", |d| {
             d.backlog_records as f64
         }),

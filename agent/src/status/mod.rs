@@ -200,6 +200,12 @@ pub struct DestinationStatus {
     pub throttled_records: u64,
     /// Records that the destination sent back for a passing reason of its own.
     pub failed_records: u64,
+    /// Records that were sent again because their aggregate had gone to another shard than it was made for.
+    #[serde(default)]
+    pub astray_records: u64,
+    /// What was sent as the destination counts and charges it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wire: Option<WireStatus>,
     /// Records that the destination will never take; they are in its dead-letter stream.
     pub dead_letters: u64,
     /// Letters that are there: neither replayed nor dropped.
@@ -226,6 +232,23 @@ pub struct DestinationStatus {
     pub down: Option<Down>,
     /// The newest.
     pub last_error: Option<ErrorStatus>,
+}
+
+/// Records as the destination sees them: aggregates, where records are aggregated.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct WireStatus {
+    /// Whether several records travel as one.
+    pub aggregated: bool,
+    /// How many were sent, those included that were sent again.
+    pub records: u64,
+    /// Their keys and data.
+    pub bytes: u64,
+    /// How many records of ours are in one, on average.
+    pub records_each: f64,
+    /// `bytes` per byte of our records' keys and data.
+    pub bytes_per_payload_byte: f64,
+    /// Kinesis: PUT payload units of what was taken, an estimate of what will be charged.
+    pub payload_units: u64,
 }
 
 /// A certificate of our own.

@@ -16,11 +16,12 @@ use forebay_log_store::{
 
 use super::{
     CertificateStatus, ClockStatus, DestinationStatus, Down, Dropped, ErrorStatus, Flow, LinkStatus, Meter,
-    ShardStatus, SourceStatus, Status, StreamStatus, Totals,
+    ShardStatus, SourceStatus, Status, StreamStatus, Totals, WireStatus,
 };
 use crate::{
     credentials::{KnownTime, certificate::Period},
     delivery::{DeliveryStats, dead_letter::Letters},
+    destination::Sent,
     links::Link,
     log_events::{LogEvents, shown},
     source::SourceStats,
@@ -278,6 +279,8 @@ impl Observer {
             failed_requests: counts.failed_requests.into_iter().map(|(k, n)| (k.to_owned(), n)).collect(),
             throttled_records: counts.throttled_records,
             failed_records: counts.failed_records,
+            astray_records: counts.astray_records,
+            wire: counts.sent.map(wire_status),
             dead_letters: counts.dead_letters,
             dead_letters_open: letters.open,
             dead_letters_replayed: letters.replayed,
@@ -392,6 +395,18 @@ fn milliseconds(time: SystemTime) -> u64 {
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     // What is kept here are numbers for show; half an update does no harm.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn wire_status(sent: Sent) -> WireStatus {
+    let per = |count: u64, of: u64| if of == 0 { 0.0 } else { count as f64 / of as f64 };
+    WireStatus {
+        aggregated: sent.aggregated,
+        records: sent.records,
+        bytes: sent.bytes,
+        records_each: per(sent.payload_records, sent.records),
+        bytes_per_payload_byte: per(sent.bytes, sent.payload_bytes),
+        payload_units: sent.payload_units,
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     CertificateStatus, ClockStatus, DestinationStatus, Down, Dropped, ErrorStatus, Flow, LinkStatus, ShardStatus,
-    SourceStatus, Status, StreamStatus,
+    SourceStatus, Status, StreamStatus, WireStatus,
 };
 
 pub(super) fn busy() -> Status {
@@ -97,6 +97,15 @@ pub(super) fn busy() -> Status {
                 failed_requests: BTreeMap::from([("dns".into(), 7)]),
                 throttled_records: 8,
                 failed_records: 0,
+                astray_records: 12,
+                wire: Some(WireStatus {
+                    aggregated: true,
+                    records: 25,
+                    bytes: 1_064_960,
+                    records_each: 40.0,
+                    bytes_per_payload_byte: 1.04,
+                    payload_units: 50,
+                }),
                 dead_letters: 1,
                 dead_letters_open: 3,
                 dead_letters_replayed: 2,

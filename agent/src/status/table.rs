@@ -116,7 +116,17 @@ fn destination_rows(table: &mut Table<9>, name: &str, destination: &DestinationS
     if destination.limited_by_key_order && destination.down.is_none() && destination.held.is_none() {
         table.note("limited by the order per partition key: one round trip for each record of a key".to_owned());
     }
+    if let Some(wire) = destination.wire.as_ref().filter(|wire| wire.aggregated && wire.records > 0) {
+        table.note(format!(
+            "{} aggregates of {:.1} records each, {:.2} bytes per payload byte, {} payload units taken",
+            grouped(wire.records),
+            wire.records_each,
+            wire.bytes_per_payload_byte,
+            grouped(wire.payload_units),
+        ));
+    }
     for (count, what) in [
+        (destination.astray_records, "sent again because the destination's shards had changed"),
         (destination.dead_letters, "never to be taken, now in the dead-letter stream"),
         (destination.dead_letters_open, "dead letters that wait to be looked at (`forebay dead-letter list`)"),
         (destination.out_of_order, "behind later ones of their key"),
@@ -262,6 +272,8 @@ lte   hold    11.4 MiB     47.7 MiB
 DESTINATION  TYPE     FROM       RECORDS  BYTES       RATE              BACKLOG          LAG  SENT PER BYTE
 cloud        kinesis  telemetry  1,000    1000.0 KiB  12/s, 12.3 KiB/s  200 (211.9 KiB)  43s  1.20
   ! dns for 40s, 7 attempts
+  ! 25 aggregates of 40.0 records each, 1.04 bytes per payload byte, 50 payload units taken
+  ! sent again because the destination's shards had changed: 12
   ! never to be taken, now in the dead-letter stream: 1
   ! dead letters that wait to be looked at (`forebay dead-letter list`): 3
   ! sent back as too many at once, and tried again: 8
