@@ -37,6 +37,8 @@ use crate::{
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
+const ORIGIN: Origin<'static> = Origin { gateway: "gateway-7", stream: "telemetry" };
+
 /// How the endpoint treats one request.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Answer {
@@ -184,9 +186,7 @@ impl Running {
             name: "cloud".into(),
             stream: log.stream.clone(),
             dead_letters: Ingest::new(log.dead_letters.clone(), 4 << 20),
-            destination: Destination::open(&destination, &Origin { gateway: "truck-7", stream: "telemetry" })
-                .await
-                .expect("sound settings"),
+            destination: Destination::open(&destination, &ORIGIN).await.expect("sound settings"),
             config,
             stats: Arc::clone(&stats),
             stop: stop.clone(),

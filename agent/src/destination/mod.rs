@@ -16,10 +16,13 @@ use crate::outgoing::WireBytes;
 
 pub mod aws;
 mod failure;
+pub mod firehose;
+pub mod http;
 mod kind;
 pub mod kinesis;
 #[cfg(test)]
 pub mod scripted;
+mod tally;
 mod transport_error;
 
 pub use failure::{Failure, FailureKind};
@@ -30,6 +33,10 @@ pub use kind::{Config, TYPES};
 pub enum Destination {
     /// A Kinesis data stream.
     Kinesis(Box<kinesis::Kinesis>),
+    /// A Firehose stream.
+    Firehose(Box<firehose::Firehose>),
+    /// An endpoint by Firehose's specification.
+    Http(Box<http::Http>),
     /// For tests: answers as it is told.
     #[cfg(test)]
     Scripted(scripted::Scripted),
@@ -138,9 +145,7 @@ impl Destination {
     /// # Errors
     /// A file that the settings name cannot be read (any more).
     pub async fn open(config: &Config, origin: &Origin<'_>) -> anyhow::Result<Self> {
-        Ok(match config {
-            Config::Kinesis(config) => Self::Kinesis(Box::new(kinesis::Kinesis::open(config, origin).await?)),
-        })
+        config.open(origin).await
     }
 
     /// What it takes in one request.
@@ -148,6 +153,8 @@ impl Destination {
     pub fn limits(&self) -> Limits {
         match self {
             Self::Kinesis(kinesis) => kinesis.limits(),
+            Self::Firehose(firehose) => firehose.limits(),
+            Self::Http(http) => http.limits(),
             #[cfg(test)]
             Self::Scripted(scripted) => scripted.limits(),
         }
@@ -160,8 +167,22 @@ impl Destination {
     pub fn accepts(&self, record: &Record) -> Result<(), String> {
         match self {
             Self::Kinesis(kinesis) => kinesis.accepts(record),
+            Self::Firehose(firehose) => firehose.accepts(record),
+            Self::Http(http) => http.accepts(record),
             #[cfg(test)]
             Self::Scripted(scripted) => scripted.accepts(record),
+        }
+    }
+
+    /// What passed its sockets until now; nothing for one that has none.
+    #[must_use]
+    pub fn wire_bytes(&self) -> Option<Arc<WireBytes>> {
+        match self {
+            Self::Kinesis(kinesis) => Some(kinesis.wire_bytes()),
+            Self::Firehose(firehose) => Some(firehose.wire_bytes()),
+            Self::Http(http) => Some(http.wire_bytes()),
+            #[cfg(test)]
+            Self::Scripted(_) => None,
         }
     }
 
@@ -173,6 +194,8 @@ impl Destination {
         self.accepts(record)?;
         Ok(match self {
             Self::Kinesis(kinesis) => kinesis.place(record),
+            Self::Firehose(firehose) => firehose.place(record),
+            Self::Http(http) => http.place(record),
             #[cfg(test)]
             Self::Scripted(_) => Place::of_key(record),
         })
@@ -182,6 +205,7 @@ impl Destination {
     pub async fn map_changed(&self) {
         match self {
             Self::Kinesis(kinesis) => kinesis.map_changed().await,
+            Self::Firehose(_) | Self::Http(_) => std::future::pending().await,
             #[cfg(test)]
             Self::Scripted(_) => std::future::pending().await,
         }
@@ -192,16 +216,8 @@ impl Destination {
     pub fn sent(&self) -> Option<Sent> {
         match self {
             Self::Kinesis(kinesis) => Some(kinesis.sent()),
-            #[cfg(test)]
-            Self::Scripted(_) => None,
-        }
-    }
-
-    /// What passed its sockets until now; nothing for one that has none.
-    #[must_use]
-    pub fn wire_bytes(&self) -> Option<Arc<WireBytes>> {
-        match self {
-            Self::Kinesis(kinesis) => Some(kinesis.wire_bytes()),
+            Self::Firehose(firehose) => Some(firehose.sent()),
+            Self::Http(_) => None,
             #[cfg(test)]
             Self::Scripted(_) => None,
         }
@@ -211,6 +227,7 @@ impl Destination {
     pub fn take_map(&self) {
         match self {
             Self::Kinesis(kinesis) => kinesis.take_map(),
+            Self::Firehose(_) | Self::Http(_) => {}
             #[cfg(test)]
             Self::Scripted(_) => {}
         }
@@ -223,6 +240,8 @@ impl Destination {
     pub async fn send(&self, parcels: &[Parcel]) -> Outcome {
         match self {
             Self::Kinesis(kinesis) => kinesis.send(parcels).await,
+            Self::Firehose(firehose) => firehose.send(parcels).await,
+            Self::Http(http) => http.send(parcels).await,
             #[cfg(test)]
             Self::Scripted(scripted) => scripted.send(parcels).await,
         }

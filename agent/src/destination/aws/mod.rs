@@ -2,6 +2,7 @@
 //!
 //! The SDK signs, encodes and sends, once; its own retries are off, because the delivery decides.
 
+pub(super) mod answer;
 mod config;
 
 use aws_config::{
