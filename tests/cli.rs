@@ -72,6 +72,28 @@ fn what_is_hardly_meant_is_a_warning() {
 }
 
 #[test]
+fn folders_and_programs_that_are_not_there_are_warned_of() {
+    let source = |name: &str, keys: &str| format!("[sources.{name}]\nstream = \"telemetry\"\n{keys}\n");
+    let sources = [
+        source("a", "type = \"exec\"\ncommand = [\"true\"]\nworking-dir = \"/nowhere/a\""),
+        source("b", "type = \"exec\"\ncommand = [\"no-such-program\"]"),
+        source("c", "type = \"sensor\"\nroot = \"/nowhere/c\""),
+        source("d", "type = \"tail\"\npaths = [\"/nowhere/d/*.log\", \"/etc/*.conf\"]"),
+        // As the system finds it: within the working directory, in PATH, or by its path.
+        source("e", "type = \"exec\"\ncommand = [\"./true\"]\nworking-dir = \"/bin\""),
+        source("f", "type = \"exec\"\ncommand = [\"/bin/true\"]"),
+    ];
+    let home = Home::new(&(configuration() + &sources.concat()));
+    let output = home.forebay(&with_config(&["check"]));
+    assert!(output.status.success(), "{output:?}");
+    let expected = "warning: sources.a.working-dir: there is no folder /nowhere/a\n\
+                    warning: sources.b.command: there is no program `no-such-program`\n\
+                    warning: sources.c.root: there is no folder /nowhere/c\n\
+                    warning: sources.d.paths: there is no folder /nowhere/d\n";
+    assert_eq!(stderr(&output), expected);
+}
+
+#[test]
 fn limits_beyond_the_disk_are_refused_by_check_and_run_only_warns() {
     let home = Home::new(&format!("{}quota = \"4PiB\"\n[streams.history]\nquota = \"1PiB\"\n", configuration()));
     let (code, said) = fails(&home, &["check"]);

@@ -137,6 +137,28 @@ fn a_device_at_another_speed_is_told_of_and_read_once_the_speed_is_right() {
 }
 
 #[test]
+fn half_an_answer_is_told_as_such_and_the_next_one_taken() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let agent = Forebay::start(&configuration(&[(
+        "meter",
+        tcp(port, "interval = \"50ms\"\nregisters = [{ name = \"speed\", address = 7 }]"),
+    )]));
+    let mut request = [0; 12];
+    let (mut stream, _) = listener.accept().expect("it connects");
+    stream.read_exact(&mut request).expect("it asks");
+    stream.write_all(&[&request[..4], &[0, 5, request[6], 3, 2]].concat()).expect("it reads");
+    drop(stream);
+    let (mut stream, _) = listener.accept().expect("it connects again");
+    let half = "unit 1: holding 7 to 7: the connection ended within an answer";
+    assert!(agent.log().contains(half), "{}", agent.log());
+    stream.read_exact(&mut request).expect("it asks");
+    stream.write_all(&[&request[..4], &[0, 5, request[6], 3, 2, 0x12, 0x34]].concat()).expect("it reads");
+    wait_records(&agent, "meter", 1);
+    assert_eq!(stored(&agent)["meter/1"], [br#"{"unit":1,"speed":4660}"#]);
+}
+
+#[test]
 fn servers_that_talk_nonsense_or_nothing_are_counted_and_told() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");

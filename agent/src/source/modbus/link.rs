@@ -110,6 +110,10 @@ impl Link {
             Ok(Err(Error::Transport(error))) if error.kind() == io::ErrorKind::InvalidData => {
                 Answer::Garbled(error.to_string())
             }
+            // The codec says nothing else of a connection that ends within an answer.
+            Ok(Err(Error::Transport(error))) if error.to_string() == "bytes remaining on stream" => {
+                Answer::Gone(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection ended within an answer"))
+            }
             Ok(Err(Error::Transport(error))) => Answer::Gone(error),
         };
         if matches!(answer, Answer::Silent | Answer::Garbled(_))

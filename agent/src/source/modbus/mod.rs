@@ -182,13 +182,8 @@ async fn ask(mut link: Link, unit: &Unit, settings: &Settings, context: &SourceC
                 ("no-answer", why, false)
             }
         };
-        let error = format!(
-            "unit {}: {:?} {} to {}: {why}",
-            unit.id,
-            block.table,
-            block.address,
-            block.address + (block.len - 1)
-        );
+        let (id, table, first, last) = (unit.id, block.table.name(), block.address, block.address + (block.len - 1));
+        let error = format!("unit {id}: {table} {first} to {last}: {why}");
         if context.stats.refused(reason) {
             warn!(source = &*context.name, reason, error, "registers cannot be read");
         }

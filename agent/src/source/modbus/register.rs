@@ -69,6 +69,16 @@ pub(super) enum Value {
 }
 
 impl Table {
+    /// As the configuration calls it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Holding => "holding",
+            Self::Input => "input",
+            Self::Coil => "coil",
+            Self::Discrete => "discrete",
+        }
+    }
+
     /// Whether it holds bits.
     pub(super) fn has_bits(self) -> bool {
         matches!(self, Self::Coil | Self::Discrete)
