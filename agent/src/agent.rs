@@ -17,7 +17,8 @@ use tracing::{info, warn};
 use crate::{
     api::{self, Api, Server},
     config::{Config, stream},
-    delivery::{Delivery, DeliveryStats},
+    credentials::{KnownTime, watch},
+    delivery::{Delivery, DeliveryStats, dead_letter::Letters},
     destination::Origin,
     disk_room, edge_sequence,
     log_events::LogEvents,
@@ -73,7 +74,17 @@ async fn run_on(
     // Everything that can be refused by the system is asked for before anything begins.
     let server = Server::bind(config.api.listen).await?;
     let (mut intake, mut outlet, mut watchers) = (Group::new(), Group::new(), Group::new());
-    let observed_destinations = start_deliveries(&config, &streams, &mut outlet).await?;
+    let time = Arc::new(KnownTime::new({
+        let store = Arc::clone(store);
+        move || store.clock()
+    }));
+    let observed_destinations = start_deliveries(&config, &streams, &time, &mut outlet)?;
+    let certificates: Vec<_> = observed_destinations
+        .iter()
+        .flat_map(|(name, observed)| observed.certificates.iter().map(|file| (name.clone(), file.clone())))
+        .collect();
+    let letters = observed_destinations.iter().map(|(name, observed)| (name.clone(), Arc::clone(&observed.letters)));
+    let letters = letters.collect();
     let observed_sources = start_sources(&config, store, &streams, &mut intake).await?;
 
     let observer = Arc::new(Observer::new(
@@ -83,12 +94,14 @@ async fn run_on(
         observed_sources,
         Arc::clone(&streams),
         observed_destinations,
+        Arc::clone(&time),
     ));
     // It takes records too, so it stops with the sources.
-    let api = Arc::new(Api::new(Arc::clone(&observer), streams, intake.stop()));
+    let api = Arc::new(Api::new(Arc::clone(&observer), streams, letters, intake.stop()));
     let router = api::router(api, Arc::new(api::Access::new(config.api.token)));
     intake.spawn("api", server.run(router, intake.stop()));
 
+    watchers.spawn("certificates", watch::run(certificates, time, watchers.stop()));
     watchers.spawn("rates", sample_rates(observer, watchers.stop()));
     watchers.spawn("service manager", service_manager::watch(Arc::clone(store), stop.clone(), watchers.stop()));
     service_manager::ready();
@@ -137,21 +150,24 @@ async fn start_sources(
     Ok(observed)
 }
 
-async fn start_deliveries(
+fn start_deliveries(
     config: &Config,
     streams: &Streams,
+    time: &Arc<KnownTime>,
     group: &mut Group,
 ) -> anyhow::Result<BTreeMap<String, ObservedDestination>> {
     let mut observed = BTreeMap::new();
     let gateway = config.agent.gateway_id();
     for (name, destination) in &config.destinations {
         let origin = Origin { gateway: &gateway, stream: &destination.from };
-        let opened = destination.settings.open(&origin).await.with_context(|| format!("start destination {name}"))?;
+        let opened = destination.settings.open(&origin, time).with_context(|| format!("start destination {name}"))?;
         let stats = Arc::new(DeliveryStats::default());
+        let (from, dead_letters) = (streams.get(&destination.from)?, streams.get(&stream::dead_letter_stream(name))?);
+        let letters = Arc::new(Letters::open(name, dead_letters.ingest.clone(), from.ingest.clone()));
         let delivery = Delivery {
             name: name.as_str().into(),
-            stream: streams.get(&destination.from)?.stream().clone(),
-            dead_letters: streams.get(&stream::dead_letter_stream(name))?.ingest,
+            stream: from.stream().clone(),
+            dead_letters: dead_letters.ingest,
             destination: opened,
             config: destination.delivery.clone(),
             stats: Arc::clone(&stats),
@@ -160,8 +176,14 @@ async fn start_deliveries(
             grace: config.agent.grace_period / 4,
         };
         group.spawn(format!("delivery to {name}"), delivery.run());
-        let kind = destination.settings.kind();
-        observed.insert(name.clone(), ObservedDestination { kind, from: destination.from.clone(), stats });
+        let observe = ObservedDestination {
+            kind: destination.settings.kind(),
+            from: destination.from.clone(),
+            stats,
+            letters,
+            certificates: destination.settings.client_certificates(),
+        };
+        observed.insert(name.clone(), observe);
     }
     Ok(observed)
 }

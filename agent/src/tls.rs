@@ -6,9 +6,11 @@
 use std::{path::Path, sync::Arc};
 
 use rustls::{
-    ClientConfig, RootCertStore,
+    ClientConfig, ConfigBuilder, RootCertStore,
+    client::{WantsClientCert, WebPkiServerVerifier, danger::ServerCertVerifier},
     crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    time_provider::{DefaultTimeProvider, TimeProvider},
 };
 
 use crate::config::Problems;
@@ -42,10 +44,53 @@ impl ClientFiles<'_> {
     /// # Errors
     /// The first file that cannot be read, holds nothing of its kind, or does not go with the others.
     pub fn load(&self) -> Result<Arc<ClientConfig>, TlsError> {
-        let builder = ClientConfig::builder_with_provider(Arc::new(provider()))
+        self.load_by(Arc::new(DefaultTimeProvider))
+    }
+
+    /// As [`ClientFiles::load`], by another clock than the machine's.
+    ///
+    /// # Errors
+    /// As [`ClientFiles::load`].
+    pub(crate) fn load_by(&self, time: Arc<dyn TimeProvider>) -> Result<Arc<ClientConfig>, TlsError> {
+        let builder = ClientConfig::builder_with_details(Arc::new(provider()), time)
             .with_safe_default_protocol_versions()
             .expect("ring offers what every supported version of TLS needs")
             .with_root_certificates(self.roots()?);
+        self.with_client(builder)
+    }
+
+    /// As [`ClientFiles::load_by`], with another judge of the server's certificate, which
+    /// stands on [`ClientFiles::verifier`].
+    ///
+    /// # Errors
+    /// As [`ClientFiles::load`].
+    pub(crate) fn load_with(
+        &self,
+        time: Arc<dyn TimeProvider>,
+        verifier: Arc<dyn ServerCertVerifier>,
+    ) -> Result<Arc<ClientConfig>, TlsError> {
+        let builder = ClientConfig::builder_with_details(Arc::new(provider()), time)
+            .with_safe_default_protocol_versions()
+            .expect("ring offers what every supported version of TLS needs")
+            .dangerous()
+            .with_custom_certificate_verifier(verifier);
+        self.with_client(builder)
+    }
+
+    /// The usual judge of servers' certificates, with the authorities of these files.
+    ///
+    /// # Errors
+    /// As [`ClientFiles::load`].
+    pub(crate) fn verifier(&self) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
+        let roots = Arc::new(self.roots()?);
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots, Arc::new(provider())).build();
+        verifier.map_err(|error| TlsError { key: "ca-file", message: error.to_string() })
+    }
+
+    fn with_client(
+        &self,
+        builder: ConfigBuilder<ClientConfig, WantsClientCert>,
+    ) -> Result<Arc<ClientConfig>, TlsError> {
         let config = match (self.certificate, self.key) {
             (None, None) => builder.with_no_client_auth(),
             (Some(certificate), Some(key)) => {

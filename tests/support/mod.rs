@@ -13,6 +13,7 @@ pub(crate) mod device;
 pub(crate) mod forebay;
 pub(crate) mod gateway;
 pub(crate) mod http;
+pub(crate) mod iot;
 pub(crate) mod kinesalite;
 pub(crate) mod kinesis;
 pub(crate) mod link;

@@ -47,6 +47,12 @@ impl ApiError {
         }
     }
 
+    /// The same with other words.
+    pub(super) fn saying(mut self, error: String) -> Self {
+        self.refusal.error = error;
+        self
+    }
+
     /// What the log says, in HTTP's words.
     pub(super) fn of_log(error: &Error) -> Self {
         let code = match error {
@@ -70,8 +76,8 @@ impl IntoResponse for ApiError {
 pub(super) async fn nothing_here(uri: Uri) -> ApiError {
     let path = uri.path();
     ApiError::not_found(format!(
-        "there is nothing at {path}; there are /healthz, /status, /metrics, /streams, /streams/NAME, /streams/NAME/shards \
-         and /streams/NAME/records"
+        "there is nothing at {path}; there are /healthz, /status, /metrics, /streams, /streams/NAME, /streams/NAME/shards, \
+         /streams/NAME/records, /dead-letters and /dead-letters/DESTINATION"
     ))
 }
 

@@ -7,6 +7,7 @@
 mod access;
 mod body;
 mod config;
+mod dead_letters;
 mod error;
 mod health;
 mod put;
@@ -15,7 +16,7 @@ mod serve;
 mod streams;
 pub mod wire;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Router,
@@ -33,6 +34,7 @@ pub use serve::Server;
 
 use crate::{
     config::there_are,
+    delivery::dead_letter::Letters,
     status::Observer,
     streams::{OpenStream, Streams},
 };
@@ -46,6 +48,8 @@ const READS_AT_A_TIME: usize = 2;
 pub struct Api {
     observer: Arc<Observer>,
     streams: Arc<Streams>,
+    /// By destination.
+    letters: BTreeMap<String, Arc<Letters>>,
     puts: Semaphore,
     reads: Semaphore,
     /// Cancelled when whoever waits for a record is to be sent away.
@@ -55,9 +59,14 @@ pub struct Api {
 impl Api {
     /// An API over these.
     #[must_use]
-    pub fn new(observer: Arc<Observer>, streams: Arc<Streams>, stop: CancellationToken) -> Self {
+    pub fn new(
+        observer: Arc<Observer>,
+        streams: Arc<Streams>,
+        letters: BTreeMap<String, Arc<Letters>>,
+        stop: CancellationToken,
+    ) -> Self {
         let (puts, reads) = (Semaphore::new(PUTS_AT_A_TIME), Semaphore::new(READS_AT_A_TIME));
-        Self { observer, streams, puts, reads, stop }
+        Self { observer, streams, letters, puts, reads, stop }
     }
 
     fn stream(&self, name: &str) -> Result<OpenStream, ApiError> {
@@ -79,6 +88,10 @@ pub fn router(api: Arc<Api>, access: Arc<Access>) -> Router {
         .route("/streams/{name}", get(streams::show).put(streams::create).patch(streams::set).delete(streams::delete))
         .route("/streams/{name}/shards", post(streams::change_shards))
         .route("/streams/{name}/records", post(put::put).get(read::read))
+        .route("/dead-letters", get(dead_letters::list))
+        .route("/dead-letters/{destination}", get(dead_letters::page))
+        .route("/dead-letters/{destination}/letters/{number}", get(dead_letters::show))
+        .route("/dead-letters/{destination}/settle", post(dead_letters::settle))
         .method_not_allowed_fallback(error::method_not_allowed)
         .fallback(error::nothing_here)
         .layer(DefaultBodyLimit::max(wire::PUT_BODY_BYTES_MAX))

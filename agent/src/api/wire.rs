@@ -6,6 +6,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use forebay_log_store::{HashKey, Record, SequenceNumber};
 use serde::{Deserialize, Serialize};
 
+use crate::delivery::dead_letter::{Selection, Summary, Verb};
+
 /// Most records of one put, as with Kinesis' PutRecords.
 pub const PUT_RECORDS_MAX: usize = 500;
 
@@ -156,6 +158,23 @@ pub enum ChangeShards {
         /// How many.
         shards: u32,
     },
+}
+
+/// `GET /dead-letters`
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct DeadLetters {
+    /// Every destination, in alphabetical order, with what it would not take.
+    pub destinations: Vec<Summary>,
+}
+
+/// `POST /dead-letters/DESTINATION/settle`
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SettleLetters {
+    /// What is to be done.
+    pub verb: Verb,
+    /// With which letters.
+    pub which: Selection,
 }
 
 /// It was done.

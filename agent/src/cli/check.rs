@@ -8,6 +8,7 @@ use forebay_log_store::{OnFull, RateLimit, StreamConfig};
 use super::{ConfigFile, output::Output};
 use crate::{
     config::{self, Config, duration, min_free, size, stream::DEAD_LETTER},
+    credentials::{KnownTime, certificate::Period},
     disk_room,
 };
 
@@ -30,6 +31,15 @@ impl Args {
         output.flush()?;
         for warning in config.warnings() {
             eprintln!("warning: {warning}");
+        }
+        for (name, destination) in &config.destinations {
+            for file in destination.settings.client_certificates() {
+                let trouble =
+                    Period::of_file(&file).map_or_else(Some, |period| period.trouble(KnownTime::default().now()));
+                if let Some(trouble) = trouble {
+                    eprintln!("warning: destinations.{name}: certificate {} {trouble}", file.display());
+                }
+            }
         }
         Ok(())
     }

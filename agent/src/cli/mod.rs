@@ -4,6 +4,7 @@
 
 mod check;
 pub(crate) mod client;
+mod dead_letter;
 mod demo;
 mod log;
 mod mqtt_password;
@@ -50,6 +51,8 @@ enum Command {
     Put(put::Args),
     /// Make, change and delete streams of the running agent, and split and merge their shards
     Stream(stream::Args),
+    /// Look at the records that a destination would not take, deliver them once more, or drop them
+    DeadLetter(dead_letter::Args),
     /// Make a line of the password file of an mqtt-broker source; the password is read from standard input
     MqttPassword(mqtt_password::Args),
     /// Look into the files of a log, and mend them
@@ -88,6 +91,7 @@ pub fn main() -> ExitCode {
         Command::Tail(args) => args.run(),
         Command::Put(args) => args.run(),
         Command::Stream(args) => args.run(),
+        Command::DeadLetter(args) => args.run(),
         Command::MqttPassword(args) => args.run(),
         Command::Log(command) => command.run(),
     };

@@ -7,7 +7,9 @@ use forebay_log_store::{Error, Store, Stream, StreamConfig};
 
 use super::client::Client;
 use crate::{
-    config::{Config, agent::LogLevel, there_are},
+    config::{Config, Destination, agent::LogLevel, stream::dead_letter_stream, there_are},
+    delivery::dead_letter::Letters,
+    ingest::Ingest,
     log_events::LogEvents,
     logging,
 };
@@ -61,6 +63,24 @@ impl ClosedLog {
             anyhow!("open stream `{name}`: it is not configured; {known}")
         })?;
         self.store.stream(config.clone()).with_context(|| format!("open stream `{name}`"))
+    }
+
+    /// The letters of each destination, or of this one.
+    pub(super) fn letters(&self, destination: Option<&str>) -> anyhow::Result<Vec<Letters>> {
+        let destinations = &self.config.destinations;
+        if let Some(name) = destination.filter(|name| !destinations.contains_key(*name)) {
+            let known = there_are(destinations.keys().map(String::as_str));
+            bail!("open the letters of `{name}`: there is no such destination; {known}");
+        }
+        let wanted = destinations.iter().filter(|(name, _)| destination.is_none_or(|wanted| wanted == *name));
+        let open = |(name, settings): (&String, &Destination)| -> anyhow::Result<Letters> {
+            Ok(Letters::open(name, self.door(&dead_letter_stream(name))?, self.door(&settings.from)?))
+        };
+        wanted.map(open).collect()
+    }
+
+    fn door(&self, stream: &str) -> anyhow::Result<Ingest> {
+        Ok(Ingest::new(self.to_put(stream)?, self.config.store.queue_bytes))
     }
 
     /// The stream, to read from. Nothing leaves it by being looked at.

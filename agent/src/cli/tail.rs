@@ -205,7 +205,7 @@ pub(super) fn shortened(record: &ReadRecord, bytes_max: usize) -> anyhow::Result
 }
 
 /// What a device sends must not move the cursor or ring the bell of whoever looks at it.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }

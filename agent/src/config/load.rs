@@ -278,7 +278,8 @@ fn with_deliveries(
     destinations: &BTreeMap<String, Destination>,
 ) -> BTreeMap<String, StreamConfig> {
     for name in destinations.keys().map(|destination| stream::dead_letter_stream(destination)) {
-        streams.entry(name.clone()).or_insert_with(|| stream::defaults(&name));
+        let letters = streams.entry(name.clone()).or_insert_with(|| stream::defaults(&name));
+        letters.consumers.push(delivery::dead_letter::SETTLED.to_owned());
     }
     for (name, destination) in destinations {
         let stream = streams.get_mut(&destination.from).expect("every reference to a stream was checked");

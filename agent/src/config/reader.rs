@@ -75,7 +75,8 @@ enum Step {
 fn steps_to(path: &serde_path_to_error::Path) -> Vec<Step> {
     path.iter()
         .filter_map(|segment| match segment {
-            Segment::Map { key } => Some(Step::Key(key.clone())),
+            // A variant with settings of its own is written as the key of a table.
+            Segment::Map { key } | Segment::Enum { variant: key } => Some(Step::Key(key.clone())),
             Segment::Seq { index } => Some(Step::Index(*index)),
             _ => None,
         })

@@ -275,3 +275,14 @@ fn the_readme_shows_a_configuration_that_works() {
         Config::parse(block).unwrap_or_else(|error| panic!("{error}\n{block}"));
     }
 }
+
+#[test]
+fn so_do_the_pages_about_letters_and_credentials() {
+    let etc = tempfile::tempdir().expect("a directory");
+    files_that_examples_name(etc.path());
+    for page in [include_str!("../../../docs/dead-letters.md"), include_str!("../../../docs/credentials.md")] {
+        let page = page.replace("/etc/forebay", &etc.path().display().to_string());
+        let block = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+        Config::parse(block).unwrap_or_else(|error| panic!("{error}\n{block}"));
+    }
+}

@@ -5,7 +5,7 @@
 
 mod backoff;
 mod config;
-mod dead_letter;
+pub mod dead_letter;
 mod run;
 mod stats;
 #[cfg(test)]

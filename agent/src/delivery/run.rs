@@ -23,6 +23,7 @@ use super::{
 use crate::{
     destination::{Destination, Failure, FailureKind, Outcome, RecordOutcome},
     ingest::Ingest,
+    record_tags::addressee,
 };
 
 /// Takes one stream's records to one destination.
@@ -191,9 +192,12 @@ impl Loop {
             Ok((cursor, read)) => {
                 self.cursor = Some(cursor);
                 match read {
-                    Ok(records) => {
+                    Ok(mut records) => {
                         self.read_failed = false;
+                        let last = records.last().map(|record| record.sequence_number);
+                        records.retain(|record| addressee(record).is_none_or(|name| *name == *self.name));
                         self.window.on_read(records, |record| self.destination.place(record), now);
+                        last.into_iter().for_each(|last| self.window.pass(last));
                         return;
                     }
                     Err(error) => error.to_string(),

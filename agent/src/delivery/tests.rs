@@ -22,7 +22,7 @@ use axum::{
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use forebay_log_store::{
-    NewRecord, ReadLimit, Record, Start, Store, StoreConfig, Stream, StreamConfig, SystemClock, WhenFull,
+    NewRecord, ReadLimit, Record, Start, Store, StoreConfig, Stream, StreamConfig, SystemClock, Tag, WhenFull,
 };
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinSet};
@@ -35,9 +35,9 @@ use crate::{
     outgoing,
 };
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const ORIGIN: Origin<'static> = Origin { gateway: "truck-7", stream: "telemetry" };
 
-const ORIGIN: Origin<'static> = Origin { gateway: "gateway-7", stream: "telemetry" };
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How the endpoint treats one request.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -186,7 +186,7 @@ impl Running {
             name: "cloud".into(),
             stream: log.stream.clone(),
             dead_letters: Ingest::new(log.dead_letters.clone(), 4 << 20),
-            destination: Destination::open(&destination, &ORIGIN).await.expect("sound settings"),
+            destination: Destination::open(&destination, &ORIGIN, &Arc::default()).expect("sound settings"),
             config,
             stats: Arc::clone(&stats),
             stop: stop.clone(),
@@ -236,6 +236,27 @@ fn assert_complete_and_in_order(sent: &[(String, Vec<u8>)], taken: &[(String, Ve
     for (key, wanted) in wanted {
         assert!(seen.get(key) == Some(&wanted), "key {key} did not arrive whole and in order");
     }
+}
+
+/// Replayed letters of another destination: nothing is sent, and nothing stays behind the checkpoint.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_meant_for_another_destination_is_passed_over() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = Log::open(dir.path());
+    let ingest = Ingest::new(log.stream.clone(), 4 << 20);
+    let mut batch = ingest.batch();
+    for (n, to) in [None, Some("depot"), Some("cloud"), Some("depot")].into_iter().enumerate() {
+        let tags: Vec<_> =
+            to.map(|to| Tag { name: "forebay.replay-to".into(), value: to.into() }).into_iter().collect();
+        batch.push(&NewRecord { tags: &tags, ..NewRecord::new("one-key", &[b'0' + n as u8]) }).expect("fits");
+    }
+    ingest.offer(batch, WhenFull::Wait).await.durable().await.expect("durable");
+    let endpoint = Endpoint::new(|_, _| Answer::TakesAll);
+    let (address, _server) = endpoint.serve("127.0.0.1:0".parse().expect("an address")).await;
+    let running = Running::start(&log, address, Config::default()).await;
+    running.until("the checkpoint is behind all of them", |_| log.checkpoint() == 4).await;
+    let taken: Vec<_> = endpoint.taken().into_iter().map(|(_, data)| data).collect();
+    assert_eq!(taken, [b"0", b"2"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -93,6 +93,12 @@ impl FailureKind {
         self as usize
     }
 
+    /// Whether other credentials may help.
+    #[must_use]
+    pub fn is_about_credentials(self) -> bool {
+        matches!(self, Self::CredentialsMissing | Self::CredentialsRefused | Self::CredentialsExpired)
+    }
+
     /// As it is written in status, metrics and logs.
     #[must_use]
     pub fn as_str(self) -> &'static str {

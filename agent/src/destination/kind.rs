@@ -1,5 +1,10 @@
 //! The types of destinations, and nothing else: every other question is answered by the type's own module.
 
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
 use serde::Deserialize;
 use toml::Table;
 
@@ -9,6 +14,7 @@ use crate::{
         Problems,
         reader::{self, keys_of},
     },
+    credentials::{self, KnownTime},
     outgoing,
 };
 
@@ -62,12 +68,25 @@ impl Config {
     ///
     /// # Errors
     /// A file that the settings name cannot be read.
-    pub async fn open(&self, origin: &Origin<'_>) -> anyhow::Result<Destination> {
+    pub fn open(&self, origin: &Origin<'_>, time: &Arc<KnownTime>) -> anyhow::Result<Destination> {
         Ok(match self {
-            Self::Kinesis(settings) => Destination::Kinesis(Box::new(kinesis::Kinesis::open(settings, origin).await?)),
-            Self::Firehose(settings) => Destination::Firehose(Box::new(firehose::Firehose::open(settings).await?)),
-            Self::Http(settings) => Destination::Http(Box::new(http::Http::open(settings, origin)?)),
+            Self::Kinesis(settings) => Destination::Kinesis(Box::new(kinesis::Kinesis::open(settings, origin, time)?)),
+            Self::Firehose(settings) => Destination::Firehose(Box::new(firehose::Firehose::open(settings, time)?)),
+            Self::Http(settings) => Destination::Http(Box::new(http::Http::open(settings, origin, time)?)),
         })
+    }
+
+    /// Files with certificates of our own, whose end has to be watched.
+    #[must_use]
+    pub fn client_certificates(&self) -> Vec<PathBuf> {
+        let (aws, outgoing) = match self {
+            Self::Kinesis(settings) => (Some(&settings.aws), &settings.outgoing),
+            Self::Firehose(settings) => (Some(&settings.aws), &settings.outgoing),
+            Self::Http(settings) => (None, &settings.outgoing),
+        };
+        let credentials = aws.and_then(|aws| aws.credentials.as_ref());
+        let of_credentials = credentials.and_then(credentials::Config::client_certificate);
+        outgoing.client_cert_file.as_deref().into_iter().chain(of_credentials).map(Path::to_path_buf).collect()
     }
 
     /// What it is, in a few words.

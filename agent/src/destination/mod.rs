@@ -12,7 +12,7 @@ use std::{
 
 use forebay_log_store::Record;
 
-use crate::outgoing::WireBytes;
+use crate::{credentials::KnownTime, outgoing::WireBytes};
 
 pub mod aws;
 mod failure;
@@ -144,8 +144,8 @@ impl Destination {
     ///
     /// # Errors
     /// A file that the settings name cannot be read (any more).
-    pub async fn open(config: &Config, origin: &Origin<'_>) -> anyhow::Result<Self> {
-        config.open(origin).await
+    pub fn open(config: &Config, origin: &Origin<'_>, time: &Arc<KnownTime>) -> anyhow::Result<Self> {
+        config.open(origin, time)
     }
 
     /// What it takes in one request.

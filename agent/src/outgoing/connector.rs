@@ -10,7 +10,7 @@ use std::{
 
 use hyper::http::Uri;
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
+use rustls::{pki_types::ServerName, time_provider::TimeProvider};
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
@@ -66,6 +66,16 @@ impl Connector {
             trust: Trust::new(config),
             timeout: config.connect_timeout,
         }))
+    }
+
+    pub(super) fn judge_by(&self, time: Arc<dyn TimeProvider>) {
+        self.0.trust.judge_by(time);
+    }
+
+    pub(super) async fn reach(&self, destination: Uri) -> Result<Counted, ConnectError> {
+        let timeout = self.0.timeout;
+        let reached = tokio::time::timeout(timeout, self.0.reach(destination)).await;
+        reached.unwrap_or(Err(ConnectError::Timeout(timeout)))
     }
 }
 

@@ -21,16 +21,19 @@ mod tests;
 use std::{sync::Arc, time::Duration};
 
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use hyper::http::Uri;
 use hyper_util::{
     client::legacy::{Builder, Client},
     rt::{TokioExecutor, TokioTimer},
 };
+use rustls::time_provider::TimeProvider;
 
 pub use self::{
     config::Config,
     connector::Connector,
     error::{ConnectError, ProxyTrouble},
     proxy::is_loopback,
+    stream::Counted,
     wire_bytes::WireBytes,
 };
 use crate::config::Problems;
@@ -84,6 +87,21 @@ impl Outgoing {
     #[must_use]
     pub fn sdk_client(&self) -> SharedHttpClient {
         SharedHttpClient::new(sdk::SdkClient::new(self.client()))
+    }
+
+    /// The same, where certificates are judged by another clock than the machine's.
+    #[must_use]
+    pub fn judged_by(self, time: Arc<dyn TimeProvider>) -> Self {
+        self.connector.judge_by(time);
+        self
+    }
+
+    /// A connection to a host and its port, through a proxy if there is one, on which nothing is said yet.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn reach(&self, destination: Uri) -> Result<Counted, ConnectError> {
+        self.connector.reach(destination).await
     }
 
     /// What passed the sockets until now.

@@ -6,11 +6,11 @@
 use std::{
     fs,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
-use rustls::ClientConfig;
+use rustls::{ClientConfig, time_provider::TimeProvider};
 
 use super::Config;
 use crate::tls::{ClientFiles, TlsError};
@@ -28,6 +28,8 @@ pub(super) struct Trust {
     certificate: Option<PathBuf>,
     key: Option<PathBuf>,
     loaded: Mutex<Option<Loaded>>,
+    /// What certificates are judged by, if that is not the machine's clock.
+    time: OnceLock<Arc<dyn TimeProvider>>,
 }
 
 #[derive(Debug)]
@@ -49,7 +51,13 @@ struct Stamp {
 impl Trust {
     pub(super) fn new(config: &Config) -> Self {
         let (ca, certificate) = (config.ca_file.clone(), config.client_cert_file.clone());
-        Self { ca, certificate, key: config.client_key_file.clone(), loaded: Mutex::default() }
+        Self { ca, certificate, key: config.client_key_file.clone(), loaded: Mutex::default(), time: OnceLock::new() }
+    }
+
+    /// From now on certificates are judged by this.
+    pub(super) fn judge_by(&self, time: Arc<dyn TimeProvider>) {
+        // It is said once, where destinations are opened.
+        let _ = self.time.set(time);
     }
 
     /// The settings for a new connection. Reads files.
@@ -68,7 +76,11 @@ impl Trust {
         }
         let files =
             ClientFiles { ca: self.ca.as_deref(), certificate: self.certificate.as_deref(), key: self.key.as_deref() };
-        let mut settings = Arc::unwrap_or_clone(files.load()?);
+        let loaded_by = match self.time.get() {
+            Some(time) => files.load_by(Arc::clone(time))?,
+            None => files.load()?,
+        };
+        let mut settings = Arc::unwrap_or_clone(loaded_by);
         settings.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
         let settings = Arc::new(settings);
         *loaded = Some(Loaded { stamps, at: Instant::now(), settings: Arc::clone(&settings) });

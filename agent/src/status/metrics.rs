@@ -141,6 +141,15 @@ fn destinations(status: &Status, out: &mut Page) {
         ("forebay_destination_dead_letters_total", "counter", "Records that it will never take.", |d| {
             d.dead_letters as f64
         }),
+        ("forebay_destination_dead_letters_open", "gauge", "Letters neither replayed nor dropped.", |d| {
+            d.dead_letters_open as f64
+        }),
+        ("forebay_destination_dead_letters_replayed_total", "counter", "Letters replayed.", |d| {
+            d.dead_letters_replayed as f64
+        }),
+        ("forebay_destination_dead_letters_dropped_total", "counter", "Letters that a person dropped.", |d| {
+            d.dead_letters_dropped as f64
+        }),
         ("forebay_destination_out_of_order_total", "counter", "Records behind later ones of their key.", |d| {
             d.out_of_order as f64
         }),
@@ -178,6 +187,16 @@ fn destinations(status: &Status, out: &mut Page) {
         }),
     ] {
         out.each(name, kind, help, "destination", destinations, value);
+    }
+    let name = "forebay_destination_client_certificate_expires_timestamp_seconds";
+    out.family(name, "gauge", "Until when a certificate of our own holds, in seconds since 1970.");
+    for (destination, status) in destinations {
+        for certificate in &status.client_certificates {
+            let (file, expires) = (certificate.file.display().to_string(), certificate.expires_ms);
+            if let Some(expires) = expires {
+                out.sample(name, &[("destination", destination), ("file", &file)], (expires / 1000) as f64);
+            }
+        }
     }
     let name = "forebay_destination_failed_requests_total";
     out.family(name, "counter", "Requests that failed as a whole.");

@@ -205,8 +205,20 @@ pub struct DestinationStatus {
     pub wire: Option<WireStatus>,
     /// Records that the destination will never take; they are in its dead-letter stream.
     pub dead_letters: u64,
+    /// Letters that are there: neither replayed nor dropped.
+    #[serde(default)]
+    pub dead_letters_open: u64,
+    /// Letters that were replayed, since the stream was made.
+    #[serde(default)]
+    pub dead_letters_replayed: u64,
+    /// Letters that a person dropped, since the stream was made.
+    #[serde(default)]
+    pub dead_letters_dropped: u64,
     /// Records that came behind later ones of their key; always 0 with strict ordering.
     pub out_of_order: u64,
+    /// Certificates of our own that it uses.
+    #[serde(default)]
+    pub client_certificates: Vec<CertificateStatus>,
     /// What keeps it from delivering, if something does.
     pub down: Option<Down>,
     /// The newest.
@@ -228,6 +240,17 @@ pub struct WireStatus {
     pub bytes_per_payload_byte: f64,
     /// Units that the service charges for what was taken (25 KB at Kinesis, 5 KB at Firehose); an estimate.
     pub payload_units: u64,
+}
+
+/// A certificate of our own.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateStatus {
+    /// Where it is.
+    pub file: PathBuf,
+    /// Until when it holds.
+    pub expires_ms: Option<u64>,
+    /// What a person has to do about it, or why it cannot be read.
+    pub trouble: Option<String>,
 }
 
 /// A destination that cannot be delivered to.

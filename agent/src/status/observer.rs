@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -15,11 +15,12 @@ use forebay_log_store::{
 };
 
 use super::{
-    ClockStatus, DestinationStatus, Down, Dropped, ErrorStatus, Flow, Meter, ShardStatus, SourceStatus, Status,
-    StreamStatus, Totals, WireStatus,
+    CertificateStatus, ClockStatus, DestinationStatus, Down, Dropped, ErrorStatus, Flow, Meter, ShardStatus,
+    SourceStatus, Status, StreamStatus, Totals, WireStatus,
 };
 use crate::{
-    delivery::DeliveryStats,
+    credentials::{KnownTime, certificate::Period},
+    delivery::{DeliveryStats, dead_letter::Letters},
     destination::Sent,
     log_events::{LogEvents, shown},
     source::SourceStats,
@@ -35,6 +36,7 @@ pub struct Observer {
     sources: BTreeMap<String, ObservedSource>,
     streams: Arc<Streams>,
     destinations: BTreeMap<String, ObservedDestination>,
+    time: Arc<KnownTime>,
     meters: Mutex<BTreeMap<Metered, Meter>>,
     oldest_undelivered: Mutex<BTreeMap<String, OldestUndelivered>>,
 }
@@ -57,6 +59,10 @@ pub struct ObservedDestination {
     pub from: String,
     /// What its delivery counts.
     pub stats: Arc<DeliveryStats>,
+    /// What it would not take.
+    pub letters: Arc<Letters>,
+    /// Files with certificates of our own that it uses.
+    pub certificates: Vec<PathBuf>,
 }
 
 /// Whose rate is measured.
@@ -89,6 +95,7 @@ impl Observer {
         sources: BTreeMap<String, ObservedSource>,
         streams: Arc<Streams>,
         destinations: BTreeMap<String, ObservedDestination>,
+        time: Arc<KnownTime>,
     ) -> Self {
         Self {
             started: Instant::now(),
@@ -98,6 +105,7 @@ impl Observer {
             sources,
             streams,
             destinations,
+            time,
             meters: Mutex::default(),
             oldest_undelivered: Mutex::default(),
         }
@@ -242,6 +250,7 @@ impl Observer {
         let kept = stream.records_between(stats.oldest, stats.next).max(1);
         let counts = destination.stats.snapshot();
         let totals = Totals { records: counts.records, bytes: counts.bytes };
+        let letters = destination.letters.counts();
         DestinationStatus {
             r#type: destination.kind.to_owned(),
             from: destination.from.clone(),
@@ -264,7 +273,11 @@ impl Observer {
             astray_records: counts.astray_records,
             wire: counts.sent.map(wire_status),
             dead_letters: counts.dead_letters,
+            dead_letters_open: letters.open,
+            dead_letters_replayed: letters.replayed,
+            dead_letters_dropped: letters.dropped,
             out_of_order: counts.out_of_order,
+            client_certificates: destination.certificates.iter().map(|file| self.certificate(file)).collect(),
             down: counts.down.map(|down| Down {
                 kind: down.kind.to_owned(),
                 seconds: down.since.elapsed().as_secs(),
@@ -272,6 +285,14 @@ impl Observer {
             }),
             last_error: counts.last_error.map(|error| error_status(error.at, error.kind, error.message)),
         }
+    }
+
+    fn certificate(&self, file: &Path) -> CertificateStatus {
+        let (expires_ms, trouble) = match Period::of_file(file) {
+            Ok(period) => (Some(period.until.0), period.trouble(self.time.now())),
+            Err(error) => (None, Some(error)),
+        };
+        CertificateStatus { file: file.to_path_buf(), expires_ms, trouble }
     }
 
     /// Age in seconds of the first record behind the checkpoint.

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    ClockStatus, DestinationStatus, Down, Dropped, ErrorStatus, Flow, ShardStatus, SourceStatus, Status, StreamStatus,
-    WireStatus,
+    CertificateStatus, ClockStatus, DestinationStatus, Down, Dropped, ErrorStatus, Flow, ShardStatus, SourceStatus,
+    Status, StreamStatus, WireStatus,
 };
 
 pub(super) fn busy() -> Status {
@@ -103,7 +103,15 @@ pub(super) fn busy() -> Status {
                     payload_units: 50,
                 }),
                 dead_letters: 1,
+                dead_letters_open: 3,
+                dead_letters_replayed: 2,
+                dead_letters_dropped: 0,
                 out_of_order: 0,
+                client_certificates: vec![CertificateStatus {
+                    file: "device.crt".into(),
+                    expires_ms: Some(1_790_000_000_000),
+                    trouble: Some("expires in 3 days".into()),
+                }],
                 down: Some(Down { kind: "unreachable".into(), seconds: 40, attempts: 7 }),
                 last_error: error("connection refused"),
             },

@@ -116,12 +116,18 @@ fn destination_rows(table: &mut Table<9>, name: &str, destination: &DestinationS
     for (count, what) in [
         (destination.astray_records, "sent again because the destination's shards had changed"),
         (destination.dead_letters, "never to be taken, now in the dead-letter stream"),
+        (destination.dead_letters_open, "dead letters that wait to be looked at (`forebay dead-letter list`)"),
         (destination.out_of_order, "behind later ones of their key"),
         (destination.throttled_records, "sent back as too many at once, and tried again"),
         (destination.failed_records, "sent back for a passing reason, and tried again"),
     ] {
         if count > 0 {
             table.note(format!("{what}: {}", grouped(count)));
+        }
+    }
+    for certificate in &destination.client_certificates {
+        if let Some(trouble) = &certificate.trouble {
+            table.note(format!("certificate {}: {trouble}", certificate.file.display()));
         }
     }
     last_error(table, destination.last_error.as_ref(), now_ms);
@@ -254,7 +260,9 @@ cloud        kinesis  telemetry  1,000    1000.0 KiB  12/s, 12.3 KiB/s  200 (211
   ! 25 aggregates of 40.0 records each, 1.04 bytes per payload byte, 50 payload units taken
   ! sent again because the destination's shards had changed: 12
   ! never to be taken, now in the dead-letter stream: 1
+  ! dead letters that wait to be looked at (`forebay dead-letter list`): 3
   ! sent back as too many at once, and tried again: 8
+  ! certificate device.crt: expires in 3 days
   ! last error, 1m 5s ago: connection refused
 ";
         assert_eq!(text, expected, "\n{text}");

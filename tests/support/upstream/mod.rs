@@ -186,7 +186,7 @@ impl State {
         request: PutRecords,
         refused: impl Fn(usize) -> Option<&'static str>,
     ) -> Vec<wire::Outcome> {
-        let PutRecords { stream, records } = request;
+        let PutRecords { stream, records, .. } = request;
         let mut outcomes = Vec::with_capacity(records.len());
         for (index, record) in records.into_iter().enumerate() {
             if let Some(code) = refused(index) {

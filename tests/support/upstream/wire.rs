@@ -22,6 +22,8 @@ const PARTITION_KEY_CHARACTERS_MAX: usize = 256;
 pub(crate) struct PutRecords {
     pub(crate) stream: String,
     pub(crate) records: Vec<SentRecord>,
+    /// The id of the key that it was signed with.
+    pub(crate) access_key: String,
 }
 
 /// A record of a request.
@@ -56,6 +58,12 @@ pub(super) struct Invalid {
 pub(super) enum Outcome {
     Taken { sequence_number: u64 },
     Refused { code: &'static str },
+}
+
+/// `Credential=KEY/DATE/REGION/...`
+fn access_key(authorization: &str) -> String {
+    let credential = authorization.split_once("Credential=").map_or("", |(_, credential)| credential);
+    credential.split('/').next().unwrap_or_default().to_owned()
 }
 
 /// Reads a request and holds it against the limits of the service.
@@ -104,7 +112,8 @@ pub(super) fn parse(headers: &HeaderMap, body: &[u8]) -> Result<PutRecords, Inva
             data,
         });
     }
-    let request = PutRecords { stream, records };
+    let access_key = access_key(header("authorization"));
+    let request = PutRecords { stream, records, access_key };
     match broken_limit(&request) {
         Some(message) => invalid("ValidationException", message),
         None => Ok(request),

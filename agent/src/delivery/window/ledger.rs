@@ -33,6 +33,11 @@ impl Ledger {
         self.slots.push_back(slot);
     }
 
+    /// There is nothing more for us up to here.
+    pub(super) fn pass(&mut self, last: SequenceNumber) {
+        self.last_read = self.last_read.max(last);
+    }
+
     pub(super) fn finish(&mut self, ordinal: u64) {
         let index = usize::try_from(ordinal - self.first).expect("within the window");
         assert_ne!(std::mem::replace(&mut self.slots[index], NONE), NONE, "finished twice");

@@ -363,6 +363,12 @@ impl Window {
         }
     }
 
+    /// What was read reaches up to here: what was not given to [`Window::on_read`] is meant for others, and is passed over.
+    pub(crate) fn pass(&mut self, last: SequenceNumber) {
+        self.at_end = false;
+        self.ledger.pass(last);
+    }
+
     /// A read failed; nothing was read.
     pub(crate) fn on_read_failed(&mut self, now: Duration) {
         self.reading = false;

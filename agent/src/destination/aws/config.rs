@@ -3,7 +3,7 @@
 use hyper::http::Uri;
 use serde::Deserialize;
 
-use crate::{config::Problems, outgoing::is_loopback};
+use crate::{config::Problems, credentials::Config as Credentials, outgoing::is_loopback};
 
 /// Where AWS is, and who we are to it.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -15,16 +15,6 @@ pub struct Config {
     pub endpoint: Option<String>,
     /// Where the credentials come from; left out: `"placeholder"` for an endpoint on loopback, else `"default"`.
     pub credentials: Option<Credentials>,
-}
-
-/// Where credentials come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Credentials {
-    /// The SDK's chain: environment, profile files, web identity, container, instance metadata.
-    Default,
-    /// Fixed and worthless ones, for local stand-ins that want any at all. Real ones are then never sent to them.
-    Placeholder,
 }
 
 impl Config {
@@ -45,20 +35,27 @@ impl Config {
                 ),
             );
         }
+        if let Some(credentials) = &self.credentials {
+            credentials.validate(&format!("{path}.credentials"), problems);
+        }
     }
 
     /// Where it is, in a few words.
     #[must_use]
     pub fn describe(&self) -> String {
-        match &self.endpoint {
+        let place = match &self.endpoint {
             Some(endpoint) => format!("at {endpoint}"),
             None => format!("in {}", self.region.as_deref().unwrap_or_default()),
+        };
+        match self.credentials.as_ref().and_then(Credentials::describe) {
+            Some(credentials) => format!("{place}, {credentials}"),
+            None => place,
         }
     }
 
     /// Where credentials come from, when nothing was said about it.
     pub(super) fn credentials(&self) -> Credentials {
-        self.credentials.unwrap_or_else(|| {
+        self.credentials.clone().unwrap_or_else(|| {
             let local = self.endpoint.as_deref().and_then(host).is_some_and(|host| is_loopback(&host));
             if local { Credentials::Placeholder } else { Credentials::Default }
         })

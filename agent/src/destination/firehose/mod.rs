@@ -17,7 +17,10 @@ use forebay_log_store::Record;
 use self::config::RECORD_BYTES;
 pub use self::config::{Aggregation, Config};
 use super::{Limits, Outcome, Parcel, Place, RecordOutcome, Sent, aws, hash, tally::Tally};
-use crate::outgoing::{Outgoing, WireBytes};
+use crate::{
+    credentials::{Keeper, KnownTime},
+    outgoing::{Outgoing, WireBytes},
+};
 
 /// PutRecordBatch: 500 records, 4 MiB.
 const REQUEST_RECORDS: usize = 500;
@@ -32,6 +35,7 @@ const AGGREGATE_RECORDS: usize = 10_000;
 /// A Firehose stream to put records into.
 pub struct Firehose {
     client: Client,
+    credentials: Keeper,
     wire: Arc<WireBytes>,
     tally: Tally,
     config: Config,
@@ -49,10 +53,12 @@ impl Firehose {
     ///
     /// # Errors
     /// The proxy's password cannot be read (any more).
-    pub async fn open(config: &Config) -> anyhow::Result<Self> {
-        let outgoing = Outgoing::open(&config.outgoing)?;
+    pub fn open(config: &Config, time: &Arc<KnownTime>) -> anyhow::Result<Self> {
+        let outgoing = Outgoing::open(&config.outgoing)?.judged_by(Arc::clone(time) as _);
+        let (settings, credentials) = aws::sdk_config(&config.aws, &config.outgoing, &outgoing, time);
         Ok(Self {
-            client: Client::new(&aws::sdk_config(&config.aws, &config.outgoing, &outgoing).await),
+            client: Client::new(&settings),
+            credentials,
             wire: outgoing.wire_bytes(),
             tally: Tally::by_units_of(BILLED_BYTES),
             config: config.clone(),
@@ -108,7 +114,13 @@ impl Firehose {
         let request = self.client.put_record_batch().delivery_stream_name(stream).set_records(Some(entries.collect()));
         let outcome = match request.send().await {
             Ok(output) => classify::answered(&output, parcels.len()),
-            Err(error) => Outcome::Failed(aws::answer::failed(&error, classify::of_code)),
+            Err(error) => {
+                let failure = aws::answer::failed(&error, classify::of_code);
+                if failure.kind.is_about_credentials() {
+                    self.credentials.refused();
+                }
+                Outcome::Failed(failure)
+            }
         };
         if let Outcome::Answered(outcomes) = &outcome {
             let taken = outcomes.iter().zip(sizes).filter(|(outcome, _)| **outcome == RecordOutcome::Accepted);

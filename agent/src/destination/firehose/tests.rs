@@ -48,7 +48,7 @@ async fn destination(endpoint: SocketAddr, config: Config) -> Firehose {
         stream: Some("lake".into()),
         ..config
     };
-    Firehose::open(&config).await.expect("sound settings")
+    Firehose::open(&config, &Arc::default()).expect("sound settings")
 }
 
 /// A server that answers by `answer`, and a destination that asks it.

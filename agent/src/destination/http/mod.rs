@@ -29,6 +29,7 @@ pub use self::config::{Compression, Config};
 use super::{Failure, FailureKind, Limits, Origin, Outcome, Parcel, Place, RecordOutcome, hash, transport_error};
 use crate::{
     config::Problems,
+    credentials::KnownTime,
     outgoing::{Connector, Outgoing, WireBytes},
 };
 
@@ -67,8 +68,8 @@ impl Http {
     ///
     /// # Errors
     /// A password or the access key cannot be read (any more).
-    pub fn open(config: &Config, origin: &Origin<'_>) -> anyhow::Result<Self> {
-        let outgoing = Outgoing::open(&config.outgoing)?;
+    pub fn open(config: &Config, origin: &Origin<'_>, time: &Arc<KnownTime>) -> anyhow::Result<Self> {
+        let outgoing = Outgoing::open(&config.outgoing)?.judged_by(Arc::clone(time) as _);
         let mut problems = Problems::default();
         let access_key = config.access_key("", &mut problems);
         if let Some(problem) = problems.list().first() {

@@ -48,7 +48,7 @@ async fn asking<A: IntoResponse, F: Future<Output = A> + Send + 'static>(
     });
     let outgoing = outgoing::Config { request_timeout: Duration::from_secs(10), ..outgoing::Config::default() };
     let config = Config { url: Some(format!("http://{address}/in")), outgoing, ..config };
-    (Http::open(&config, &ORIGIN).expect("sound settings"), server)
+    (Http::open(&config, &ORIGIN, &Arc::default()).expect("sound settings"), server)
 }
 
 fn reply(headers: &HeaderMap) -> ([(&'static str, &'static str); 1], String) {

@@ -48,7 +48,7 @@ impl ShardMap {
     pub(super) fn take(&self) {
         let mut state = self.lock();
         if let Some(map) = state.next.take() {
-            state.survey.current = map;
+            state.survey.follow(map);
         }
     }
 

@@ -30,7 +30,10 @@ use self::{
     tags::Tags,
 };
 use super::{Limits, Origin, Outcome, Parcel, Place, RecordOutcome, Sent, aws, tally::Tally};
-use crate::outgoing::{Outgoing, WireBytes};
+use crate::{
+    credentials::{Keeper, KnownTime},
+    outgoing::{Outgoing, WireBytes},
+};
 
 /// Kinesis charges PutRecords by units of 25 KB of each record.
 const PAYLOAD_UNIT: u64 = 25_000;
@@ -42,6 +45,7 @@ const REQUEST_BYTES: u64 = 10 << 20;
 /// A stream to put records into.
 pub struct Kinesis {
     client: Client,
+    credentials: Keeper,
     wire: Arc<WireBytes>,
     stream: String,
     packing: Packing,
@@ -62,14 +66,15 @@ impl Kinesis {
     ///
     /// # Errors
     /// The proxy's password cannot be read (any more).
-    pub async fn open(config: &Config, origin: &Origin<'_>) -> anyhow::Result<Self> {
-        let outgoing = Outgoing::open(&config.outgoing)?;
-        let client = Client::new(&aws::sdk_config(&config.aws, &config.outgoing, &outgoing).await);
-        let stream = config.stream.clone().unwrap_or_default();
+    pub fn open(config: &Config, origin: &Origin<'_>, time: &Arc<KnownTime>) -> anyhow::Result<Self> {
+        let outgoing = Outgoing::open(&config.outgoing)?.judged_by(Arc::clone(time) as _);
+        let (settings, credentials) = aws::sdk_config(&config.aws, &config.outgoing, &outgoing, time);
+        let (client, stream) = (Client::new(&settings), config.stream.clone().unwrap_or_default());
         let by_shard = config.aggregation == Aggregation::Kpl;
         Ok(Self {
             map: by_shard.then(|| ShardMap::new(client.clone(), stream.clone(), config.shard_refresh)),
             client,
+            credentials,
             wire: outgoing.wire_bytes(),
             stream,
             packing: config.packing(origin),
@@ -145,7 +150,13 @@ impl Kinesis {
                 }
                 outcome
             }
-            Err(error) => Outcome::Failed(aws::answer::failed(&error, |_| None)),
+            Err(error) => {
+                let failure = aws::answer::failed(&error, |_| None);
+                if failure.kind.is_about_credentials() {
+                    self.credentials.refused();
+                }
+                Outcome::Failed(failure)
+            }
         }
     }
 

@@ -71,6 +71,12 @@ impl Survey {
         self.hint(now, AGAIN * (1 << self.vain.min(6)));
     }
 
+    /// This map counts from now on. Nothing is under way by an older one, so that nothing more goes astray by that.
+    pub(super) fn follow(&mut self, map: Map) {
+        self.current = map;
+        self.astray = false;
+    }
+
     /// Something speaks for other shards than are known.
     pub(super) fn doubt(&mut self, now: Duration) {
         self.hint(now, AGAIN_MAX);
@@ -152,7 +158,7 @@ mod tests {
         fn hear(&mut self, answer: Answer, now: u64) -> Option<Map> {
             let (map, _) = self.on_answer(answer, s(now));
             if let Some(map) = &map {
-                self.current.clone_from(map);
+                self.follow(map.clone());
             }
             map
         }

@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use forebay_log_store::Record;
 use serde::Deserialize;
 
+use crate::record_tags::SEQUENCE_NUMBER;
+
 /// One of the tags that can be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -51,7 +53,12 @@ impl Tags {
                     tell(if record.arrival_trusted { "arrival" } else { "arrival-untrusted" }, &value);
                 }
                 TagName::Id => {
-                    let _ = write!(value, "{}{}", self.id, record.sequence_number);
+                    // A replayed dead letter has another number in the log, and is the same record.
+                    let first = record.tags.iter().find(|tag| tag.name == SEQUENCE_NUMBER);
+                    let _ = match first {
+                        Some(first) => write!(value, "{}{}", self.id, first.value),
+                        None => write!(value, "{}{}", self.id, record.sequence_number),
+                    };
                     tell("id", &value);
                 }
                 TagName::Own => record.tags.iter().for_each(|tag| tell(&tag.name, &tag.value)),

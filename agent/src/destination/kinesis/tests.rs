@@ -61,7 +61,7 @@ fn config(endpoint: SocketAddr) -> Config {
 }
 
 async fn destination(endpoint: SocketAddr) -> Kinesis {
-    Kinesis::open(&config(endpoint), &ORIGIN).await.expect("sound settings")
+    Kinesis::open(&config(endpoint), &ORIGIN, &Arc::default()).expect("sound settings")
 }
 
 /// What becomes of two records sent to a server that answers by `answer`.
@@ -283,7 +283,7 @@ async fn ask_with_certificate(name: &str, years: [i32; 2], trusted: bool) -> Fai
         outgoing: outgoing::Config { ca_file: Some(ca.path().into()), ..outgoing::Config::default() },
         ..Config::default()
     };
-    let destination = Kinesis::open(&config, &ORIGIN).await.expect("sound settings");
+    let destination = Kinesis::open(&config, &ORIGIN, &Arc::default()).expect("sound settings");
     failure(destination.send(&[parcel("a", b"one")]).await)
 }
 
@@ -412,7 +412,7 @@ async fn an_aggregate_in_the_wrong_shard_is_astray_and_the_shards_are_asked_for_
     let mut server = JoinSet::new();
     server.spawn(async move { axum::serve(socket, Router::new().route("/", post(handler))).await });
     let config = Config { aggregation: Aggregation::Kpl, ..config(address) };
-    let destination = Kinesis::open(&config, &ORIGIN).await.expect("sound settings");
+    let destination = Kinesis::open(&config, &ORIGIN, &Arc::default()).expect("sound settings");
     let with = |key: &str, hash_key: u128| {
         let record = (*record(key, b"x")).clone();
         Arc::new(Record { explicit_hash_key: Some(HashKey(hash_key)), ..record })

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use forebay_log_store::Tag;
 
-use crate::source::mqtt_tags::{CONTENT_TYPE, RESPONSE_TOPIC, correlation, tag};
+use crate::source::mqtt_tags::{CONTENT_TYPE, RESPONSE_TOPIC, correlation, tag, user_property};
 
 /// Appends the tags that `properties` bring; false if they are not what the specification says: then those before the
 /// mistake are there.
@@ -51,7 +51,7 @@ fn property<'b>(identifier: u8, bytes: &'b [u8], tags: &mut Vec<Tag>) -> Option<
         0x26 => {
             let (name, rest) = string(bytes)?;
             let (value, rest) = string(rest)?;
-            tags.push(tag(&name, value));
+            tags.push(user_property(&name, value));
             Some(rest)
         }
         _ => None,

@@ -3,7 +3,7 @@
 use forebay_log_store::Tag;
 use rmqtt_codec::v5::{LastWill, PublishProperties};
 
-use crate::source::mqtt_tags::{CONTENT_TYPE, RESPONSE_TOPIC, correlation, tag};
+use crate::source::mqtt_tags::{CONTENT_TYPE, RESPONSE_TOPIC, correlation, tag, user_property};
 
 /// Puts the tags of a message into `tags`, in place of what was there.
 pub(super) fn of_publish(properties: Option<&PublishProperties>, tags: &mut Vec<Tag>) {
@@ -12,7 +12,7 @@ pub(super) fn of_publish(properties: Option<&PublishProperties>, tags: &mut Vec<
     let said = [(CONTENT_TYPE, &properties.content_type), (RESPONSE_TOPIC, &properties.response_topic)];
     tags.extend(said.into_iter().filter_map(|(name, value)| Some(tag(name, &**value.as_ref()?))));
     tags.extend(properties.correlation_data.as_deref().map(correlation));
-    tags.extend(properties.user_properties.iter().map(|(name, value)| tag(name, &**value)));
+    tags.extend(properties.user_properties.iter().map(|(name, value)| user_property(name, &**value)));
 }
 
 /// The tags of a will.

@@ -6,7 +6,10 @@ use forebay_log_store::Tag;
 use serde::Deserialize;
 
 use super::{Shape, Steps, decode, field::Field, filter, project::Projection, thin, timestamp};
-use crate::config::{Problems, key_path};
+use crate::{
+    config::{Problems, key_path},
+    record_tags::RESERVED,
+};
 
 /// The keys that every source's table may have.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -63,6 +66,10 @@ impl Config {
         };
         if self.tags.contains_key("") {
             problems.add(key_path(&at("tags"), ""), "a tag needs a name");
+        }
+        for name in self.tags.keys().filter(|name| name.starts_with(RESERVED)) {
+            problems
+                .add(key_path(&at("tags"), name), format!("names that begin with `{RESERVED}` are for forebay itself"));
         }
         if self.decode.is_none() && steps.look_inside() {
             steps.decode = Some(decode::Config::json());
