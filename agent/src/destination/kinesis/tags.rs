@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use forebay_log_store::Record;
 use serde::Deserialize;
 
-use crate::record_tags::SEQUENCE_NUMBER;
+use crate::record_tags::{SEQUENCE_NUMBER, is_ours};
 
 /// One of the tags that can be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -61,7 +61,10 @@ impl Tags {
                     };
                     tell("id", &value);
                 }
-                TagName::Own => record.tags.iter().for_each(|tag| tell(&tag.name, &tag.value)),
+                TagName::Own => {
+                    let own = record.tags.iter().filter(|tag| !is_ours(tag));
+                    own.for_each(|tag| tell(&tag.name, &tag.value));
+                }
             }
         }
     }
