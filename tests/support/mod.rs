@@ -26,6 +26,8 @@ pub(crate) mod port;
 pub(crate) mod proxies;
 pub(crate) mod publisher;
 pub(crate) mod python;
+pub(crate) mod receiver;
+pub(crate) mod signature;
 pub(crate) mod small_disk;
 pub(crate) mod tls_front;
 pub(crate) mod truck;

@@ -21,6 +21,7 @@ mod process;
 #[allow(dead_code, reason = "a part is enough here")]
 #[path = "../ingest/traffic.rs"]
 mod traffic;
+#[allow(dead_code, reason = "the other bench asks it for more")]
 #[path = "../ingest/upstream.rs"]
 mod upstream;
 
@@ -31,7 +32,7 @@ use std::{
 
 use gateway::{Destination, Gateway};
 use process::Usage;
-use traffic::{Payload, Traffic};
+use traffic::{Payload, TOPICS_PER_CONNECTION, Traffic};
 use upstream::Upstream;
 
 const PAYLOAD_BYTES: usize = 100;

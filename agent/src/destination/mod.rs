@@ -16,10 +16,13 @@ use crate::{credentials::KnownTime, outgoing::WireBytes};
 
 pub mod aws;
 mod failure;
+pub mod firehose;
+pub mod http;
 mod kind;
 pub mod kinesis;
 #[cfg(test)]
 pub mod scripted;
+mod tally;
 mod transport_error;
 
 pub use failure::{Failure, FailureKind};
@@ -30,6 +33,10 @@ pub use kind::{Config, TYPES};
 pub enum Destination {
     /// A Kinesis data stream.
     Kinesis(Box<kinesis::Kinesis>),
+    /// A Firehose stream.
+    Firehose(Box<firehose::Firehose>),
+    /// An endpoint by Firehose's specification.
+    Http(Box<http::Http>),
     /// For tests: answers as it is told.
     #[cfg(test)]
     Scripted(scripted::Scripted),
@@ -146,6 +153,8 @@ impl Destination {
     pub fn limits(&self) -> Limits {
         match self {
             Self::Kinesis(kinesis) => kinesis.limits(),
+            Self::Firehose(firehose) => firehose.limits(),
+            Self::Http(http) => http.limits(),
             #[cfg(test)]
             Self::Scripted(scripted) => scripted.limits(),
         }
@@ -158,8 +167,22 @@ impl Destination {
     pub fn accepts(&self, record: &Record) -> Result<(), String> {
         match self {
             Self::Kinesis(kinesis) => kinesis.accepts(record),
+            Self::Firehose(firehose) => firehose.accepts(record),
+            Self::Http(http) => http.accepts(record),
             #[cfg(test)]
             Self::Scripted(scripted) => scripted.accepts(record),
+        }
+    }
+
+    /// What passed its sockets until now; nothing for one that has none.
+    #[must_use]
+    pub fn wire_bytes(&self) -> Option<Arc<WireBytes>> {
+        match self {
+            Self::Kinesis(kinesis) => Some(kinesis.wire_bytes()),
+            Self::Firehose(firehose) => Some(firehose.wire_bytes()),
+            Self::Http(http) => Some(http.wire_bytes()),
+            #[cfg(test)]
+            Self::Scripted(_) => None,
         }
     }
 
@@ -171,6 +194,8 @@ impl Destination {
         self.accepts(record)?;
         Ok(match self {
             Self::Kinesis(kinesis) => kinesis.place(record),
+            Self::Firehose(firehose) => firehose.place(record),
+            Self::Http(http) => http.place(record),
             #[cfg(test)]
             Self::Scripted(_) => Place::of_key(record),
         })
@@ -180,6 +205,7 @@ impl Destination {
     pub async fn map_changed(&self) {
         match self {
             Self::Kinesis(kinesis) => kinesis.map_changed().await,
+            Self::Firehose(_) | Self::Http(_) => std::future::pending().await,
             #[cfg(test)]
             Self::Scripted(_) => std::future::pending().await,
         }
@@ -190,16 +216,8 @@ impl Destination {
     pub fn sent(&self) -> Option<Sent> {
         match self {
             Self::Kinesis(kinesis) => Some(kinesis.sent()),
-            #[cfg(test)]
-            Self::Scripted(_) => None,
-        }
-    }
-
-    /// What passed its sockets until now; nothing for one that has none.
-    #[must_use]
-    pub fn wire_bytes(&self) -> Option<Arc<WireBytes>> {
-        match self {
-            Self::Kinesis(kinesis) => Some(kinesis.wire_bytes()),
+            Self::Firehose(firehose) => Some(firehose.sent()),
+            Self::Http(_) => None,
             #[cfg(test)]
             Self::Scripted(_) => None,
         }
@@ -209,6 +227,7 @@ impl Destination {
     pub fn take_map(&self) {
         match self {
             Self::Kinesis(kinesis) => kinesis.take_map(),
+            Self::Firehose(_) | Self::Http(_) => {}
             #[cfg(test)]
             Self::Scripted(_) => {}
         }
@@ -221,6 +240,8 @@ impl Destination {
     pub async fn send(&self, parcels: &[Parcel]) -> Outcome {
         match self {
             Self::Kinesis(kinesis) => kinesis.send(parcels).await,
+            Self::Firehose(firehose) => firehose.send(parcels).await,
+            Self::Http(http) => http.send(parcels).await,
             #[cfg(test)]
             Self::Scripted(scripted) => scripted.send(parcels).await,
         }

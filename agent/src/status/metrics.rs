@@ -177,9 +177,12 @@ fn destinations(status: &Status, out: &mut Page) {
         ("forebay_destination_wire_record_bytes_total", "counter", "Their keys and data.", |d| {
             d.wire.as_ref().map_or(0.0, |wire| wire.bytes as f64)
         }),
-        ("forebay_destination_payload_units_total", "counter", "Kinesis: PUT payload units taken.", |d| {
-            d.wire.as_ref().map_or(0.0, |wire| wire.payload_units as f64)
-        }),
+        (
+            "forebay_destination_payload_units_total",
+            "counter",
+            "Units that the service charges: 25 KB at Kinesis, 5 KB at Firehose.",
+            |d| d.wire.as_ref().map_or(0.0, |wire| wire.payload_units as f64),
+        ),
         ("forebay_destination_backlog_records", "gauge", "Records behind the checkpoint.", |d| {
             d.backlog_records as f64
         }),

@@ -247,7 +247,7 @@ pub struct WireStatus {
     pub records_each: f64,
     /// `bytes` per byte of our records' keys and data.
     pub bytes_per_payload_byte: f64,
-    /// Kinesis: PUT payload units of what was taken, an estimate of what will be charged.
+    /// Units that the service charges for what was taken (25 KB at Kinesis, 5 KB at Firehose); an estimate.
     pub payload_units: u64,
 }
 

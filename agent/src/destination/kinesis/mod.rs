@@ -11,7 +11,6 @@ mod packing;
 mod shards;
 mod survey;
 mod tags;
-mod tally;
 #[cfg(test)]
 mod tests;
 
@@ -29,13 +28,15 @@ use self::{
     map::ShardMap,
     packing::{Packed, Packing},
     tags::Tags,
-    tally::Tally,
 };
-use super::{Limits, Origin, Outcome, Parcel, Place, RecordOutcome, Sent, aws};
+use super::{Limits, Origin, Outcome, Parcel, Place, RecordOutcome, Sent, aws, tally::Tally};
 use crate::{
     credentials::{Keeper, KnownTime},
     outgoing::{Outgoing, WireBytes},
 };
+
+/// Kinesis charges PutRecords by units of 25 KB of each record.
+const PAYLOAD_UNIT: u64 = 25_000;
 
 /// PutRecords: 1 to 500 records, 10 MiB with their partition keys (service model of 2025).
 const REQUEST_RECORDS: usize = 500;
@@ -77,7 +78,7 @@ impl Kinesis {
             wire: outgoing.wire_bytes(),
             stream,
             packing: config.packing(origin),
-            tally: Tally::default(),
+            tally: Tally::by_units_of(PAYLOAD_UNIT),
             request_timeout: config.outgoing.request_timeout,
         })
     }
@@ -134,7 +135,7 @@ impl Kinesis {
         let (mut entries, mut expected) = (Vec::with_capacity(parcels.len()), Vec::with_capacity(parcels.len()));
         for parcel in parcels {
             let packed = self.packing.pack(parcel, shards.as_deref());
-            self.tally.sent(parcel, &packed);
+            self.tally.sent(parcel, packed.bytes());
             expected.push((packed.bytes(), packed.shard.clone()));
             entries.push(entry(packed));
         }
@@ -150,7 +151,7 @@ impl Kinesis {
                 outcome
             }
             Err(error) => {
-                let failure = classify::failed(&error);
+                let failure = aws::answer::failed(&error, |_| None);
                 if failure.kind.is_about_credentials() {
                     self.credentials.refused();
                 }
