@@ -20,6 +20,7 @@ mod hearing;
 mod iot_credentials;
 mod journald_source;
 mod lifecycle;
+mod links;
 mod log;
 mod modbus_source;
 mod mqtt_listener;

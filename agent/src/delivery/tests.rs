@@ -186,6 +186,8 @@ impl Running {
             dead_letters: Ingest::new(log.dead_letters.clone(), 4 << 20),
             destination: Destination::open(&destination, &Arc::default()).expect("sound settings"),
             config,
+            way: None,
+            interfaces: tokio::sync::watch::channel(()).1,
             stats: Arc::clone(&stats),
             stop: stop.clone(),
             grace,

@@ -44,6 +44,9 @@ pub struct Status {
     pub sources: BTreeMap<String, SourceStatus>,
     /// By name.
     pub streams: BTreeMap<String, StreamStatus>,
+    /// By name; those that have limits.
+    #[serde(default)]
+    pub links: BTreeMap<String, LinkStatus>,
     /// By name.
     pub destinations: BTreeMap<String, DestinationStatus>,
 }
@@ -213,6 +216,12 @@ pub struct DestinationStatus {
     /// Certificates of our own that it uses.
     #[serde(default)]
     pub client_certificates: Vec<CertificateStatus>,
+    /// The link whose limits it keeps.
+    #[serde(default)]
+    pub link: Option<String>,
+    /// Which of these limits holds it back at the moment, and until when.
+    #[serde(default)]
+    pub held: Option<String>,
     /// What keeps it from delivering, if something does.
     pub down: Option<Down>,
     /// The newest.
@@ -230,6 +239,18 @@ pub struct CertificateStatus {
     pub trouble: Option<String>,
 }
 
+/// One way out of the gateway that has limits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LinkStatus {
+    /// Whether its limits hold at the moment.
+    pub metered: bool,
+    /// Bytes that may pass in a day; `null` if any number may.
+    pub budget_bytes: Option<u64>,
+    /// Of those, what has passed.
+    pub spent_bytes: u64,
+}
+
 /// A destination that cannot be delivered to.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Down {
@@ -239,6 +260,9 @@ pub struct Down {
     pub seconds: u64,
     /// Attempts since.
     pub attempts: u64,
+    /// When it is tried again, from now; 0 while an attempt is under way.
+    #[serde(default)]
+    pub next_attempt_seconds: f64,
 }
 
 /// Something that went wrong.

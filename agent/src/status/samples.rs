@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    CertificateStatus, ClockStatus, DestinationStatus, Down, Dropped, ErrorStatus, Flow, ShardStatus, SourceStatus,
-    Status, StreamStatus,
+    CertificateStatus, ClockStatus, DestinationStatus, Down, Dropped, ErrorStatus, Flow, LinkStatus, ShardStatus,
+    SourceStatus, Status, StreamStatus,
 };
 
 pub(super) fn busy() -> Status {
@@ -72,6 +72,10 @@ pub(super) fn busy() -> Status {
                 },
             ),
         ]),
+        links: BTreeMap::from([(
+            "lte".into(),
+            LinkStatus { metered: true, budget_bytes: Some(50_000_000), spent_bytes: 12_000_000 },
+        )]),
         destinations: BTreeMap::from([(
             "cloud".into(),
             DestinationStatus {
@@ -90,7 +94,7 @@ pub(super) fn busy() -> Status {
                 window_bytes: 204_800,
                 limited_by_key_order: true,
                 requests: 20,
-                failed_requests: BTreeMap::from([("unreachable".into(), 7)]),
+                failed_requests: BTreeMap::from([("dns".into(), 7)]),
                 throttled_records: 8,
                 failed_records: 0,
                 dead_letters: 1,
@@ -103,7 +107,9 @@ pub(super) fn busy() -> Status {
                     expires_ms: Some(1_790_000_000_000),
                     trouble: Some("expires in 3 days".into()),
                 }],
-                down: Some(Down { kind: "unreachable".into(), seconds: 40, attempts: 7 }),
+                link: Some("lte".into()),
+                held: None,
+                down: Some(Down { kind: "dns".into(), seconds: 40, attempts: 7, next_attempt_seconds: 0.5 }),
                 last_error: error("connection refused"),
             },
         )]),

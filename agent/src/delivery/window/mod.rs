@@ -31,14 +31,17 @@ use std::{
 use fastrand::Rng;
 use forebay_log_store::{ReadLimit, Record, SequenceNumber};
 
-pub(crate) use self::link::{Down, Link};
 use self::{
     entries::{Entries, Slot},
     keys::Keys,
     ledger::Ledger,
-    pace::{Pace, RECORD_OVERHEAD},
+    pace::Pace,
     sending::Due,
     suspects::{History, Suspects},
+};
+pub(crate) use self::{
+    link::{Down, Link},
+    pace::RECORD_OVERHEAD,
 };
 use super::{backoff::Backoff, config::Config};
 use crate::destination::{Failure, FailureKind, Limits, Outcome, Parcel};
@@ -111,7 +114,6 @@ pub(crate) struct Batch {
 
 impl Batch {
     /// The records of all parcels.
-    #[cfg(test)]
     pub(crate) fn records(&self) -> impl Iterator<Item = &Arc<Record>> {
         self.parcels.iter().flat_map(|parcel| &parcel.records)
     }
@@ -200,6 +202,8 @@ pub(crate) struct Window {
     link: Link,
     pace: Pace,
     last_sent: Option<Duration>,
+    /// Nothing is sent before this: the way out has limits.
+    held_until: Duration,
     /// Whether the last request was a group of suspects, so that they and fresh records take turns.
     sent_group: bool,
     /// Smoothed share of requests that key order kept from being full, in 1/1024.
@@ -272,6 +276,7 @@ impl Window {
             link: Link::Up,
             pace: Pace::new(pace_bytes, config.in_flight, limits.request_timeout),
             last_sent: None,
+            held_until: Duration::ZERO,
             sent_group: false,
             kept_small: 0,
             reading: false,
@@ -310,6 +315,22 @@ impl Window {
             return Step::Stopped;
         }
         Step::Wait(self.wake_at(now, send))
+    }
+
+    /// About how many bytes of records would leave with [`Step::Send`] if it were asked for now; nothing if none would.
+    pub(crate) fn would_send(&mut self, now: Duration) -> Option<u64> {
+        self.end_backoffs(now);
+        matches!(self.send_due(now), Due::Now(_)).then(|| self.ready_bytes.min(self.pace.bytes))
+    }
+
+    /// Sends nothing before this.
+    pub(crate) fn hold_until(&mut self, until: Duration) {
+        self.held_until = until;
+    }
+
+    /// There may be a way out that was not there before: if the endpoint does not answer, it is asked at once.
+    pub(crate) fn probe_now(&mut self, now: Duration) {
+        self.link.probe_now(now);
     }
 
     /// There may be more to read.

@@ -35,6 +35,9 @@ impl Window {
         if self.stopping || self.in_flight.len() >= self.config.in_flight {
             return Due::Later(None);
         }
+        if now < self.held_until {
+            return Due::Later(Some(self.held_until));
+        }
         if self.trial.is_some() {
             return if self.in_flight.is_empty() { Due::Now(What::Witness) } else { Due::Later(None) };
         }

@@ -195,6 +195,7 @@ impl World {
             window_records: rng.usize(1..=40),
             window_bytes: rng.u64(1..=2000),
             max_backoff: Duration::from_millis(rng.u64(100..=20_000)),
+            ..Config::default()
         };
         let limits = Limits {
             request_records: rng.usize(1..=12),
