@@ -40,6 +40,7 @@ fn wait_until_held(agent: &Forebay, words: &str) {
 }
 
 /// A time of day in UTC, so many minutes from now.
+#[expect(clippy::disallowed_methods, reason = "what a schedule goes by")]
 fn time_of_day(minutes_from_now: u64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs() / 60;
     let minute = (now + minutes_from_now) % (24 * 60);
