@@ -349,7 +349,7 @@ impl Window {
     /// About how many bytes of records would leave with [`Step::Send`] if it were asked for now; nothing if none would.
     pub(crate) fn would_send(&mut self, now: Duration) -> Option<u64> {
         self.end_backoffs(now);
-        matches!(self.send_due(now), Due::Now(_)).then(|| self.ready_bytes.min(self.pace.bytes))
+        matches!(self.send_due(now), Due::Now(_)).then(|| self.next_bytes())
     }
 
     /// Sends nothing before this.

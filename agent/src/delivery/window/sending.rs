@@ -88,6 +88,15 @@ impl Window {
         }
     }
 
+    /// About how many bytes the next request takes of what is ready.
+    pub(super) fn next_bytes(&self) -> u64 {
+        let records = self.ready.len().max(1) as f64;
+        let payload = self.ready_bytes.saturating_sub(RECORD_OVERHEAD * self.ready.len() as u64).max(1) as f64;
+        // As if all were of one size, so that a limit of records or of bytes takes a share of both.
+        let share = (self.request_bytes as f64 / payload).min(self.request_records as f64 / records).min(1.0);
+        ((self.ready_bytes as f64 * share) as u64).min(self.pace.bytes)
+    }
+
     pub(super) fn send(&mut self, what: What, now: Duration) -> Batch {
         let (slots, group) = match what {
             What::Fresh => (self.take_ready(now), None),
