@@ -23,7 +23,7 @@ use tracing::{debug, info, warn};
 use super::{
     Config, FileConfig,
     chain::{self, Way},
-    held::{Due, Life},
+    held::{Due, Life, RETRY},
     iot,
     stamp::Stamp,
     time::KnownTime,
@@ -61,8 +61,15 @@ struct Inner {
 #[derive(Default)]
 struct State {
     held: Option<Held>,
-    /// When the source was last asked in vain, since it was last asked with success.
+    /// When the source was last asked, since it was last asked with success. Whoever asks may go away before there is an
+    /// answer, and that is a failure, too.
     failed: Option<Duration>,
+    /// What its files were then.
+    tried: Option<Stamp>,
+    /// When it was last asked because of a refusal.
+    replaced: Option<Duration>,
+    /// Whether a failure was told since the last success.
+    told: bool,
     looked: Duration,
     /// Counts what was got.
     number: u64,
@@ -104,7 +111,8 @@ impl Keeper {
         }))
     }
 
-    /// An endpoint would not have what was given last: the source is asked anew before the next use.
+    /// An endpoint would not have what was given last: the source is asked anew before the next use, but only once in a
+    /// while if nothing suggests that it has others, since they may simply not be allowed what they are used for.
     pub fn refused(&self) {
         self.0.refused.store(true, Relaxed);
     }
@@ -145,23 +153,38 @@ impl Inner {
         let now = self.began.elapsed();
         let mut state = self.lock();
         let Some(held) = state.held.clone() else { return (None, Due::Replacement, state.number) };
-        if self.refused.load(Relaxed) {
+        let may_ask = |last: Option<Duration>| last.is_none_or(|last| now >= last + RETRY);
+        let is_new = |stamp: &Stamp| state.tried.as_ref() != Some(stamp);
+        if self.refused.load(Relaxed) && (may_ask(state.replaced) || is_new(&Stamp::of(&self.files))) {
             return (Some(held), Due::Replacement, state.number);
         }
         let mut due = held.life.due(now, state.failed);
         if due == Due::Nothing && !self.files.is_empty() && now >= state.looked + LOOK_EVERY {
-            state.looked = now;
-            if Stamp::of(&self.files) != held.stamp {
+            let stamp = Stamp::of(&self.files);
+            if stamp != held.stamp && (may_ask(state.failed) || is_new(&stamp)) {
                 debug!("a file that credentials come from has changed");
                 due = Due::Renewal;
             }
+            state.looked = now;
         }
         (Some(held), due, state.number)
+    }
+
+    /// From now on nobody asks for a while as long as what is held holds, even if no answer is ever waited for.
+    fn is_asked(&self, stamp: Stamp) {
+        let now = self.began.elapsed();
+        let mut state = self.lock();
+        state.failed = Some(now);
+        state.tried = Some(stamp);
+        if self.refused.load(Relaxed) {
+            state.replaced = Some(now);
+        }
     }
 
     async fn ask(&self) -> Result<Credentials, CredentialsError> {
         // Before it is read, so that what changes meanwhile is noticed.
         let stamp = Stamp::of(&self.files);
+        self.is_asked(stamp.clone());
         let asked = match &self.source {
             Source::Placeholder => Ok((Credentials::new("placeholder", "placeholder", None, None, "forebay"), None)),
             Source::Chain(way) => chain::ask(way).await.map(with_lifetime),
@@ -173,8 +196,7 @@ impl Inner {
         match asked {
             Ok((credentials, lifetime)) => {
                 let life = Life::new(now, lifetime, fastrand::f64());
-                let told =
-                    matches!(self.source, Source::Placeholder) || (state.held.is_some() && state.failed.is_none());
+                let told = matches!(self.source, Source::Placeholder) || (state.held.is_some() && !state.told);
                 if told {
                     debug!(source = %self.source, ?lifetime, "got credentials");
                 } else {
@@ -185,12 +207,15 @@ impl Inner {
                     failed: None,
                     looked: now,
                     number: state.number + 1,
+                    told: false,
+                    tried: state.tried.take(),
+                    replaced: state.replaced,
                 };
                 self.refused.store(false, Relaxed);
                 Ok(credentials)
             }
             Err(error) => {
-                if state.failed.is_none() {
+                if !std::mem::replace(&mut state.told, true) {
                     let why = said(&error);
                     warn!(source = %self.source, error = why, "cannot get credentials; trying again");
                 }
@@ -296,6 +321,30 @@ mod tests {
         keeper.provide_credentials().await.expect_err("there are none");
         write(&path, "three");
         assert_eq!(given(&keeper).await, "three");
+    }
+
+    #[tokio::test]
+    async fn one_refusal_after_the_other_does_not_ask_again_and_again() {
+        let (_dir, path, keeper) = file("one");
+        let number = || keeper.0.lock().number;
+        given(&keeper).await;
+        for _ in 0..3 {
+            keeper.refused();
+            assert_eq!((given(&keeper).await.as_str(), number()), ("one", 2));
+        }
+        write(&path, "two");
+        assert_eq!((given(&keeper).await.as_str(), number()), ("two", 3), "there are others");
+    }
+
+    #[tokio::test]
+    async fn whoever_goes_away_while_asking_has_asked_in_vain() {
+        let (_dir, _path, keeper) = file("one");
+        given(&keeper).await;
+        keeper.refused();
+        // It was refused, and whoever asked for others is gone.
+        keeper.0.is_asked(Stamp::of(&keeper.0.files));
+        let (held, due, number) = keeper.0.look();
+        assert!(held.is_some() && due == Due::Nothing && number == 1, "{due:?}");
     }
 
     #[tokio::test]
