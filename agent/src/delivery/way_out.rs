@@ -16,12 +16,19 @@ const REQUEST_OVERHEAD: u64 = 1 << 10;
 pub(super) struct WayOut {
     way: Option<Way>,
     /// What the link was told of each request under way.
-    told: HashMap<u64, u64>,
+    told: HashMap<u64, Told>,
     /// What the destination's sockets count, if it has any.
     wire: Option<Arc<WireBytes>>,
     /// Of that, what the link has been told of.
     counted: u64,
     held: Option<Held>,
+}
+
+#[derive(Debug)]
+struct Told {
+    estimate: u64,
+    /// Nothing if the link's limits did not hold.
+    charged: u64,
 }
 
 impl WayOut {
@@ -48,24 +55,24 @@ impl WayOut {
     /// A request leaves.
     pub(super) fn sent(&mut self, batch: &Batch) {
         if let Some(way) = &self.way {
-            let bytes = estimate(batch);
-            way.sent(bytes);
-            self.told.insert(batch.id, bytes);
+            let estimate = estimate(batch);
+            let charged = way.sent(estimate);
+            self.told.insert(batch.id, Told { estimate, charged });
         }
     }
 
     /// A request has ended: what was thought of it gives way to what has passed since the last one did.
     pub(super) fn ended(&mut self, request: u64, outcome: &Outcome) {
-        let (Some(way), Some(thought)) = (&self.way, self.told.remove(&request)) else { return };
+        let (Some(way), Some(told)) = (&self.way, self.told.remove(&request)) else { return };
         let passed = match &self.wire {
             Some(wire) => {
                 let before = std::mem::replace(&mut self.counted, wire.sent() + wire.received());
                 self.counted - before
             }
             None if never_left(outcome) => 0,
-            None => thought,
+            None => told.estimate,
         };
-        way.correct(passed.cast_signed() - thought.cast_signed());
+        way.correct(passed.cast_signed() - told.charged.cast_signed());
     }
 }
 

@@ -204,12 +204,13 @@ impl Way {
         self.link.lock().ask(self.who, self.priority, bytes, self.link.now())
     }
 
-    /// It leaves.
-    pub fn sent(&self, bytes: u64) {
-        self.link.lock().sent(bytes, self.link.now());
+    /// It leaves. Returns what it is charged with until that is corrected.
+    #[must_use]
+    pub fn sent(&self, bytes: u64) -> u64 {
+        self.link.lock().sent(bytes, self.link.now())
     }
 
-    /// What it really took, or did until now.
+    /// What it really took, or did until now, less what it was charged with.
     pub fn correct(&self, bytes: i64) {
         self.link.lock().correct(bytes);
     }

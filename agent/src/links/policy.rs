@@ -142,20 +142,22 @@ impl Policy {
         }
     }
 
-    /// A request leaves, of about so many bytes.
-    pub(super) fn sent(&mut self, bytes: u64, now: Moment) {
-        if self.metered {
-            if let Some(bandwidth) = &mut self.bandwidth {
-                bandwidth.sent(bytes, now.since);
-            }
-            if let Some(budget) = &mut self.budget {
-                budget.look(now);
-                budget.take(bytes);
-            }
+    /// A request leaves, of about so many bytes. Returns how many of them are charged: none if the limits do not hold.
+    pub(super) fn sent(&mut self, bytes: u64, now: Moment) -> u64 {
+        if !self.metered {
+            return 0;
         }
+        if let Some(bandwidth) = &mut self.bandwidth {
+            bandwidth.sent(bytes, now.since);
+        }
+        if let Some(budget) = &mut self.budget {
+            budget.look(now);
+            budget.take(bytes);
+        }
+        bytes
     }
 
-    /// There were more bytes than was said, or fewer.
+    /// There were more bytes than were charged, or fewer.
     pub(super) fn correct(&mut self, bytes: i64) {
         if self.metered {
             if let Some(bandwidth) = &mut self.bandwidth {
@@ -209,5 +211,29 @@ impl Policy {
             Held::Bandwidth | Held::Priority => None,
         };
         until.unwrap_or(ASK_AGAIN).clamp(TURN, ASK_AGAIN)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_never_charged_is_not_given_back() {
+        let config: Config = toml::from_str("daily-budget = '1MB'").expect("it works");
+        let mut policy = Policy::new(&config, Spent { day: None, bytes: 500_000 });
+        let now = Moment { since: Duration::ZERO, wall: None };
+        let mut spent_after = |metered_before, metered_after| {
+            policy.set_metered(metered_before);
+            let charged = policy.sent(100_000, now);
+            policy.set_metered(metered_after);
+            // It never got out.
+            policy.correct(-charged.cast_signed());
+            policy.spent(now).expect("there is a budget").0.bytes
+        };
+        assert_eq!(spent_after(false, true), 500_000);
+        assert_eq!(spent_after(true, true), 500_000);
+        assert_eq!(spent_after(false, false), 500_000);
+        assert_eq!(spent_after(true, false), 600_000, "what is charged is only corrected while the limits hold");
     }
 }

@@ -74,11 +74,11 @@ fn run(policy: &mut Policy, senders: &mut [Sender], seconds: u64, trusted_after:
                 sender.wakes = now + time.as_secs_f64() + rng.f64() * 0.02;
             }
             Answer::Now => {
-                policy.sent(sender.estimate, moment);
+                let charged = policy.sent(sender.estimate, moment);
                 let bytes = (sender.estimate as f64 * sender.factor) as u64;
                 sender.passed.push((now, bytes));
                 let answered = now + rng.f64() * 2.0;
-                corrections.push((answered, bytes as i64 - sender.estimate as i64));
+                corrections.push((answered, bytes as i64 - charged as i64));
                 sender.under_way.retain(|at| *at > now);
                 sender.under_way.push(answered);
                 // It has more at once, or has to wait for an answer first.
