@@ -21,9 +21,17 @@ const WAIT_MAX: Duration = Duration::from_secs(5);
 /// A lane whose parcels would have to wait for less than this is not held back any more.
 const WAIT_MIN: Duration = Duration::from_millis(5);
 
+/// A lane that might have gone for so long, and did not, is forgotten.
+const IDLE: Duration = WAIT_MAX;
+
+/// With fewer lanes than this, nobody looks for idle ones.
+const SWEEP_MIN: usize = 1000;
+
 #[derive(Debug, Default)]
 pub(super) struct Throttles {
     lanes: HashMap<u64, Throttle, BuildHasherDefault<AsItIs>>,
+    /// How many were not idle when that was looked at last.
+    swept: usize,
 }
 
 #[derive(Debug)]
@@ -34,6 +42,10 @@ struct Throttle {
 }
 
 impl Throttle {
+    fn is_idle(&self, now: Duration) -> bool {
+        now > self.not_before + IDLE
+    }
+
     fn wait(&self, bytes: u64) -> Duration {
         Duration::try_from_secs_f64(bytes as f64 / self.bytes_per_second).unwrap_or(WAIT_MAX).min(WAIT_MAX)
     }
@@ -45,6 +57,10 @@ impl Throttles {
         let throttle = self.lanes.get_mut(&lane)?;
         if now < throttle.not_before {
             return Some(throttle.not_before);
+        }
+        if throttle.is_idle(now) {
+            self.lanes.remove(&lane);
+            return None;
         }
         throttle.not_before = now + throttle.wait(bytes);
         None
@@ -63,6 +79,10 @@ impl Throttles {
 
     /// A parcel was too much. Returns when it may leave again.
     pub(super) fn throttled(&mut self, lane: u64, bytes: u64, now: Duration) -> Duration {
+        if self.lanes.len() >= SWEEP_MIN.max(self.swept * 2) {
+            self.lanes.retain(|_, throttle| !throttle.is_idle(now));
+            self.swept = self.lanes.len();
+        }
         let first = bytes.max(1) as f64 / FIRST_WAIT.as_secs_f64() / SLOWER;
         let throttle =
             self.lanes.entry(lane).or_insert(Throttle { bytes_per_second: first, not_before: Duration::ZERO });
@@ -126,6 +146,28 @@ mod tests {
         throttles.throttled(1, 1000, Duration::ZERO);
         assert_eq!(throttles.pass(2, 1000, Duration::ZERO), None);
         assert!(throttles.pass(1, 1000, Duration::ZERO).is_some());
+    }
+
+    #[test]
+    fn a_lane_that_does_nothing_is_forgotten() {
+        let mut throttles = Throttles::default();
+        // One after the other, and never again: as keys come and go.
+        for lane in 0..100_000 {
+            throttles.throttled(lane, 1000, Duration::from_millis(10 * lane));
+        }
+        assert!(throttles.lanes.len() <= 2 * SWEEP_MIN, "{}", throttles.lanes.len());
+        let until = throttles.throttled(7, 1000, Duration::from_secs(2000));
+        assert_eq!(throttles.pass(7, 1000, until + IDLE + LATENCY), None);
+        assert!(!throttles.lanes.contains_key(&7));
+    }
+
+    #[test]
+    fn lanes_that_are_all_throttled_are_all_remembered() {
+        let mut throttles = Throttles::default();
+        for lane in 0..5000 {
+            throttles.throttled(lane, 1000, Duration::ZERO);
+        }
+        assert!((0..5000).all(|lane| throttles.pass(lane, 1000, Duration::ZERO).is_some()));
     }
 
     #[test]
