@@ -1,11 +1,12 @@
 //! The map of shards that the lanes follow, and the questions it comes from.
 
 use std::{
+    collections::HashSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use aws_sdk_kinesis::{Client, error::ProvideErrorMetadata as _};
+use aws_sdk_kinesis::{Client, error::ProvideErrorMetadata as _, types::Shard};
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
@@ -14,8 +15,12 @@ use super::{
     survey::{Answer, Map, Survey},
 };
 
-/// `ListShards` says 1,000 shards at once; a stream has at most 20,000, and closed ones beside them.
+/// `ListShards` says 1,000 shards at once, unless it has reasons.
 const PAGES_MAX: usize = 1000;
+
+/// So many open shards an account has at the most, unless AWS was asked for more. With closed ones among them, there is no
+/// map of more: they would take more memory than sharing aggregates well is worth.
+const SHARDS_MAX: usize = 20_000;
 
 /// See the module.
 #[derive(Debug)]
@@ -92,7 +97,7 @@ impl ShardMap {
     }
 
     async fn ask(&self) -> Answer {
-        let (mut listed, mut token) = (Vec::new(), None);
+        let (mut listing, mut token) = (Listing::default(), None);
         for _ in 0..PAGES_MAX {
             let request = self.client.list_shards();
             let request = match token {
@@ -101,10 +106,12 @@ impl ShardMap {
             };
             match request.send().await {
                 Ok(page) => {
-                    listed.extend(page.shards.unwrap_or_default());
                     token = page.next_token;
+                    if let Err(why) = listing.add(page.shards.unwrap_or_default(), token.is_none()) {
+                        return Answer::Failed(why);
+                    }
                     if token.is_none() {
-                        return Shards::of_list(&listed).map_or_else(Answer::Failed, Answer::Shards);
+                        return Shards::of_list(&listing.shards).map_or_else(Answer::Failed, Answer::Shards);
                     }
                 }
                 Err(error) => {
@@ -126,5 +133,68 @@ impl ShardMap {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What `ListShards` says, page by page.
+#[derive(Debug, Default)]
+struct Listing {
+    shards: Vec<Shard>,
+    ids: HashSet<String>,
+}
+
+impl Listing {
+    /// # Errors
+    /// It is more than can be, or does not go on.
+    fn add(&mut self, page: Vec<Shard>, is_last: bool) -> Result<(), String> {
+        let before = self.shards.len();
+        for shard in page {
+            if self.ids.insert(shard.shard_id.clone()) {
+                self.shards.push(shard);
+            }
+            if self.shards.len() > SHARDS_MAX {
+                return Err(format!("ListShards: there are more than {SHARDS_MAX} shards, closed ones among them"));
+            }
+        }
+        if self.shards.len() == before && !is_last {
+            return Err("ListShards: a page brings nothing new, and there are to be more".to_owned());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(numbers: std::ops::Range<usize>) -> Vec<Shard> {
+        let shard = |number| Shard::builder().shard_id(format!("shard-{number}"));
+        let range = aws_sdk_kinesis::types::HashKeyRange::builder().starting_hash_key("0").ending_hash_key("9");
+        let range = range.build().expect("complete");
+        let sequence = aws_sdk_kinesis::types::SequenceNumberRange::builder().starting_sequence_number("1");
+        let sequence = sequence.build().expect("complete");
+        numbers
+            .map(|number| {
+                let shard = shard(number).hash_key_range(range.clone()).sequence_number_range(sequence.clone());
+                shard.build().expect("complete")
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_list_that_does_not_go_on_is_a_failure() {
+        let mut listing = Listing::default();
+        listing.add(page(0..10), false).expect("new ones");
+        listing.add(page(5..11), false).expect("a new one");
+        assert!(listing.add(page(0..11), false).expect_err("none").contains("nothing new"));
+        listing.add(Vec::new(), true).expect("it is the last");
+        assert_eq!(listing.shards.len(), 11);
+    }
+
+    #[test]
+    fn a_list_of_too_many_is_a_failure() {
+        let mut listing = Listing::default();
+        listing.add(page(0..SHARDS_MAX), false).expect("that many there may be");
+        assert!(listing.add(page(SHARDS_MAX..30_000), true).expect_err("too many").contains("20000"));
     }
 }
