@@ -12,7 +12,8 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 use super::{
-    Problem, Problems, agent, clock, duration, key_path, log, reader, references::References, stream, there_are,
+    Problem, Problems, agent, clock, duration, key_path, letter_room, log, reader, references::References, stream,
+    there_are,
 };
 use crate::{api, delivery, destination, ingest::PartitionKeyTemplate, links, source};
 
@@ -143,6 +144,7 @@ impl Config {
             read_destination(name, table, &mut references, problems)
         });
         references.check(&streams, &mut problems);
+        letter_room::check(&streams, &destinations, &mut problems);
 
         let problems = problems.into_list();
         if !problems.is_empty() {

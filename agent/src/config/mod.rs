@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod clock;
 pub mod duration;
+mod letter_room;
 mod load;
 pub mod log;
 pub mod min_free;

@@ -70,9 +70,26 @@ fn a_configuration_that_does_the_main_job() {
 fn every_destination_has_a_stream_for_its_dead_letters() {
     let config = Config::parse(WORKS).expect("it works as written");
     assert_eq!(config.streams["dead-letter.cloud"].on_full, OnFull::DropOldest);
-    let with_table = format!("{WORKS}\n[streams.\"dead-letter.cloud\"]\nquota = \"2MiB\"\n");
+    let with_table = format!("{WORKS}\n[streams.\"dead-letter.cloud\"]\nquota = \"8MiB\"\n");
     let config = Config::parse(&with_table).expect("dead letters may have a table");
-    assert_eq!(config.streams["dead-letter.cloud"].quota, 2 << 20);
+    assert_eq!(config.streams["dead-letter.cloud"].quota, 8 << 20);
+}
+
+#[test]
+fn dead_letters_have_room_for_the_largest_one() {
+    let with = |quota: &str, max_record: &str| {
+        let text = WORKS.replace("type = \"kinesis\"", &format!("type = \"kinesis\"\nmax-record = \"{max_record}\""));
+        assert_ne!(text, WORKS);
+        Config::parse(&format!("{text}\n[streams.\"dead-letter.cloud\"]\nquota = \"{quota}\"\n"))
+    };
+    for (quota, max_record) in [("4352KiB", "1MiB"), ("1MiB", "1KiB"), ("41MiB", "10MiB")] {
+        with(quota, max_record).unwrap_or_else(|error| panic!("{quota} for {max_record}: {error}"));
+    }
+    for (quota, max_record) in [("4351KiB", "1MiB"), ("40MiB", "10MiB")] {
+        let told = with(quota, max_record).expect_err("too small").to_string();
+        let least = if max_record == "1MiB" { "must be 4352KiB" } else { "must be 41216KiB" };
+        assert!(told.contains("streams.\"dead-letter.cloud\".quota") && told.contains(least), "{told}");
+    }
 }
 
 #[test]

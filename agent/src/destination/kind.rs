@@ -89,6 +89,15 @@ impl Config {
         outgoing.client_cert_file.as_deref().into_iter().chain(of_credentials).map(Path::to_path_buf).collect()
     }
 
+    /// How large a record may be, as far as the settings say.
+    #[must_use]
+    pub fn largest_record(&self) -> u64 {
+        match self {
+            Self::Kinesis(settings) => settings.max_record,
+            Self::Firehose(_) | Self::Http(_) => 1 << 20,
+        }
+    }
+
     /// What it is, in a few words.
     #[must_use]
     pub fn describe(&self) -> String {

@@ -431,8 +431,13 @@ impl Window {
             self.dead_failures += 1;
             let backoff = Backoff { base: BACKOFF_BASE, max: self.config.max_backoff };
             self.dead_not_before = now + backoff.delay(self.dead_failures, &mut self.rng);
-            for slot in slots.into_iter().rev() {
-                self.dead.push_front(slot);
+            if slots.len() == 1 {
+                // The others have their turn first.
+                self.dead.extend(slots);
+            } else {
+                for slot in slots.into_iter().rev() {
+                    self.dead.push_front(slot);
+                }
             }
         }
     }

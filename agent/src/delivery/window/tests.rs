@@ -332,6 +332,31 @@ fn an_endpoint_that_refuses_everything_gets_no_dead_letters_and_few_requests() {
 }
 
 #[test]
+fn a_dead_letter_that_cannot_be_stored_keeps_no_other_from_it() {
+    let mut bench = Bench::strict();
+    bench.log(&refs(&distinct(5)));
+    let mut tried = Vec::new();
+    while bench.window.counts().dead_letters < 4 {
+        match bench.window.next(bench.now) {
+            Step::Read(limit) => {
+                let records = bench.log.drain(..limit.records.min(bench.log.len())).collect();
+                bench.window.on_read(records, |_| Err("too large".to_owned()), bench.now);
+            }
+            Step::StoreDeadLetters(letters) => {
+                tried.push(letters.len());
+                let durable = letters.iter().all(|letter| &*letter.record.partition_key != "key-0");
+                bench.window.on_dead_letters(durable, bench.now);
+            }
+            Step::Wait(until) => bench.now = until.expect("another attempt"),
+            step => assert!(matches!(step, Step::Save(_)), "{step:?}"),
+        }
+        assert!(tried.len() < 20, "{tried:?}");
+    }
+    assert_eq!(tried[..2], [5, 1], "together, then one by one");
+    assert_eq!(bench.window.held().records, 1, "it is still to be stored");
+}
+
+#[test]
 fn relaxed_order_counts_what_a_failure_put_behind_a_later_one() {
     let mut bench = Bench::new(Config { ordering: Ordering::Relaxed, ..Config::default() });
     bench.log(&["a", "a", "a", "b"]);

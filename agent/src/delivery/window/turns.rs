@@ -169,12 +169,14 @@ impl Window {
         if self.stopping || self.dead.is_empty() || !self.burying.is_empty() || now < self.dead_not_before {
             return None;
         }
+        // One that cannot be stored must not keep the others from it.
+        let most = if self.dead_failures > 0 { 1 } else { DEAD_LETTERS };
         let mut letters = Vec::new();
         let mut bytes = 0;
         while let Some(slot) = self.dead.front().copied() {
             let entry = &self.entries[slot];
             bytes += entry.cost;
-            if letters.len() == DEAD_LETTERS || (bytes > DEAD_LETTER_BYTES && !letters.is_empty()) {
+            if letters.len() == most || (bytes > DEAD_LETTER_BYTES && !letters.is_empty()) {
                 break;
             }
             letters.push(DeadLetter {
