@@ -142,7 +142,7 @@ impl Ingest {
             Box::new(move |outcome| {
                 drop(room);
                 if outcome.as_ref().is_err_and(|refused| !matches!(refused.error, Error::Full { .. })) {
-                    // Before the stream can recover: this runs on the thread that would do it.
+                    // In time: the log tells this before it takes anything more of this stream.
                     broken.store(true, Release);
                 }
                 // A caller that has gone away does not acknowledge, which is right whatever the outcome was.
