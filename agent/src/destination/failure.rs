@@ -3,6 +3,12 @@
 
 use std::{fmt, time::Duration};
 
+/// A whole page of HTML helps nobody.
+pub(super) const MESSAGE_CHARS_MAX: usize = 400;
+
+/// An endpoint that wants to be left alone for longer is asked again all the same.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
+
 /// Why a request failed as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
@@ -137,6 +143,20 @@ impl FailureKind {
     }
 }
 
+/// How long the endpoint wants to be left alone, by its `Retry-After`.
+pub(super) fn retry_after(said: Option<&str>) -> Option<Duration> {
+    let seconds = said?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
+}
+
+/// A message of bounded length.
+pub(super) fn shorten(message: String) -> String {
+    match message.char_indices().nth(MESSAGE_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &message[..end]),
+        None => message,
+    }
+}
+
 impl fmt::Display for FailureKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -160,6 +180,15 @@ mod tests {
             let namesakes = FailureKind::ALL.iter().filter(|other| other.as_str() == kind.as_str()).count();
             assert_eq!(namesakes, 1, "{kind}");
         }
+    }
+
+    #[test]
+    fn what_an_endpoint_says_is_bounded() {
+        assert_eq!(retry_after(Some(" 7 ")), Some(Duration::from_secs(7)));
+        assert_eq!(retry_after(Some("86400")), Some(RETRY_AFTER_MAX));
+        assert_eq!((retry_after(Some("soon")), retry_after(None)), (None, None));
+        assert_eq!(shorten("ä".repeat(MESSAGE_CHARS_MAX)), "ä".repeat(MESSAGE_CHARS_MAX));
+        assert_eq!(shorten("ä".repeat(1000)).chars().count(), MESSAGE_CHARS_MAX + 1);
     }
 
     #[test]

@@ -1,17 +1,16 @@
 //! What it means when a request to AWS fails, whichever of its services was asked. Pure.
 
-use std::{error::Error, time::Duration};
+use std::error::Error;
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::client::{orchestrator::HttpResponse, result::SdkError};
 use aws_smithy_types::error::{display::DisplayErrorContext, metadata::ProvideErrorMetadata};
 
-use crate::destination::{Failure, FailureKind, transport_error};
-
-/// A whole page of HTML helps nobody.
-const MESSAGE_CHARS_MAX: usize = 400;
-/// An endpoint that wants to be left alone for longer is asked again all the same.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
+use crate::destination::{
+    Failure, FailureKind,
+    failure::{MESSAGE_CHARS_MAX, retry_after, shorten},
+    transport_error,
+};
 
 /// Why a request failed as a whole. `own` knows the codes that mean something else at this service than elsewhere.
 pub(in crate::destination) fn failed<E: Error + ProvideErrorMetadata + 'static>(
@@ -42,12 +41,6 @@ pub(in crate::destination) fn failed<E: Error + ProvideErrorMetadata + 'static>(
         other => (FailureKind::Misconfigured, format!("{}", DisplayErrorContext(other))),
     };
     Failure { kind, message: shorten(message), retry_after }
-}
-
-/// How long the endpoint wants to be left alone.
-pub(in crate::destination) fn retry_after(said: Option<&str>) -> Option<Duration> {
-    let seconds = said?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
 }
 
 fn of_code(code: &str, said: &str, status: Option<u16>) -> FailureKind {
@@ -138,12 +131,4 @@ fn of_credentials(error: &(dyn Error + 'static)) -> (FailureKind, String) {
     });
     let kind = if asked_in_vain { transport_error::known_kind(error) } else { None };
     (kind.unwrap_or(FailureKind::CredentialsMissing), message)
-}
-
-/// A message of bounded length.
-pub(in crate::destination) fn shorten(message: String) -> String {
-    match message.char_indices().nth(MESSAGE_CHARS_MAX) {
-        Some((end, _)) => format!("{}…", &message[..end]),
-        None => message,
-    }
 }

@@ -2,7 +2,7 @@
 
 use aws_sdk_firehose::operation::put_record_batch::PutRecordBatchOutput;
 
-use crate::destination::{Failure, FailureKind, Outcome, RecordOutcome, aws::answer};
+use crate::destination::{Failure, FailureKind, Outcome, RecordOutcome, aws::answer, failure::shorten};
 
 /// What became of a request that was answered in the service's own words.
 pub(super) fn answered(output: &PutRecordBatchOutput, sent: usize) -> Outcome {
@@ -17,7 +17,7 @@ pub(super) fn answered(output: &PutRecordBatchOutput, sent: usize) -> Outcome {
     let outcomes = records.iter().map(|record| match record.error_code.as_deref() {
         Some(code) => {
             let said = record.error_message.as_deref().unwrap_or("no reason given");
-            let message = answer::shorten(format!("{code}: {said}"));
+            let message = shorten(format!("{code}: {said}"));
             if of_code(code) == Some(FailureKind::Throttled) || answer::is_throttling(code) {
                 RecordOutcome::Throttled(message)
             } else {

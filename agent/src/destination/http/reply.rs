@@ -6,7 +6,10 @@ use hyper::{
 };
 use serde::Deserialize;
 
-use crate::destination::{Failure, FailureKind, aws::answer};
+use crate::destination::{
+    Failure, FailureKind,
+    failure::{retry_after, shorten},
+};
 
 /// A longer reply is none.
 pub(super) const BYTES_MAX: usize = 1 << 20;
@@ -26,8 +29,8 @@ struct Reply {
 /// # Errors
 /// Why not.
 pub(super) fn read(id: &str, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Result<(), Failure> {
-    let wait = answer::retry_after(headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()));
-    let failed = |kind, message: String| Failure { kind, message: answer::shorten(message), retry_after: wait };
+    let wait = retry_after(headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()));
+    let failed = |kind, message: String| Failure { kind, message: shorten(message), retry_after: wait };
     let reply = sound(id, headers, body);
     if status == StatusCode::OK {
         return match reply {
@@ -72,7 +75,7 @@ fn sound(id: &str, headers: &HeaderMap, body: &[u8]) -> Result<Reply, String> {
     }
     let reply: Reply = serde_json::from_slice(body).map_err(|error| format!("it is no JSON of its kind ({error})"))?;
     if reply.request_id != id {
-        return Err(format!("it is about request {}, not {id}", answer::shorten(reply.request_id)));
+        return Err(format!("it is about request {}, not {id}", shorten(reply.request_id)));
     }
     Ok(reply)
 }

@@ -2,10 +2,7 @@
 
 use aws_sdk_kinesis::operation::put_records::PutRecordsOutput;
 
-use crate::destination::{
-    Failure, FailureKind, Outcome, RecordOutcome,
-    aws::answer::{is_throttling, shorten},
-};
+use crate::destination::{Failure, FailureKind, Outcome, RecordOutcome, aws::answer::is_throttling, failure::shorten};
 
 /// What became of a request that was answered in the service's own words.
 pub(super) fn answered(output: &PutRecordsOutput, sent: usize) -> Outcome {
