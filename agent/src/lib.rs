@@ -20,6 +20,7 @@ pub mod links;
 pub mod log_events;
 pub mod logging;
 pub mod outgoing;
+mod printable;
 pub mod record_tags;
 pub mod serial_port;
 pub mod service_manager;

@@ -108,7 +108,8 @@ impl Streams {
                 None => {
                     warn!(
                         stream = name,
-                        "the data directory holds a stream that is not configured; it is left as it is"
+                        "the data directory holds a stream that is not configured; it is left as it is, and is there again when it is \
+                         configured again (dead letters: by a destination of the old name)"
                     );
                 }
             }

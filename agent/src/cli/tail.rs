@@ -12,7 +12,10 @@ use super::{
     reach::{ClosedLog, Reach},
     stream_name,
 };
-use crate::api::wire::{Read, ReadRecord, WAIT_SECONDS_MAX};
+use crate::{
+    api::wire::{Read, ReadRecord, WAIT_SECONDS_MAX},
+    printable::printable,
+};
 
 /// What is read at a time.
 const LIMIT: ReadLimit = ReadLimit { records: 1000, payload_bytes: 1 << 20 };
@@ -202,15 +205,6 @@ pub(super) fn shortened(record: &ReadRecord, bytes_max: usize) -> anyhow::Result
         line.push_str(&format!("  {}={}", printable(name), printable(value)));
     }
     Ok(line)
-}
-
-/// What a device sends must not move the cursor or ring the bell of whoever looks at it.
-pub(super) fn printable(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -97,6 +97,8 @@ pub(super) const WEEKDAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat"
 pub struct TimeOfDay(pub(super) u32);
 
 impl TimeOfDay {
+    pub(super) const END: Self = Self(DAY);
+
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (hours, minutes) = text.split_once(':')?;
         let two_digits = |text: &str| text.len() == 2 && text.bytes().all(|b| b.is_ascii_digit());

@@ -55,6 +55,9 @@ impl Config {
         {
             problems.add(format!("{path}.bandwidth"), format!("must be {BANDWIDTH_MIN} B/s or more, not {rate}"));
         }
+        if self.reset == TimeOfDay::END {
+            problems.add(format!("{path}.reset"), "a day that begins at its end begins at \"00:00\"");
+        }
         if self.daily_budget.is_none() {
             if self.when_spent != WhenSpent::Wait {
                 problems.add(format!("{path}.when-spent"), "there is no daily-budget that could be spent");

@@ -24,6 +24,8 @@ impl Rate {
         let amount = per_second.unwrap_or(text).trim_end();
         let bytes = match amount.strip_suffix("bit") {
             Some(bits) => bits_of(bits)? / 8,
+            // Whoever writes "400kb/s" means bits, and would get eight times as much.
+            None if amount.ends_with('b') => return None,
             None => per_second.and(amount.parse::<ByteSize>().ok())?.as_u64(),
         };
         Some(Self(bytes))
@@ -80,9 +82,21 @@ mod tests {
         ] {
             assert_eq!(Rate::parse(text), Some(Rate(bytes)), "{text}");
         }
-        for text in
-            ["", "25KB", "200", "kbit/s", "-1kbit/s", "1e3kbit/s", "1kMbit/s", "200kbits", "fast", "infbit", "/s"]
-        {
+        for text in [
+            "",
+            "25KB",
+            "400kb/s",
+            "1Mb/s",
+            "200",
+            "kbit/s",
+            "-1kbit/s",
+            "1e3kbit/s",
+            "1kMbit/s",
+            "200kbits",
+            "fast",
+            "infbit",
+            "/s",
+        ] {
             assert_eq!(Rate::parse(text), None, "{text}");
         }
     }

@@ -3,6 +3,7 @@
 //! Name, TCP, proxy and TLS are here, each with an error of its own, so that whoever is told that something cannot be
 //! reached is told what; and every byte that passes a socket is counted. What is said over a connection is not here.
 
+mod address;
 mod config;
 mod connector;
 mod error;
@@ -29,6 +30,7 @@ use hyper_util::{
 use rustls::time_provider::TimeProvider;
 
 pub use self::{
+    address::http_address,
     config::Config,
     connector::Connector,
     error::{ConnectError, ProxyTrouble},

@@ -6,6 +6,8 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use hyper::http::{HeaderValue, Uri};
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 
+use super::address::is_sound;
+
 const WANTED: &str = "a proxy such as \"http://proxy.example:3128\" or \"socks5://proxy.example:1080\" is needed";
 
 /// Which proxies there are.
@@ -85,8 +87,7 @@ impl Route {
         if proxy.contains('@') {
             return Err("give the user by `proxy-user`, and its password by `proxy-password-file`".to_owned());
         }
-        let named =
-            |uri: &Uri| uri.host().is_some_and(|host| !host.is_empty()) && uri.path().trim_matches('/').is_empty();
+        let named = |uri: &Uri| is_sound(uri) && uri.path().trim_matches('/').is_empty();
         let uri: Uri = proxy.parse().ok().filter(named).ok_or_else(|| format!("`{proxy}` is no proxy; {WANTED}"))?;
         match uri.scheme_str() {
             Some("http") => Ok(Self::Tunnel {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{DestinationStatus, Dropped, ErrorStatus, Flow, LinkStatus, SourceStatus, Status, StreamStatus};
-use crate::config::size;
+use crate::{config::size, printable::printable};
 
 /// Writes a status for a person; `now_ms` is the time now, for the age of errors.
 #[must_use]
@@ -148,7 +148,7 @@ fn destination_rows(table: &mut Table<9>, name: &str, destination: &DestinationS
 fn last_error<const N: usize>(table: &mut Table<N>, error: Option<&ErrorStatus>, now_ms: u64) {
     if let Some(error) = error {
         let ago = duration(now_ms.saturating_sub(error.at_ms) / 1000);
-        table.note(format!("last error, {ago} ago: {}", error.message));
+        table.note(format!("last error, {ago} ago: {}", printable(&error.message)));
     }
 }
 

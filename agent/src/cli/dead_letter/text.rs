@@ -7,11 +7,12 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-use super::{super::tail::printable, Form};
+use super::Form;
 use crate::{
     api::wire::DeadLetters,
     config::size,
     delivery::dead_letter::{Letter, Page, Settlement},
+    printable::printable,
 };
 
 /// Of a reason in a list, so many characters are shown.

@@ -1,9 +1,12 @@
 //! Where AWS is, and who we are to it: the keys that all destinations there have.
 
-use hyper::http::Uri;
 use serde::Deserialize;
 
-use crate::{config::Problems, credentials::Config as Credentials, outgoing::is_loopback};
+use crate::{
+    config::Problems,
+    credentials::Config as Credentials,
+    outgoing::{http_address, is_loopback},
+};
 
 /// Where AWS is, and who we are to it.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -22,17 +25,17 @@ impl Config {
     pub fn validate(&self, path: &str, problems: &mut Problems) {
         match &self.region {
             None => problems.add(format!("{path}.region"), "is missing: such as \"eu-west-1\""),
-            Some(region) if region.is_empty() => problems.add(format!("{path}.region"), "is empty"),
-            Some(_) => {}
+            Some(region) if is_region(region) => {}
+            Some(region) => problems
+                .add(format!("{path}.region"), format!("`{region}` is no region: such as \"eu-west-1\" is needed")),
         }
         if let Some(endpoint) = &self.endpoint
             && host(endpoint).is_none()
         {
             problems.add(
                 format!("{path}.endpoint"),
-                format!(
-                    "`{endpoint}` is no endpoint: an address such as \"https://kinesis.example.com:4567\" is needed"
-                ),
+                // Not repeated: there may be a password in it.
+                "is no endpoint: an address such as \"https://kinesis.example.com:4567\" is needed, without a user or a query",
             );
         }
         if let Some(credentials) = &self.credentials {
@@ -62,11 +65,16 @@ impl Config {
     }
 }
 
-/// The host of an `http` or `https` address.
+/// The host of an endpoint. The SDK does not take a query.
 fn host(endpoint: &str) -> Option<String> {
-    let uri: Uri = endpoint.parse().ok()?;
-    let http = matches!(uri.scheme_str(), Some("http" | "https"));
-    uri.host().filter(|host| http && !host.is_empty()).map(str::to_owned)
+    let uri = http_address(endpoint).filter(|uri| uri.query().is_none())?;
+    uri.host().map(str::to_owned)
+}
+
+/// Regions become part of a host's name.
+fn is_region(text: &str) -> bool {
+    let sound = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=63).contains(&text.len()) && text.bytes().all(sound) && !text.starts_with('-') && !text.ends_with('-')
 }
 
 #[cfg(test)]
@@ -86,5 +94,24 @@ mod tests {
         assert_eq!(with(Some("https://kinesis.example.com"), None), Credentials::Default);
         assert_eq!(with(None, None), Credentials::Default);
         assert_eq!(with(Some("http://127.0.0.1:1"), Some(Credentials::Default)), Credentials::Default);
+    }
+
+    #[test]
+    fn what_could_never_be_reached_is_refused_and_no_password_is_repeated() {
+        for (region, endpoint, at) in [
+            ("eu west", "http://127.0.0.1:4568", "region"),
+            ("", "http://127.0.0.1:4568", "region"),
+            ("eu-west-1", "http://127.0.0.1:99999", "endpoint"),
+            ("eu-west-1", "http://127.0.0.1:4568/p?x", "endpoint"),
+            ("eu-west-1", "http://user:s3cret@127.0.0.1:4568", "endpoint"),
+        ] {
+            let config = Config { region: Some(region.into()), endpoint: Some(endpoint.into()), credentials: None };
+            let mut problems = Problems::default();
+            config.validate("destinations.cloud", &mut problems);
+            let found: Vec<_> = problems.list().iter().map(ToString::to_string).collect();
+            assert_eq!(found.len(), 1, "{region} {endpoint}: {found:?}");
+            assert!(found[0].starts_with(&format!("destinations.cloud.{at}: ")), "{found:?}");
+            assert!(!found[0].contains("s3cret"), "{found:?}");
+        }
     }
 }

@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use hyper::http::{HeaderValue, Uri};
+use hyper::http::HeaderValue;
 use serde::Deserialize;
 
 use crate::{
     config::{Problems, Secret, key_path},
-    outgoing,
+    outgoing::{self, http_address},
 };
 
 /// The specification's limits.
@@ -72,9 +72,11 @@ impl Config {
     pub fn validate(&self, path: &str, problems: &mut Problems) {
         match &self.url {
             None => problems.add(format!("{path}.url"), "is missing: such as \"https://ingest.example.com/firehose\""),
-            Some(url) if address(url).is_none() => {
-                problems.add(format!("{path}.url"), format!("`{url}` is no address of a web server, without a user"));
-            }
+            // Not repeated: there may be a password in it.
+            Some(url) if http_address(url).is_none() => problems.add(
+                format!("{path}.url"),
+                "is no address of a web server such as \"https://ingest.example.com/firehose\", without a user",
+            ),
             Some(_) => {}
         }
         self.outgoing.validate(path, problems);
@@ -123,14 +125,6 @@ impl Config {
         value.set_sensitive(true);
         Some(value)
     }
-}
-
-/// An `http` or `https` address, without a user.
-pub(super) fn address(url: &str) -> Option<Uri> {
-    let uri: Uri = url.parse().ok()?;
-    let http = matches!(uri.scheme_str(), Some("http" | "https"));
-    let named = uri.host().is_some_and(|host| !host.is_empty());
-    (http && named && !uri.authority()?.as_str().contains('@')).then_some(uri)
 }
 
 #[cfg(test)]

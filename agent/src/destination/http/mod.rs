@@ -30,7 +30,7 @@ use super::{Failure, FailureKind, Limits, Origin, Outcome, Parcel, Place, Record
 use crate::{
     config::Problems,
     credentials::KnownTime,
-    outgoing::{Connector, Outgoing, WireBytes},
+    outgoing::{Connector, Outgoing, WireBytes, http_address},
 };
 
 /// The specification: 1 to 10,000 records, 64 MiB before it is packed.
@@ -75,7 +75,7 @@ impl Http {
         if let Some(problem) = problems.list().first() {
             anyhow::bail!("{}", problem.to_string().trim_start_matches('.'));
         }
-        let url = config.url.as_deref().and_then(config::address);
+        let url = config.url.as_deref().and_then(http_address);
         Ok(Self {
             client: outgoing.client(),
             wire: outgoing.wire_bytes(),
