@@ -21,6 +21,7 @@ use crate::{
     event::Event,
     queue::{Entry, Queue, StreamSlot},
     room::Room,
+    segment::Codec,
     sequence::SequenceNumber,
     shard::{ShardChange, ShardIndex, ShardMap},
     stats::StreamStats,
@@ -424,10 +425,13 @@ impl Stream {
     /// Batches are committed in the order of these calls; one that is refused is passed over, and those behind it are
     /// committed all the same. An empty batch is done at once. Blocks while more than [`StoreConfig::queue_bytes`] wait; a
     /// caller that must not block counts what it has queued.
-    pub fn append(&self, batch: Batch, when_full: WhenFull, done: Done) {
+    pub fn append(&self, mut batch: Batch, when_full: WhenFull, done: Done) {
         if batch.is_empty() {
             done(Ok(Appended { runs: Vec::new() }));
             return;
+        }
+        if self.core.config().compression == Codec::None {
+            batch.sum_up();
         }
         self.queue.push(self.slot, Entry { batch, when_full, done });
     }

@@ -4,12 +4,15 @@
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
-    io::{self, ErrorKind},
+    io::{self, ErrorKind, IoSlice},
     os::unix::fs::FileExt,
     path::Path,
 };
 
 use super::{Disk, DiskFile, Space};
+
+/// So many parts Linux takes at a time.
+const PARTS_MAX: usize = 1024;
 
 /// The machine's file system.
 #[derive(Debug, Clone, Copy)]
@@ -136,6 +139,22 @@ impl DiskFile for File {
 
     fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
         self.write_all_at(buf, offset)
+    }
+
+    fn write_parts_at(&self, mut offset: u64, mut parts: &mut [IoSlice<'_>]) -> io::Result<()> {
+        while !parts.is_empty() {
+            let together = parts.len().min(PARTS_MAX);
+            match rustix::io::pwritev(self, &parts[..together], offset) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    IoSlice::advance_slices(&mut parts, written);
+                    offset += written as u64;
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
