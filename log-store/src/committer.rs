@@ -1,4 +1,7 @@
-//! The committer: the one thread that writes. It takes what is queued, commits a block per stream, and tells the outcome.
+//! The committer: what is queued is taken, committed as a block per stream, and the outcome told.
+//!
+//! Two threads take turns at it. Only the one whose turn it is writes; once its block is synced, the next block is the
+//! other's, and it tells those who wait for its own.
 
 #![expect(
     clippy::disallowed_methods,
@@ -7,7 +10,7 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -45,9 +48,20 @@ pub(crate) struct Pace {
 impl Writers {
     /// Commits everything that is queued, as far as there is room.
     pub(crate) fn commit_queued(&mut self, queue: &Queue) {
-        for slot in 0..self.streams.len() {
-            while self.commit_block(queue, slot) {}
+        let mut slot = 0;
+        while self.commit_next(queue, &mut slot) {}
+    }
+
+    /// Commits the next block of the streams from `slot` on, and moves `slot` past those that have nothing to commit; `false` if none
+    /// has.
+    fn commit_next(&mut self, queue: &Queue, slot: &mut StreamSlot) -> bool {
+        while *slot < self.streams.len() {
+            if self.commit_block(queue, *slot) {
+                return true;
+            }
+            *slot += 1;
         }
+        false
     }
 
     /// Commits one block of one stream; says whether there may be more to do at once.
@@ -180,7 +194,6 @@ impl Writers {
         self.tell_catalogue_failure();
         self.streams.clear();
         self.around.catalogue.close();
-        self.around.answers.close();
     }
 
     fn tell_catalogue_failure(&mut self) {
@@ -195,41 +208,78 @@ fn poisoned(stream: &str, reason: &str) -> Error {
     Error::Poisoned { stream: stream.to_owned(), reason: reason.to_owned() }
 }
 
-/// The thread's loop; returns when the queue is closed and everything is written.
-pub(crate) fn run(writers: &Mutex<Writers>, queue: &Queue, pace: Pace) {
-    let mut next_tick = Instant::now() + pace.tick;
-    // A panic here would be a bug; sources must then not wait for ever for what never comes.
-    let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let mut next_due = None;
-        loop {
-            let wake = next_due.map_or(next_tick, |due: Instant| due.min(next_tick));
-            let open = queue.wait(wake, pace.commit_delay, BLOCK_BYTES / 2);
-            let mut writers = writers.lock().unwrap_or_else(PoisonError::into_inner);
-            if !open {
-                writers.close(queue);
+/// What the threads pass on to each other.
+pub(crate) struct Turn {
+    next_tick: Instant,
+    /// When something is due before that.
+    next_due: Option<Instant>,
+    /// The stream whose block is next, while they are gone through.
+    slot: Option<StreamSlot>,
+    has_ended: bool,
+}
+
+impl Turn {
+    pub(crate) fn new(pace: Pace) -> Mutex<Self> {
+        Mutex::new(Self { next_tick: Instant::now() + pace.tick, next_due: None, slot: None, has_ended: false })
+    }
+
+    /// Waits until there is something to do, and does it: one block, or what comes when all streams have been gone through.
+    fn take(&mut self, writers: &Mutex<Writers>, queue: &Queue, pace: Pace) {
+        if self.slot.is_none() {
+            let wake = self.next_due.map_or(self.next_tick, |due| due.min(self.next_tick));
+            if !queue.wait(wake, pace.commit_delay, BLOCK_BYTES / 2) {
+                lock(writers).close(queue);
+                self.has_ended = true;
                 return;
             }
-            writers.commit_queued(queue);
-            next_due = writers.do_due().map(|due| Instant::now() + due);
-            if Instant::now() >= next_tick {
-                writers.tick(queue);
-                // Streams that had no room may have some now.
-                writers.commit_queued(queue);
-                next_tick = Instant::now() + pace.tick;
-            }
-            if writers.streams.iter().flatten().any(StreamWriter::is_full) {
-                next_tick = next_tick.min(Instant::now() + ROOM_LOOKED_FOR_EVERY);
-            }
         }
-    }));
-    if outcome.is_err() {
-        queue.close();
-        let mut writers = writers.lock().unwrap_or_else(PoisonError::into_inner);
-        for slot in 0..writers.streams.len() {
-            writers.around.answers.refuse(queue.take(slot, usize::MAX), || Error::Closed);
+        let mut writers = lock(writers);
+        let slot = self.slot.get_or_insert(0);
+        if writers.commit_next(queue, slot) {
+            return;
         }
-        writers.streams.clear();
-        writers.around.catalogue.close();
-        writers.around.answers.close();
+        self.slot = None;
+        self.next_due = writers.do_due().map(|due| Instant::now() + due);
+        if Instant::now() >= self.next_tick {
+            writers.tick(queue);
+            // Streams that had no room may have some now.
+            self.slot = Some(0);
+            self.next_tick = Instant::now() + pace.tick;
+        }
+        if writers.streams.iter().flatten().any(StreamWriter::is_full) {
+            self.next_tick = self.next_tick.min(Instant::now() + ROOM_LOOKED_FOR_EVERY);
+        }
     }
+}
+
+/// State of these mutexes is whole between statements; after a panic everything ends.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The loop of each thread; returns when the queue is closed and everything is written.
+pub(crate) fn run(turn: &Mutex<Turn>, writers: &Mutex<Writers>, queue: &Queue, pace: Pace) {
+    let answers = lock(writers).around.answers.clone();
+    loop {
+        let mut turn = lock(turn);
+        if turn.has_ended {
+            return;
+        }
+        // A panic here would be a bug; sources must then not wait for ever for what never comes.
+        if catch_unwind(AssertUnwindSafe(|| turn.take(writers, queue, pace))).is_err() {
+            turn.has_ended = true;
+            give_up(&mut lock(writers), queue);
+        }
+        drop(turn);
+        answers.tell();
+    }
+}
+
+fn give_up(writers: &mut Writers, queue: &Queue) {
+    queue.close();
+    for slot in 0..writers.streams.len() {
+        writers.around.answers.refuse(queue.take(slot, usize::MAX), || Error::Closed);
+    }
+    writers.streams.clear();
+    writers.around.catalogue.close();
 }

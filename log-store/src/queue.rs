@@ -12,6 +12,7 @@ use std::{
 };
 
 use crate::{
+    answers::Answers,
     batch::{Batch, Rerouted},
     error::{Appended, Error, Refused},
     segment::StreamDefinition,
@@ -64,6 +65,8 @@ struct State {
     streams: Vec<Waiting>,
     /// Whether something changed since the committer last looked.
     changed: bool,
+    /// Whether that does not wait for company.
+    is_urgent: bool,
     closed: bool,
     /// Bytes taken since the committer last waited.
     taken: usize,
@@ -211,6 +214,17 @@ impl Queue {
         self.work.notify_one();
     }
 
+    /// Makes the committer look at once if there are answers that it did not give itself: it tells them, too.
+    pub(crate) fn hurry_for(&self, answers: &Answers) {
+        if !answers.are_due() {
+            return;
+        }
+        let mut state = self.state();
+        (state.changed, state.is_urgent) = (true, true);
+        drop(state);
+        self.work.notify_one();
+    }
+
     /// Takes nothing more for this stream; what waits is refused.
     pub(crate) fn close_stream(&self, slot: StreamSlot) {
         self.state().streams[slot].closed = true;
@@ -248,7 +262,7 @@ impl Queue {
         let is_enough = |state: &State| {
             state.streams.iter().map(|waiting| waiting.bytes).max().unwrap_or(0) >= enough_bytes || is_wanted(state)
         };
-        while !state.closed && !is_enough(&state) {
+        while !state.closed && !state.is_urgent && !is_enough(&state) {
             let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) else { break };
             state = self.work.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -257,7 +271,7 @@ impl Queue {
             state.rhythm.refilled(returns.duration_since(entered));
         }
         state.waited = Some(returns);
-        state.changed = false;
+        (state.changed, state.is_urgent) = (false, false);
         !state.closed
     }
 }

@@ -7,13 +7,13 @@ use std::{
 
 /// The aims that were missed so far.
 #[derive(Default)]
-pub struct Aims {
+pub(crate) struct Aims {
     missed: Vec<String>,
 }
 
 impl Aims {
     /// A figure that should lie within `aim`; one that is no number does not.
-    pub fn judge(&mut self, what: &str, figure: f64, aim: impl RangeBounds<f64>) {
+    pub(crate) fn judge(&mut self, what: &str, figure: f64, aim: impl RangeBounds<f64>) {
         if !aim.contains(&figure) {
             let bound = |bound: Bound<&f64>, named: &str| match bound {
                 Bound::Included(bound) | Bound::Excluded(bound) => format!(" {named} {bound}"),
@@ -25,7 +25,7 @@ impl Aims {
     }
 
     /// Says what was missed.
-    pub fn outcome(self) -> ExitCode {
+    pub(crate) fn outcome(self) -> ExitCode {
         for miss in &self.missed {
             eprintln!("missed: {miss}");
         }
