@@ -5,6 +5,7 @@
 
 #![allow(clippy::big_endian_bytes, reason = "MQTT and what else comes over a network is big-endian")]
 
+mod aggregation;
 mod api;
 mod backlog;
 mod bad_input;
@@ -14,12 +15,16 @@ mod dead_letter_life;
 mod dead_letters;
 mod duplicates;
 mod durability;
+mod firehose_destination;
 mod gps_source;
 mod harness;
 mod hearing;
+mod hostile;
+mod http_destination;
 mod iot_credentials;
 mod journald_source;
 mod lifecycle;
+mod links;
 mod log;
 mod modbus_source;
 mod mqtt_listener;

@@ -3,15 +3,23 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, UdpSocket};
+use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
 use crate::support::daemon::PATIENCE;
 use crate::support::device::Version;
 use crate::support::forebay::Home;
 use crate::support::gateway::CLOUD_STREAM;
 use crate::support::proxies::OutgoingProxy;
+use crate::support::receiver::{Answer, Receiver};
 use crate::support::{Device, Forebay, Gateway, Kinesalite, Upstream, eventually};
 
 const USER: &str = "gateway-7";
@@ -135,4 +143,89 @@ fn a_proxy_of_the_environment_that_cannot_be_used_is_told_before_anything_is_sen
     assert_eq!(checked.status.code(), Some(78), "{told}");
     assert!(told.contains("destinations.cloud.proxy") && told.contains("HTTPS_PROXY"), "{told}");
     assert!(!told.contains("hunter2"), "{told}");
+}
+
+/// Who signs certificates, and a Kinesis endpoint that shows one of them and demands one.
+struct Strangers {
+    dir: TempDir,
+    authority: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Strangers {
+    fn new() -> Self {
+        let dir = TempDir::new().expect("a temporary directory");
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority =
+            CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a certificate");
+        fs::write(dir.path().join("ca.pem"), authority.pem()).expect("a file");
+        Self { dir, authority }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).display().to_string()
+    }
+
+    /// A certificate, valid until that year, and its key; also as files.
+    fn issue(&self, name: &str, until: i32) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+        params.not_after = rcgen::date_time_ymd(until, 1, 1);
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.authority).expect("a certificate");
+        fs::write(self.path(&format!("{name}.crt")), certificate.pem()).expect("a file");
+        fs::write(self.path(&format!("{name}.key")), key.serialize_pem()).expect("a file");
+        (certificate.der().clone(), PrivateKeyDer::try_from(key.serialize_der()).expect("a key"))
+    }
+
+    /// Takes whatever is put by those who show a certificate.
+    fn endpoint(&self, name: &str, until: i32) -> Receiver {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.authority.der().clone()).expect("an authority");
+        let ring = Arc::new(ring::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&ring)).build();
+        let (certificate, key) = self.issue(name, until);
+        let tls = ServerConfig::builder_with_provider(ring)
+            .with_safe_default_protocol_versions()
+            .expect("the provider has ciphers for them")
+            .with_client_cert_verifier(verifier.expect("a verifier"))
+            .with_single_cert(vec![certificate], key);
+        Receiver::start_tls(tls.expect("the key is the certificate's"), |_, body| {
+            let request: Value = serde_json::from_slice(body).expect("JSON");
+            let records = request["Records"].as_array().expect("records").iter();
+            let taken = records.map(|_| json!({ "SequenceNumber": "1", "ShardId": "shardId-000000000000" }));
+            let answer = json!({ "FailedRecordCount": 0, "Records": taken.collect::<Vec<_>>() });
+            Answer::of(200, "application/x-amz-json-1.1", answer.to_string())
+        })
+    }
+}
+
+#[test]
+fn who_is_there_and_who_we_are_is_known_by_certificates() {
+    let ours = Strangers::new();
+    let (good, expired) = (ours.endpoint("localhost", 2100), ours.endpoint("localhost", 2001));
+    ours.issue("gateway", 2100);
+    let strangers = Strangers::new();
+    let known =
+        format!("client-cert-file = '{}'\nclient-key-file = '{}'", ours.path("gateway.crt"), ours.path("gateway.key"));
+    for (host, port, authority, own, kind) in [
+        ("localhost", good.port(), &ours, "", "credentials-missing"),
+        ("127.0.0.1", good.port(), &ours, &*known, "tls-wrong-host"),
+        ("localhost", expired.port(), &ours, &*known, "tls-expired"),
+        ("localhost", good.port(), &strangers, &*known, "tls-unknown-authority"),
+    ] {
+        let trust =
+            |ca: &Strangers, own: &str| format!("ca-file = '{}'\nmax-backoff = '200ms'\n{own}", ca.path("ca.pem"));
+        let wrong = Gateway { destination: trust(authority, own), ..Gateway::to(&format!("https://{host}:{port}")) };
+        let mut agent = Forebay::start(&wrong.configuration());
+        Device::connect(wrong.mqtt, Version::V5, "device").publish("plant/a", b"one");
+        wait_for_trouble(&agent, kind, "");
+        let right = Gateway {
+            destination: trust(&ours, &known),
+            endpoint: format!("https://localhost:{}", good.port()),
+            ..wrong
+        };
+        agent.home().configure(&right.configuration());
+        agent.restart();
+        eventually(PATIENCE, "what waited has arrived", || cloud(&agent)["records"] == 1);
+    }
 }

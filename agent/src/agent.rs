@@ -19,7 +19,9 @@ use crate::{
     config::{Config, stream},
     credentials::{KnownTime, watch},
     delivery::{Delivery, DeliveryStats, dead_letter::Letters},
+    destination::Origin,
     disk_room, edge_sequence,
+    links::{self, Interfaces, Links},
     log_events::LogEvents,
     service_manager,
     source::{Shaping, SourceContext, SourceStats},
@@ -77,7 +79,8 @@ async fn run_on(
         let store = Arc::clone(store);
         move || store.clock()
     }));
-    let observed_destinations = start_deliveries(&config, &streams, &time, &mut outlet)?;
+    let (interfaces, links) = (Interfaces::listen(), Links::open(&config.links, store, &config.store.dir));
+    let observed_destinations = start_deliveries(&config, &streams, &time, &links, &interfaces, &mut outlet)?;
     let certificates: Vec<_> = observed_destinations
         .iter()
         .flat_map(|(name, observed)| observed.certificates.iter().map(|file| (name.clone(), file.clone())))
@@ -102,6 +105,8 @@ async fn run_on(
 
     watchers.spawn("certificates", watch::run(certificates, time, watchers.stop()));
     watchers.spawn("rates", sample_rates(observer, watchers.stop()));
+    watchers.spawn("links", links.run(interfaces.changes(), watchers.stop()));
+    watchers.spawn("interfaces", interfaces.run(watchers.stop()));
     watchers.spawn("service manager", service_manager::watch(Arc::clone(store), stop.clone(), watchers.stop()));
     service_manager::ready();
     info!("ready");
@@ -153,20 +158,28 @@ fn start_deliveries(
     config: &Config,
     streams: &Streams,
     time: &Arc<KnownTime>,
+    links: &Links,
+    interfaces: &Interfaces,
     group: &mut Group,
 ) -> anyhow::Result<BTreeMap<String, ObservedDestination>> {
     let mut observed = BTreeMap::new();
+    let gateway = config.agent.gateway_id();
     for (name, destination) in &config.destinations {
-        let opened = destination.settings.open(time).with_context(|| format!("start destination {name}"))?;
+        let origin = Origin { gateway: &gateway, stream: &destination.from };
+        let opened = destination.settings.open(&origin, time).with_context(|| format!("start destination {name}"))?;
         let stats = Arc::new(DeliveryStats::default());
         let (from, dead_letters) = (streams.get(&destination.from)?, streams.get(&stream::dead_letter_stream(name))?);
         let letters = Arc::new(Letters::open(name, dead_letters.ingest.clone(), from.ingest.clone()));
+        let settings = &destination.delivery;
+        let limits = settings.link.as_ref().map(|link| &config.links[link]);
         let delivery = Delivery {
             name: name.as_str().into(),
             stream: from.stream().clone(),
             dead_letters: dead_letters.ingest,
             destination: opened,
-            config: destination.delivery.clone(),
+            config: settings.clone().with_requests_of(limits.and_then(links::Config::request_bytes)),
+            way: settings.link.as_ref().map(|link| links.get(link).way(settings.priority)),
+            interfaces: interfaces.changes(),
             stats: Arc::clone(&stats),
             stop: group.stop(),
             // Its share: the sources come first, and the log after it.
@@ -176,6 +189,7 @@ fn start_deliveries(
         let observe = ObservedDestination {
             kind: destination.settings.kind(),
             from: destination.from.clone(),
+            link: settings.link.as_ref().map(|link| (link.clone(), links.get(link))),
             stats,
             letters,
             certificates: destination.settings.client_certificates(),

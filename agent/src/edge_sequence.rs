@@ -3,13 +3,13 @@
 //! They are counted in memory, and nothing is written per record: each start of the agent begins at a number that no start
 //! before can have reached. The file `starts` in the data directory counts them.
 
-use std::{
-    fs::{self, File},
-    io::{self, Write as _},
-    path::Path,
-};
+use std::{fs, io, path::Path};
 
 use anyhow::Context as _;
+
+use crate::small_file;
+
+const FILE: &str = "starts";
 
 /// At 10,000 records per second one start lasts three years, and some 9,000 starts stay below the 2^53 up to which every
 /// reader of JSON keeps whole numbers exactly.
@@ -20,7 +20,7 @@ const PER_START: u64 = 1_000_000_000_000;
 /// # Errors
 /// The file cannot be written, or holds something else.
 pub fn base(data_dir: &Path) -> anyhow::Result<u64> {
-    let file = data_dir.join("starts");
+    let file = data_dir.join(FILE);
     let starts = match fs::read_to_string(&file) {
         Ok(text) => {
             let starts: Option<u64> = text.trim().parse().ok();
@@ -31,18 +31,9 @@ pub fn base(data_dir: &Path) -> anyhow::Result<u64> {
     };
     let next = starts.checked_add(1).and_then(|starts| Some((starts, starts.checked_mul(PER_START)?)));
     let (starts, base) = next.context("there are no numbers left")?;
-    replace(data_dir, &file, starts).with_context(|| format!("write {}", file.display()))?;
+    small_file::replace(data_dir, FILE, format!("{starts}\n").as_bytes())
+        .with_context(|| format!("write {}", file.display()))?;
     Ok(base)
-}
-
-/// A power cut leaves the old number or the new one.
-fn replace(data_dir: &Path, file: &Path, starts: u64) -> io::Result<()> {
-    let new = data_dir.join("starts.new");
-    let mut written = File::create(&new)?;
-    writeln!(written, "{starts}")?;
-    written.sync_all()?;
-    fs::rename(&new, file)?;
-    File::open(data_dir)?.sync_all()
 }
 
 #[cfg(test)]

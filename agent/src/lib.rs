@@ -16,12 +16,14 @@ pub mod framing;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod ingest;
+pub mod links;
 pub mod log_events;
 pub mod logging;
 pub mod outgoing;
 pub mod record_tags;
 pub mod serial_port;
 pub mod service_manager;
+mod small_file;
 pub mod source;
 pub mod status;
 pub mod streams;

@@ -5,7 +5,6 @@
 //! endpoint accepted. Where and when things go wrong follows from a seed, which is printed; `FOREBAY_ORACLE_SEED` sets it.
 
 mod faults;
-mod judge;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -16,10 +15,10 @@ use fastrand::Rng;
 
 use crate::support::daemon::PATIENCE;
 use crate::support::device::VERSIONS;
+use crate::support::judge::{self, Judge};
 use crate::support::publisher::{Memory, Progress, Publishing, publish_numbered};
 use crate::support::{Device, Forebay, Gateway, Upstream, eventually};
 use faults::Faults;
-use judge::Judge;
 
 const KILLS: u32 = 20;
 const DEVICES: u64 = 4;

@@ -11,7 +11,13 @@ use super::daemon::command;
 /// fails. It finds credentials that no real account has, and none of the machine's own settings for AWS.
 #[track_caller]
 pub(crate) fn python(script: &str, arguments: &[&str]) -> Vec<Value> {
-    let mut run = command(program("python"));
+    python_with("python", script, arguments)
+}
+
+/// The same with another counterpart's Python, which has more libraries.
+#[track_caller]
+pub(crate) fn python_with(interpreter: &str, script: &str, arguments: &[&str]) -> Vec<Value> {
+    let mut run = command(program(interpreter));
     run.arg("-c").arg(script).args(arguments).stdin(Stdio::null());
     without_aws_settings(&mut run);
     let output = run.output().expect("python can be started");

@@ -20,12 +20,12 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// Starts one that delivers to this endpoint, if any; returns once it is ready.
-    pub(crate) fn start(endpoint: Option<String>) -> Self {
+    /// Starts one that delivers to this endpoint in this way, if any; returns once it is ready.
+    pub(crate) fn start(destination: Option<(String, &str)>) -> Self {
         let home = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("the build directory can be written");
         let (mqtt, api) = (free_port(), SocketAddr::from(([127, 0, 0, 1], free_port())));
         let configuration = home.path().join("forebay.toml");
-        fs::write(&configuration, settings(mqtt, api, endpoint.as_deref())).expect("a new directory takes a file");
+        fs::write(&configuration, settings(mqtt, api, destination)).expect("a new directory takes a file");
         let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
         command.args(["run", "--config"]).arg(&configuration).current_dir(home.path());
         // Its log is of interest only if it says more than that it runs.
@@ -47,8 +47,8 @@ impl Gateway {
     }
 }
 
-fn settings(mqtt: u16, api: SocketAddr, endpoint: Option<&str>) -> String {
-    let destination = endpoint.map(|endpoint| {
+fn settings(mqtt: u16, api: SocketAddr, destination: Option<(String, &str)>) -> String {
+    let destination = destination.map(|(endpoint, how)| {
         format!(
             r#"
             [destinations.cloud]
@@ -57,6 +57,7 @@ fn settings(mqtt: u16, api: SocketAddr, endpoint: Option<&str>) -> String {
             stream = "plant-telemetry"
             region = "eu-west-1"
             endpoint = "{endpoint}"
+            {how}
             "#
         )
     });

@@ -4,9 +4,12 @@
 //! what the machine and this generator give at best, then to a gateway without a destination, then to one that delivers to
 //! a fast upstream. Run with `cargo bench -p forebay --bench ingest`; it needs nothing installed. The data lies below the
 //! target directory: a real disk, where `/tmp` may not be one. `FOREBAY_BENCH_MESSAGES` sets the number of messages of 100
-//! bytes (default 1,000,000; there are two fifths as many of 1,000 bytes). It judges nothing: figures are for people.
+//! bytes (default 1,000,000; there are two fifths as many of 1,000 bytes). These figures are for people; what `deliveries`
+//! shows after them is judged, and the program fails where something is missed. `FOREBAY_BENCH_ONLY=deliveries` leaves the
+//! first part out.
 
 mod ceiling;
+mod deliveries;
 mod gateway;
 mod process;
 mod traffic;
@@ -19,11 +22,11 @@ mod http;
 #[path = "../../../tests/support/port.rs"]
 mod port;
 
-use std::time::Duration;
+use std::{process::ExitCode, time::Duration};
 
 use gateway::Gateway;
 use process::Usage;
-use traffic::{CONNECTIONS, IN_FLIGHT, TOPICS_PER_CONNECTION, Traffic};
+use traffic::{CONNECTIONS, IN_FLIGHT, Payload, TOPICS_PER_CONNECTION, Traffic};
 use upstream::Upstream;
 
 /// What one run showed.
@@ -50,7 +53,7 @@ struct Delivered {
     requests: u64,
 }
 
-fn main() {
+fn main() -> ExitCode {
     if ceiling::is_asked_for() {
         ceiling::listen();
     }
@@ -59,6 +62,17 @@ fn main() {
         Err(_) => 1_000_000,
     };
     let upstream = Upstream::start();
+    if std::env::var_os("FOREBAY_BENCH_ONLY").is_none_or(|only| only != "deliveries") {
+        ingest(&upstream, messages);
+    }
+    let missed = deliveries::run(&upstream, messages);
+    for sentence in &missed {
+        eprintln!("missed: {sentence}");
+    }
+    if missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn ingest(upstream: &Upstream, messages: u64) {
     println!(
         "{CONNECTIONS} connections, {IN_FLIGHT} messages in flight and {TOPICS_PER_CONNECTION} topics each, QoS 1"
     );
@@ -77,11 +91,11 @@ fn main() {
             "written/bytes*",
             "disk/bytes*",
         );
-        let traffic = Traffic::new(payload_bytes, messages);
+        let traffic = Traffic::new(Payload::Random(payload_bytes), TOPICS_PER_CONNECTION, messages);
         let ceiling = acknowledge_only(&traffic);
         report(&ceiling, &ceiling);
         report(&store(&traffic, None), &ceiling);
-        report(&store(&traffic, Some(&upstream)), &ceiling);
+        report(&store(&traffic, Some(upstream)), &ceiling);
     }
     println!("\n* per byte of data and partition keys; commits are synced writes; RSS is the peak");
 }
@@ -103,7 +117,7 @@ fn acknowledge_only(traffic: &Traffic) -> Run {
 }
 
 fn store(traffic: &Traffic, upstream: Option<&Upstream>) -> Run {
-    let gateway = Gateway::start(upstream.map(Upstream::endpoint));
+    let gateway = Gateway::start(upstream.map(|upstream| (upstream.endpoint(), "")));
     let before = Usage::of(gateway.pid());
     let delivery = upstream.map(Upstream::begin);
     let acknowledged = traffic.publish(gateway.mqtt);

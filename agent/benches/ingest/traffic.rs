@@ -27,6 +27,35 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 const CONNACK: [u8; 4] = [0x20, 2, 0, 0];
 const PUBACK_BYTES: usize = 4;
 
+/// What a message says.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Payload {
+    /// So many random bytes.
+    Random(usize),
+    /// What a sensor says of itself, 145 bytes of it.
+    Json,
+}
+
+impl Payload {
+    fn make(self, random: &mut fastrand::Rng) -> Vec<u8> {
+        match self {
+            Self::Random(bytes) => std::iter::repeat_with(|| random.u8(..)).take(bytes).collect(),
+            Self::Json => format!(
+                r#"{{"device":"sensor-{:03}","time":17000{:08},"temperature":{}.{:02},"humidity":{}.{},"battery":3.{:02},"status":"ok","firmware":"1.4.2","rssi":-{}}}"#,
+                random.u32(..250),
+                random.u32(..100_000_000),
+                random.u32(10..40),
+                random.u32(..100),
+                random.u32(20..90),
+                random.u32(..10),
+                random.u32(..100),
+                random.u32(40..99),
+            )
+            .into_bytes(),
+        }
+    }
+}
+
 /// What is published in one run.
 pub(crate) struct Traffic {
     pub(crate) messages: u64,
@@ -40,8 +69,9 @@ struct Packets {
 }
 
 impl Traffic {
-    pub(crate) fn new(payload_bytes: usize, messages: u64) -> Self {
-        let packets = (0..CONNECTIONS).map(|connection| Packets::new(connection, payload_bytes)).collect();
+    /// With so many topics for each connection.
+    pub(crate) fn new(payload: Payload, topics: usize, messages: u64) -> Self {
+        let packets = (0..CONNECTIONS).map(|connection| Packets::new(connection, payload, topics)).collect();
         Self { messages, packets }
     }
 
@@ -62,16 +92,17 @@ impl Traffic {
 }
 
 impl Packets {
-    fn new(connection: usize, payload_bytes: usize) -> Self {
+    fn new(connection: usize, payload: Payload, topics: usize) -> Self {
         let mut random = fastrand::Rng::with_seed(connection as u64);
         let mut bytes = Vec::new();
         for place in 0..PACKETS {
-            let topic = format!("plant/{connection}/sensor-{:03}/value", place % TOPICS_PER_CONNECTION);
+            let topic = format!("plant/{connection}/sensor-{:03}/value", place % topics);
+            let payload = payload.make(&mut random);
             bytes.push(0x32); // PUBLISH, QoS 1
-            remaining_length(2 + topic.len() + 2 + payload_bytes, &mut bytes);
+            remaining_length(2 + topic.len() + 2 + payload.len(), &mut bytes);
             string(&topic, &mut bytes);
             bytes.extend(packet_id(place).to_be_bytes());
-            bytes.extend(std::iter::repeat_with(|| random.u8(..)).take(payload_bytes));
+            bytes.extend(payload);
         }
         let each = bytes.len() / PACKETS;
         Self { bytes, each }

@@ -1,18 +1,29 @@
 //! An endpoint that takes every PutRecords request and does next to nothing for it, so that it is not what is measured.
 //!
 //! It trusts its only client: no limit, no signature, no JSON is checked, and records are counted by their braces (neither
-//! base64 nor the topics of this traffic contain any). The tests' upstream is the one that checks.
+//! base64 nor the topics of this traffic contain any). It has one shard, if it is asked. The tests' upstream is the one that checks.
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
-    sync::{Arc, Condvar, Mutex},
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     thread,
     time::{Duration, Instant},
 };
 
 /// With nothing delivered for so long, something is wrong.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
+
+/// How long it is measured by itself.
+const ALONE: Duration = Duration::from_secs(1);
+
+const SHARDS: &str = concat!(
+    r#"{"Shards":[{"ShardId":"shardId-000000000000","HashKeyRange":{"StartingHashKey":"0","#,
+    r#""EndingHashKey":"340282366920938463463374607431768211455"},"SequenceNumberRange":{"StartingSequenceNumber":"1"}}]}"#
+);
 
 const ENTRY: &str =
     r#"{"SequenceNumber":"49600000000000000000000000000000000000000000000000000000","ShardId":"shardId-000000000000"}"#;
@@ -25,6 +36,7 @@ pub(crate) struct Upstream {
 
 #[derive(Default)]
 struct Taken {
+    closed: AtomicBool,
     records: Mutex<u64>,
     more: Condvar,
 }
@@ -45,6 +57,9 @@ impl Upstream {
         thread::spawn(move || {
             for connection in listener.incoming() {
                 let connection = connection.expect("a listening socket accepts");
+                if shared.closed.load(Relaxed) {
+                    continue;
+                }
                 let taken = Arc::clone(&shared);
                 thread::spawn(move || {
                     // The agent is killed at the end of its run.
@@ -57,6 +72,31 @@ impl Upstream {
 
     pub(crate) fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Whether it talks to whoever comes.
+    pub(crate) fn set_open(&self, open: bool) {
+        self.taken.closed.store(!open, Relaxed);
+    }
+
+    /// How many records of so many bytes it takes in a second from somebody who does nothing else, so many at once.
+    pub(crate) fn alone(&self, bytes: usize, records: usize) -> f64 {
+        let data = "A".repeat(bytes.div_ceil(3) * 4);
+        let entry = format!(r#"{{"Data":"{data}","PartitionKey":"plant/0/sensor-000/value"}}"#);
+        let body = format!(r#"{{"Records":[{}],"StreamName":"s"}}"#, vec![entry; records].join(","));
+        let request = format!("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        let mut connection = TcpStream::connect(("127.0.0.1", self.port)).expect("it listens");
+        let mut reader = BufReader::new(connection.try_clone().expect("a socket"));
+        let (begun, mut taken) = (Instant::now(), 0);
+        let mut answer = Vec::new();
+        while begun.elapsed() < ALONE {
+            connection.write_all(request.as_bytes()).expect("it takes requests");
+            let head = head(&mut reader).expect("it answers").expect("it does not hang up");
+            answer.resize(head.length, 0);
+            reader.read_exact(&mut answer).expect("a whole answer");
+            taken += records;
+        }
+        taken as f64 / begun.elapsed().as_secs_f64()
     }
 
     /// From now on it counts.
@@ -88,9 +128,15 @@ fn serve(connection: TcpStream, taken: &Taken) -> io::Result<()> {
     let mut reader = BufReader::with_capacity(64 * 1024, connection.try_clone()?);
     let mut writer = connection;
     let (mut body, mut answer) = (Vec::new(), String::new());
-    while let Some(length) = content_length(&mut reader)? {
+    while let Some(Head { length, lists_shards }) = head(&mut reader)? {
         body.resize(length, 0);
         reader.read_exact(&mut body)?;
+        if lists_shards {
+            let length = SHARDS.len();
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: application/x-amz-json-1.1\r\ncontent-length:";
+            writer.write_all(format!("{head} {length}\r\n\r\n{SHARDS}").as_bytes())?;
+            continue;
+        }
         // One brace is the request's own.
         let records = body.iter().filter(|byte| **byte == b'{').count() - 1;
         respond(records, &mut answer);
@@ -101,9 +147,14 @@ fn serve(connection: TcpStream, taken: &Taken) -> io::Result<()> {
     Ok(())
 }
 
+struct Head {
+    length: usize,
+    lists_shards: bool,
+}
+
 /// Reads a request's head; nothing at the connection's end.
-fn content_length(reader: &mut impl BufRead) -> io::Result<Option<usize>> {
-    let mut length = None;
+fn head(reader: &mut impl BufRead) -> io::Result<Option<Head>> {
+    let (mut length, mut lists_shards) = (None, false);
     let mut line = String::new();
     loop {
         line.clear();
@@ -112,7 +163,11 @@ fn content_length(reader: &mut impl BufRead) -> io::Result<Option<usize>> {
         }
         match line.trim_end().split_once(':') {
             Some((name, value)) if name.eq_ignore_ascii_case("content-length") => length = value.trim().parse().ok(),
-            None if line.trim_end().is_empty() => return Ok(Some(length.expect("the SDK says how long its body is"))),
+            Some((_, value)) if value.trim() == "Kinesis_20131202.ListShards" => lists_shards = true,
+            None if line.trim_end().is_empty() => {
+                let length = length.expect("the SDK says how long its body is");
+                return Ok(Some(Head { length, lists_shards }));
+            }
             _ => {}
         }
     }

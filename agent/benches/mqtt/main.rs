@@ -14,6 +14,7 @@ mod rumqttc_alone;
 #[allow(dead_code, reason = "a part is enough here")]
 #[path = "../ingest/process.rs"]
 mod process;
+#[allow(dead_code, reason = "a part is enough here")]
 #[path = "../ingest/traffic.rs"]
 mod traffic;
 
@@ -30,7 +31,7 @@ use gateway::Gateway;
 use mosquitto::Mosquitto;
 use process::Usage;
 use rumqttc_alone::Alone;
-use traffic::{CONNECTIONS, IN_FLIGHT, Traffic};
+use traffic::{CONNECTIONS, IN_FLIGHT, Payload, TOPICS_PER_CONNECTION, Traffic};
 
 const PAYLOAD_BYTES: usize = 100;
 const ROUNDS: usize = 3;
@@ -61,7 +62,7 @@ fn main() -> ExitCode {
         Ok(messages) => messages.parse().expect("FOREBAY_BENCH_MESSAGES is a number"),
         Err(_) => 400_000,
     };
-    let traffic = Traffic::new(PAYLOAD_BYTES, messages);
+    let traffic = Traffic::new(Payload::Random(PAYLOAD_BYTES), TOPICS_PER_CONNECTION, messages);
     println!(
         "{messages} messages of {PAYLOAD_BYTES} bytes, {CONNECTIONS} publishers with {IN_FLIGHT} in flight each, QoS 1"
     );

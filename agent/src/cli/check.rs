@@ -63,11 +63,22 @@ fn describe(config: &Config) -> String {
             let _ = writeln!(out, "  from source {source} ({}), partition key {key}", settings.settings.describe());
         }
         for (destination, settings) in config.destinations.iter().filter(|(_, to)| to.from == *name) {
-            let _ = writeln!(out, "  to destination {destination} ({})", settings.settings.describe());
+            let over = match (&settings.delivery.link, settings.delivery.priority) {
+                (None, _) => String::new(),
+                (Some(link), 0) => format!(", over link {link}"),
+                (Some(link), priority) => format!(", over link {link} with priority {priority}"),
+            };
+            let _ = writeln!(out, "  to destination {destination} ({}){over}", settings.settings.describe());
         }
         if stream.consumers.is_empty() {
             let _ = writeln!(out, "  to no destination: records stay until their retention is over");
         }
+        out.push('\n');
+    }
+    for (name, link) in &config.links {
+        let _ = writeln!(out, "link {name}: {}", link.describe());
+    }
+    if !config.links.is_empty() {
         out.push('\n');
     }
     out
@@ -113,11 +124,19 @@ mod tests {
             type = "mqtt-broker"
             listen = "127.0.0.1:1883"
             stream = "telemetry"
+            [links.lte]
+            bandwidth = "200kbit/s"
+            daily-budget = "50MB"
+            when-spent = { only-priority = 5 }
+            schedule = ["mon-fri 22:00-06:00", "sat,sun 00:00-24:00"]
+            metered-interfaces = ["wwan*"]
             [destinations.cloud]
             type = "kinesis"
             from = "telemetry"
             stream = "plant-telemetry"
             region = "eu-west-1"
+            link = "lte"
+            priority = 3
             "#,
         )
         .expect("a configuration");
@@ -133,7 +152,10 @@ stream positions: 1 shard, kept for 24h, longer if undelivered, in 1.0 GiB; sour
 
 stream telemetry: 2 shards, kept for 24h, in 1.0 GiB; the oldest records are dropped when it is full; no rate limit
   from source devices (mqtt-broker on 127.0.0.1:1883), partition key {topic}
-  to destination cloud (kinesis stream plant-telemetry in eu-west-1)
+  to destination cloud (kinesis stream plant-telemetry in eu-west-1), over link lte with priority 3
+
+link lte: at most 24.4 KiB/s; 47.7 MiB a day from 00:00, then only priority 5 and higher; \
+             only mon-fri 22:00-06:00, sat,sun 00:00-24:00; while the default route leaves by wwan*
 
 "
         );

@@ -14,7 +14,7 @@ use toml::{Table, Value};
 use super::{
     Problem, Problems, agent, clock, duration, key_path, log, reader, references::References, stream, there_are,
 };
-use crate::{api, delivery, destination, ingest::PartitionKeyTemplate, source};
+use crate::{api, delivery, destination, ingest::PartitionKeyTemplate, links, source};
 
 /// A configuration that was read and checked.
 #[derive(Debug, Clone)]
@@ -29,6 +29,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// Every stream, also those of dead letters, with the deliveries that read it as its consumers.
     pub streams: BTreeMap<String, StreamConfig>,
+    /// Every way out that has limits.
+    pub links: BTreeMap<String, links::Config>,
     /// Every source.
     pub sources: BTreeMap<String, Source>,
     /// Every destination.
@@ -80,7 +82,7 @@ pub enum Error {
 }
 
 /// The sections; each is read by its own module.
-const SECTIONS: [&str; 7] = ["agent", "api", "clock", "log", "streams", "sources", "destinations"];
+const SECTIONS: [&str; 8] = ["agent", "api", "clock", "log", "streams", "links", "sources", "destinations"];
 
 /// What stands above the sections.
 #[derive(Debug, Default, Deserialize)]
@@ -108,7 +110,7 @@ impl Config {
     pub fn parse(text: &str) -> Result<Self, Error> {
         let mut table: Table = toml::from_str(text).map_err(|error| Error::Syntax(error.to_string()))?;
         let mut problems = Problems::default();
-        let [agent, api, clock, log, streams, sources, destinations] =
+        let [agent, api, clock, log, streams, links, sources, destinations] =
             SECTIONS.map(|name| subtable(&mut table, name, "", &mut problems));
 
         let top: TopLevel = reader::read(table, "", &SECTIONS, &mut problems).unwrap_or_default();
@@ -125,6 +127,14 @@ impl Config {
             named(streams, "streams", &mut problems, |name, table, problems| Some(stream::read(name, table, problems)));
         let mut references = References::default();
         references.listener("api.listen", api.listen);
+        references.links_are(links.keys());
+        let links = named(links, "links", &mut problems, |name, table, problems| {
+            let path = key_path("links", name);
+            check_name(name, &path, problems);
+            let link: links::Config = reader::read(table, &path, &[], problems)?;
+            link.validate(&path, problems);
+            Some(link)
+        });
         let sources = named(sources, "sources", &mut problems, |name, table, problems| {
             read_source(name, table, &mut references, problems)
         });
@@ -139,7 +149,7 @@ impl Config {
             return Err(Error::Problems(problems));
         }
         let streams = with_deliveries(streams, &destinations);
-        Ok(Self { agent, api, clock, store, streams, sources, destinations })
+        Ok(Self { agent, api, clock, store, streams, links, sources, destinations })
     }
 
     /// What each stream may take on the disk.
@@ -167,7 +177,13 @@ impl Config {
             let problem = move |(key, message)| Problem { path: key_path(&path, key), message };
             source.settings.warnings().into_iter().map(problem)
         });
-        self.streams.iter().filter_map(waits_in_vain).chain(of_sources).collect()
+        let nobody_uses =
+            |name: &&String| !self.destinations.values().any(|to| to.delivery.link.as_ref() == Some(*name));
+        let unused = self.links.keys().filter(nobody_uses).map(|name| Problem {
+            path: key_path("links", name),
+            message: format!("no destination says `link = \"{name}\"`: it limits nothing"),
+        });
+        self.streams.iter().filter_map(waits_in_vain).chain(of_sources).chain(unused).collect()
     }
 }
 
@@ -265,6 +281,9 @@ fn read_destination(
     let delivery: Option<delivery::Config> = reader::read(shared, &path, &[], problems);
     if let Some(delivery) = &delivery {
         delivery.validate(&path, problems);
+        if let Some(link) = &delivery.link {
+            references.link(format!("{path}.link"), link);
+        }
     }
     let elsewhere: Vec<_> = ["type", "from"].iter().chain(reader::keys_of::<delivery::Config>()).copied().collect();
     let settings = kind_of(kind, &destination::TYPES, &path, problems)

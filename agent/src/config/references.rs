@@ -18,6 +18,8 @@ pub(super) struct References {
     listeners: Vec<Listener>,
     claims: Vec<(String, String)>,
     dead_letters: BTreeSet<String>,
+    links: Vec<(String, String)>,
+    known_links: BTreeSet<String>,
 }
 
 impl References {
@@ -46,12 +48,30 @@ impl References {
         self.dead_letters.insert(stream::dead_letter_stream(destination));
     }
 
+    /// These are the links that there are.
+    pub(super) fn links_are<'a>(&mut self, names: impl Iterator<Item = &'a String>) {
+        self.known_links = names.cloned().collect();
+    }
+
+    /// `path` names a link.
+    pub(super) fn link(&mut self, path: String, link: &str) {
+        self.links.push((path, link.to_owned()));
+    }
+
     /// Notes every reference to what does not exist, and every two that cannot both be.
     pub(super) fn check(&self, streams: &BTreeMap<String, StreamConfig>, problems: &mut Problems) {
         for (path, stream) in &self.streams {
             if !streams.contains_key(stream) && !self.dead_letters.contains(stream) {
                 problems.add(path, no_such_stream(stream, streams));
             }
+        }
+        for (path, link) in self.links.iter().filter(|(_, link)| !self.known_links.contains(link)) {
+            let known = || self.known_links.iter().map(String::as_str);
+            let message = match nearest(link, known()) {
+                Some(near) => format!("there is no link `{link}`, did you mean `{near}`?"),
+                None => format!("there is no link `{link}`; add a table [links.{link}]"),
+            };
+            problems.add(path, message);
         }
         for name in streams.keys().filter(|name| name.starts_with(stream::DEAD_LETTER)) {
             if !self.dead_letters.contains(name) {

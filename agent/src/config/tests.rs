@@ -108,7 +108,7 @@ fn unknown_keys_and_sections_are_refused_with_the_nearest_known_one() {
         found,
         [
             "data_dir: unknown key, did you mean `data-dir`?",
-            "quota: unknown key; there are `agent`, `api`, `clock`, `data-dir`, `destinations`, `log`, `sources` and `streams`",
+            "quota: unknown key; there are `agent`, `api`, `clock`, `data-dir`, `destinations`, `links`, `log`, `sources` and `streams`",
             "stream: unknown key, did you mean `streams`?",
             "api.listen-on: unknown key; there are `listen` and `token-file`",
         ]
@@ -253,6 +253,7 @@ fn the_complete_example_shows_every_key() {
         ("sources.plant", keys_of::<source::mqtt::Config>()),
         ("sources.plant", keys_of::<source::SharedConfig>()),
         ("sources.plant", keys_of::<source::shape::Config>()),
+        ("links.lte", keys_of::<crate::links::Config>()),
         ("destinations.cloud", keys_of::<destination::kinesis::Config>()),
         ("destinations.cloud", keys_of::<destination::aws::Config>()),
         ("destinations.cloud", keys_of::<crate::outgoing::Config>()),

@@ -45,6 +45,10 @@ pub struct Config {
     /// The longest wait between two attempts when the endpoint answers, but not as it should.
     #[serde(with = "duration")]
     pub max_backoff: Duration,
+    /// The way out whose limits it keeps: a table of `[links]`. Left out: none.
+    pub link: Option<String>,
+    /// Between deliveries over one link: the higher goes first where the link is scarce.
+    pub priority: u8,
 }
 
 /// What is promised about the order in which the destination gets records.
@@ -69,6 +73,8 @@ impl Default for Config {
             window_records: 10_000,
             window_bytes: 8 << 20,
             max_backoff: Duration::from_secs(30),
+            link: None,
+            priority: 0,
         }
     }
 }
@@ -104,9 +110,23 @@ impl Config {
                 problems.add(format!("{path}.{key}"), format!("must be {} or less", duration::show(max)));
             }
         }
+        if self.priority > 0 && self.link.is_none() {
+            let message = "it counts between the destinations of one link; say which, with `link`";
+            problems.add(format!("{path}.priority"), message);
+        }
         if self.max_backoff < Duration::from_millis(100) {
             problems.add(format!("{path}.max-backoff"), "must be 100ms or more");
         }
+    }
+
+    /// The same with requests of at most so many bytes, for the sake of a link's limits.
+    #[must_use]
+    pub fn with_requests_of(mut self, bytes: Option<u64>) -> Self {
+        let now = self.batch_bytes.unwrap_or(self.window_bytes / REQUESTS_PER_WINDOW);
+        if let Some(bytes) = bytes {
+            self.batch_bytes = Some(now.min(bytes));
+        }
+        self
     }
 
     /// Bytes of a request to a destination with these limits.

@@ -10,6 +10,7 @@ mod run;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod way_out;
 mod window;
 
 pub use config::{Config, Ordering};

@@ -18,11 +18,13 @@ use tracing::{debug, info, warn};
 use super::{
     Config, DeliveryStats,
     dead_letter::{self, Began},
+    way_out::WayOut,
     window::{Batch, DeadLetter, Down, Link, Step, Window},
 };
 use crate::{
     destination::{Destination, Failure, FailureKind, Outcome, RecordOutcome},
     ingest::Ingest,
+    links::{Changes, Way},
     record_tags::addressee,
 };
 
@@ -38,6 +40,10 @@ pub struct Delivery {
     pub destination: Destination,
     /// How.
     pub config: Config,
+    /// The way out, if that has limits.
+    pub way: Option<Way>,
+    /// Tells when an interface comes up.
+    pub interfaces: Changes,
     /// What it tells about itself.
     pub stats: Arc<DeliveryStats>,
     /// Cancelled when it is to stop.
@@ -55,6 +61,7 @@ struct Loop {
     destination: Arc<Destination>,
     stats: Arc<DeliveryStats>,
     window: Window,
+    way_out: WayOut,
     started: Instant,
     /// Not here while it is being read with.
     cursor: Option<Cursor>,
@@ -88,6 +95,7 @@ impl Delivery {
         let mut delivery = Loop {
             window: Window::new(&self.config, &self.destination.limits(), checkpoint, fastrand::u64(..)),
             cursor: Some(self.stream.cursor(Start::After(checkpoint))),
+            way_out: WayOut::new(self.way, self.destination.wire_bytes()),
             name: self.name,
             stream: self.stream,
             dead_letters: self.dead_letters,
@@ -101,17 +109,20 @@ impl Delivery {
             read_failed: false,
             burial_failed: false,
         };
-        delivery.run(&commits, &self.stop, self.grace).await;
+        delivery.run(&commits, self.interfaces, &self.stop, self.grace).await;
         Ok(())
     }
 }
 
 impl Loop {
-    async fn run(&mut self, commits: &Notify, stop: &CancellationToken, grace: Duration) {
+    async fn run(&mut self, commits: &Notify, mut interfaces: Changes, stop: &CancellationToken, grace: Duration) {
         let mut give_up = None;
+        let destination = Arc::clone(&self.destination);
+        // Asked for once and kept: what it has begun is not begun again whenever something else happens.
+        let mut new_map = Box::pin(destination.map_changed());
         loop {
             let Some(wake) = self.drive() else { return };
-            self.stats.show(&self.window, self.started);
+            self.stats.show(&self.window, self.destination.sent(), self.way_out.held(), self.started);
             let timer = async {
                 match wake {
                     Some(wake) => sleep_until((self.started + wake).into()).await,
@@ -139,6 +150,11 @@ impl Loop {
                 Some(ended) = self.reads.join_next() => self.on_read(ended),
                 Some(ended) = self.burials.join_next() => self.on_buried(ended),
                 () = commits.notified() => self.window.on_commit(),
+                Ok(()) = interfaces.changed() => self.window.probe_now(self.started.elapsed()),
+                () = &mut new_map => {
+                    self.window.on_new_map();
+                    new_map = Box::pin(destination.map_changed());
+                }
                 () = timer => {}
             }
             // What has ended by now is told before the window decides again, so that it sees all of it together.
@@ -151,14 +167,24 @@ impl Loop {
     /// Does what the window says. Returns until when it waits; nothing once it has stopped.
     fn drive(&mut self) -> Option<Option<Duration>> {
         loop {
-            match self.window.next(self.started.elapsed()) {
+            let now = self.started.elapsed();
+            if let Some(bytes) = self.window.would_send(now)
+                && let Some(wait) = self.way_out.wait(bytes)
+            {
+                self.window.hold_until(now + wait);
+            }
+            match self.window.next(now) {
                 Step::Read(limit) => self.read(limit),
                 Step::Send(batch) => self.send(batch),
                 Step::StoreDeadLetters(letters) => self.bury(letters),
+                Step::TakeMap => {
+                    self.destination.take_map();
+                    self.window.on_map(|record| self.destination.place(record), self.started.elapsed());
+                }
                 Step::Save(checkpoint) => self.stream.save_checkpoint(&self.name, checkpoint),
                 Step::Wait(wake) => return Some(wake),
                 Step::Stopped => {
-                    self.stats.show(&self.window, self.started);
+                    self.stats.show(&self.window, self.destination.sent(), None, self.started);
                     return None;
                 }
             }
@@ -185,7 +211,7 @@ impl Loop {
                         self.read_failed = false;
                         let last = records.last().map(|record| record.sequence_number);
                         records.retain(|record| addressee(record).is_none_or(|name| *name == *self.name));
-                        self.window.on_read(records, |record| self.destination.accepts(record), now);
+                        self.window.on_read(records, |record| self.destination.place(record), now);
                         last.into_iter().for_each(|last| self.window.pass(last));
                         return;
                     }
@@ -202,6 +228,7 @@ impl Loop {
     }
 
     fn send(&mut self, batch: Batch) {
+        self.way_out.sent(&batch);
         let destination = Arc::clone(&self.destination);
         let task = self.sends.spawn(async move { destination.send(&batch.parcels).await });
         self.requests.insert(task.id(), batch.id);
@@ -217,6 +244,7 @@ impl Loop {
             }
         };
         let request = self.requests.remove(&task).expect("every task carries a request");
+        self.way_out.ended(request, &outcome);
         let error = problem(&outcome);
         let was_up = *self.window.link() == Link::Up;
         let ended = self.window.on_outcome(request, outcome, self.started.elapsed());
@@ -274,7 +302,7 @@ fn problem(outcome: &Outcome) -> Option<(FailureKind, String)> {
     match outcome {
         Outcome::Failed(failure) => Some((failure.kind, failure.to_string())),
         Outcome::Answered(outcomes) => outcomes.iter().find_map(|outcome| match outcome {
-            RecordOutcome::Accepted => None,
+            RecordOutcome::Accepted | RecordOutcome::Astray => None,
             RecordOutcome::Throttled(message) => Some((FailureKind::Throttled, format!("throttled: {message}"))),
             RecordOutcome::Failed(message) => Some((FailureKind::EndpointFailed, format!("record failed: {message}"))),
             RecordOutcome::Rejected(message) => {

@@ -6,8 +6,12 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use super::window::{Counts, Held, Link, Window};
-use crate::{destination::FailureKind, outgoing::WireBytes};
+use super::window::{Counts, Held as InWindow, Link, Window};
+use crate::{
+    destination::{FailureKind, Sent},
+    links::Held,
+    outgoing::WireBytes,
+};
 
 /// A delivery's counters, since the agent's start.
 #[derive(Debug, Default)]
@@ -20,9 +24,11 @@ pub struct DeliveryStats {
 #[derive(Debug, Default)]
 struct Shown {
     counts: Counts,
-    held: Held,
+    in_window: InWindow,
+    sent: Option<Sent>,
     checkpoint: u64,
     down: Option<Down>,
+    held: Option<Held>,
     last_error: Option<LastError>,
 }
 
@@ -53,6 +59,10 @@ pub struct Snapshot {
     pub throttled_records: u64,
     /// Records that an answered request said had failed.
     pub failed_records: u64,
+    /// Records sent again because their aggregate had gone to another shard than it was made for.
+    pub astray_records: u64,
+    /// What was sent, as the destination counts it.
+    pub sent: Option<Sent>,
     /// Records moved to the dead-letter stream.
     pub dead_letters: u64,
     /// Relaxed order: records that a failure put behind a later one of their key.
@@ -61,6 +71,8 @@ pub struct Snapshot {
     pub checkpoint: u64,
     /// Since when the endpoint does not answer as it should, if so.
     pub down: Option<Down>,
+    /// What its link holds it back for, if so.
+    pub held: Option<Held>,
     /// The newest thing that went wrong.
     pub last_error: Option<LastError>,
 }
@@ -94,25 +106,28 @@ impl DeliveryStats {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let shown = self.lock();
-        let Shown { counts, held, checkpoint, down, last_error } = &*shown;
+        let Shown { counts, in_window, sent, checkpoint, down, held, last_error } = &*shown;
         let failed = FailureKind::ALL.iter().zip(counts.failed_requests).filter(|(_, count)| *count > 0);
         Snapshot {
             records: counts.records,
             bytes: counts.bytes,
             wire_sent: self.wire.get().map_or(0, |wire| wire.sent()),
             wire_received: self.wire.get().map_or(0, |wire| wire.received()),
-            in_flight: held.in_flight as u64,
-            window_records: held.records as u64,
-            window_bytes: held.bytes,
-            limited_by_key_order: held.limited_by_key_order,
+            in_flight: in_window.in_flight as u64,
+            window_records: in_window.records as u64,
+            window_bytes: in_window.bytes,
+            limited_by_key_order: in_window.limited_by_key_order,
             requests: counts.requests,
             failed_requests: failed.map(|(kind, count)| (kind.as_str(), count)).collect(),
             throttled_records: counts.throttled_records,
             failed_records: counts.failed_records,
+            astray_records: counts.astray_records,
+            sent: *sent,
             dead_letters: counts.dead_letters,
             out_of_order: counts.out_of_order,
             checkpoint: *checkpoint,
             down: down.clone(),
+            held: *held,
             last_error: last_error.clone(),
         }
     }
@@ -123,11 +138,13 @@ impl DeliveryStats {
         let _ = self.wire.set(wire);
     }
 
-    /// Shows what the window counts; its times are since `started`.
-    pub(super) fn show(&self, window: &Window, started: Instant) {
+    /// Shows what the window counts, whose times are since `started`, and what the link holds it back for.
+    pub(super) fn show(&self, window: &Window, sent: Option<Sent>, held: Option<Held>, started: Instant) {
         let mut shown = self.lock();
         shown.counts = window.counts();
-        shown.held = window.held();
+        shown.in_window = window.held();
+        shown.sent = sent;
+        shown.held = held;
         shown.checkpoint = window.checkpoint().0;
         shown.down = match window.link() {
             Link::Up => None,

@@ -30,10 +30,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{
-    destination::{Destination, aws, kinesis},
+    destination::{Destination, Origin, aws, kinesis},
     ingest::Ingest,
     outgoing,
 };
+
+const ORIGIN: Origin<'static> = Origin { gateway: "truck-7", stream: "telemetry" };
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -184,8 +186,10 @@ impl Running {
             name: "cloud".into(),
             stream: log.stream.clone(),
             dead_letters: Ingest::new(log.dead_letters.clone(), 4 << 20),
-            destination: Destination::open(&destination, &Arc::default()).expect("sound settings"),
+            destination: Destination::open(&destination, &ORIGIN, &Arc::default()).expect("sound settings"),
             config,
+            way: None,
+            interfaces: tokio::sync::watch::channel(()).1,
             stats: Arc::clone(&stats),
             stop: stop.clone(),
             grace,

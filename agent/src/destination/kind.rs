@@ -8,7 +8,7 @@ use std::{
 use serde::Deserialize;
 use toml::Table;
 
-use super::{Destination, aws, kinesis};
+use super::{Destination, Origin, aws, firehose, http, kinesis};
 use crate::{
     config::{
         Problems,
@@ -18,50 +18,74 @@ use crate::{
     outgoing,
 };
 
-/// What `type` may say.
-pub const TYPES: [&str; 1] = ["kinesis"];
+/// What `type` may say. README's table of destinations says the same.
+pub const TYPES: [&str; 3] = ["kinesis", "firehose", "http"];
 
 /// The settings of one destination.
 #[derive(Debug, Clone)]
 pub enum Config {
     /// A Kinesis data stream, or what speaks like one.
     Kinesis(Box<kinesis::Config>),
+    /// A Firehose stream, or what speaks like one.
+    Firehose(Box<firehose::Config>),
+    /// An endpoint by Firehose's specification.
+    Http(Box<http::Config>),
 }
 
 impl Config {
     /// Reads the settings of a type out of its table, from which the keys `elsewhere` were taken. Problems are noted.
     #[must_use]
     pub fn read(kind: &str, mut table: Table, path: &str, elsewhere: &[&str], problems: &mut Problems) -> Option<Self> {
-        match kind {
+        let outgoing = part::<outgoing::Config>(&mut table, path, problems);
+        let shared = [elsewhere, keys_of::<outgoing::Config>()].concat();
+        let with_aws = [&shared[..], keys_of::<aws::Config>()].concat();
+        Some(match kind {
             "kinesis" => {
-                let (way, at) = (part(&mut table, path, problems), part(&mut table, path, problems));
-                let known = [elsewhere, keys_of::<outgoing::Config>(), keys_of::<aws::Config>()].concat();
-                let own: kinesis::Config = reader::read(table, path, &known, problems)?;
-                let config = kinesis::Config { outgoing: way?, aws: at?, ..own };
+                let aws = part(&mut table, path, problems);
+                let own: kinesis::Config = reader::read(table, path, &with_aws, problems)?;
+                let config = kinesis::Config { outgoing: outgoing?, aws: aws?, ..own };
                 config.validate(path, problems);
-                Some(Self::Kinesis(Box::new(config)))
+                Self::Kinesis(Box::new(config))
             }
-            _ => None,
-        }
+            "firehose" => {
+                let aws = part(&mut table, path, problems);
+                let own: firehose::Config = reader::read(table, path, &with_aws, problems)?;
+                let config = firehose::Config { outgoing: outgoing?, aws: aws?, ..own };
+                config.validate(path, problems);
+                Self::Firehose(Box::new(config))
+            }
+            "http" => {
+                let own: http::Config = reader::read(table, path, &shared, problems)?;
+                let config = http::Config { outgoing: outgoing?, ..own };
+                config.validate(path, problems);
+                Self::Http(Box::new(config))
+            }
+            _ => return None,
+        })
     }
 
     /// A client with these settings; nothing is sent yet.
     ///
     /// # Errors
     /// A file that the settings name cannot be read.
-    pub fn open(&self, time: &Arc<KnownTime>) -> anyhow::Result<Destination> {
-        match self {
-            Self::Kinesis(settings) => Ok(Destination::Kinesis(kinesis::Kinesis::open(settings, time)?)),
-        }
+    pub fn open(&self, origin: &Origin<'_>, time: &Arc<KnownTime>) -> anyhow::Result<Destination> {
+        Ok(match self {
+            Self::Kinesis(settings) => Destination::Kinesis(Box::new(kinesis::Kinesis::open(settings, origin, time)?)),
+            Self::Firehose(settings) => Destination::Firehose(Box::new(firehose::Firehose::open(settings, time)?)),
+            Self::Http(settings) => Destination::Http(Box::new(http::Http::open(settings, origin, time)?)),
+        })
     }
 
     /// Files with certificates of our own, whose end has to be watched.
     #[must_use]
     pub fn client_certificates(&self) -> Vec<PathBuf> {
         let (aws, outgoing) = match self {
-            Self::Kinesis(settings) => (&settings.aws, &settings.outgoing),
+            Self::Kinesis(settings) => (Some(&settings.aws), &settings.outgoing),
+            Self::Firehose(settings) => (Some(&settings.aws), &settings.outgoing),
+            Self::Http(settings) => (None, &settings.outgoing),
         };
-        let of_credentials = aws.credentials.as_ref().and_then(credentials::Config::client_certificate);
+        let credentials = aws.and_then(|aws| aws.credentials.as_ref());
+        let of_credentials = credentials.and_then(credentials::Config::client_certificate);
         outgoing.client_cert_file.as_deref().into_iter().chain(of_credentials).map(Path::to_path_buf).collect()
     }
 
@@ -70,6 +94,8 @@ impl Config {
     pub fn describe(&self) -> String {
         match self {
             Self::Kinesis(settings) => settings.describe(),
+            Self::Firehose(settings) => settings.describe(),
+            Self::Http(settings) => settings.describe(),
         }
     }
 
@@ -78,6 +104,8 @@ impl Config {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Kinesis(_) => "kinesis",
+            Self::Firehose(_) => "firehose",
+            Self::Http(_) => "http",
         }
     }
 }
@@ -85,4 +113,38 @@ impl Config {
 /// The keys of a table that types share.
 fn part<T: for<'de> Deserialize<'de>>(table: &mut Table, path: &str, problems: &mut Problems) -> Option<T> {
     reader::read(reader::split_off::<T>(table), path, &[], problems)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table of destinations is where users look first, and the code is what they get.
+    #[test]
+    fn the_readme_and_its_page_list_every_type() {
+        let readme = include_str!("../../../README.md");
+        let (_, table) = readme.split_once("| destination | what it does |\n").expect("the table");
+        let rows = table.lines().skip(1).take_while(|line| line.starts_with('|'));
+        let named: Vec<&str> = rows.filter_map(|row| row.split('`').nth(1)).collect();
+        assert_eq!(named, TYPES);
+        let page = include_str!("../../../docs/destinations.md");
+        for kind in TYPES {
+            assert!(page.contains(&format!("\n## `{kind}`\n")), "docs/destinations.md has no section for {kind}");
+        }
+    }
+
+    /// A key that the page does not speak of is found by nobody.
+    #[test]
+    fn the_page_speaks_of_every_key() {
+        let page = include_str!("../../../docs/destinations.md");
+        let keys = [
+            keys_of::<outgoing::Config>(),
+            keys_of::<aws::Config>(),
+            keys_of::<firehose::Config>(),
+            keys_of::<http::Config>(),
+        ];
+        for key in keys.concat() {
+            assert!(page.contains(&format!("`{key}`")), "docs/destinations.md does not speak of `{key}`");
+        }
+    }
 }

@@ -4,7 +4,11 @@
 //! A destination encodes parcels of records, sends them once, and says what became of each in the words below. It never sees the
 //! log, never retries, and never decides what happens next: the delivery does, and it never sees an HTTP status.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::Arc,
+    time::Duration,
+};
 
 use forebay_log_store::Record;
 
@@ -12,10 +16,13 @@ use crate::{credentials::KnownTime, outgoing::WireBytes};
 
 pub mod aws;
 mod failure;
+pub mod firehose;
+pub mod http;
 mod kind;
 pub mod kinesis;
 #[cfg(test)]
 pub mod scripted;
+mod tally;
 mod transport_error;
 
 pub use failure::{Failure, FailureKind};
@@ -25,7 +32,11 @@ pub use kind::{Config, TYPES};
 #[derive(Debug)]
 pub enum Destination {
     /// A Kinesis data stream.
-    Kinesis(kinesis::Kinesis),
+    Kinesis(Box<kinesis::Kinesis>),
+    /// A Firehose stream.
+    Firehose(Box<firehose::Firehose>),
+    /// An endpoint by Firehose's specification.
+    Http(Box<http::Http>),
     /// For tests: answers as it is told.
     #[cfg(test)]
     Scripted(scripted::Scripted),
@@ -36,6 +47,56 @@ pub enum Destination {
 pub struct Parcel {
     /// At least one; more only where [`Limits::parcel_records`] says so.
     pub records: Vec<Arc<Record>>,
+}
+
+/// Where a destination's records come from. With its sequence number, that tells a record from all others.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin<'a> {
+    /// What the gateway is called.
+    pub gateway: &'a str,
+    /// The gateway's stream.
+    pub stream: &'a str,
+}
+
+/// What a destination has sent, as the other side counts it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Whether records share records of the wire.
+    pub aggregated: bool,
+    /// Records of the wire, those included that were sent again.
+    pub records: u64,
+    /// Their bytes: keys and data, before the request is encoded.
+    pub bytes: u64,
+    /// The records in them.
+    pub payload_records: u64,
+    /// Keys and data of those.
+    pub payload_bytes: u64,
+    /// What will be charged, in the destination's own units.
+    pub payload_units: u64,
+}
+
+/// Where a record goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Number of its lane: records of one lane may share a parcel, and keep their order. A partition key is of one lane.
+    pub lane: u64,
+    /// What it takes of a parcel on the wire, in bytes.
+    pub bytes: u64,
+}
+
+impl Place {
+    /// A lane of its partition key's own, and nothing around its bytes.
+    #[must_use]
+    pub fn of_key(record: &Record) -> Self {
+        Self { lane: hash(&record.partition_key), bytes: record.payload_bytes() }
+    }
+}
+
+/// Stands for a partition key.
+pub(crate) fn hash(partition_key: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    partition_key.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// What a destination takes in one request.
@@ -67,6 +128,9 @@ pub enum Outcome {
 pub enum RecordOutcome {
     /// The destination has it.
     Accepted,
+    /// Taken, but by another shard than it was made for, so that a consumer may not see all of it: it is to be sent again
+    /// under a newer map of the shards.
+    Astray,
     /// Not taken: too much at once. Later it will be.
     Throttled(String),
     /// Not taken, for a reason of the destination's own that may pass.
@@ -80,8 +144,8 @@ impl Destination {
     ///
     /// # Errors
     /// A file that the settings name cannot be read (any more).
-    pub fn open(config: &Config, time: &Arc<KnownTime>) -> anyhow::Result<Self> {
-        config.open(time)
+    pub fn open(config: &Config, origin: &Origin<'_>, time: &Arc<KnownTime>) -> anyhow::Result<Self> {
+        config.open(origin, time)
     }
 
     /// What it takes in one request.
@@ -89,6 +153,8 @@ impl Destination {
     pub fn limits(&self) -> Limits {
         match self {
             Self::Kinesis(kinesis) => kinesis.limits(),
+            Self::Firehose(firehose) => firehose.limits(),
+            Self::Http(http) => http.limits(),
             #[cfg(test)]
             Self::Scripted(scripted) => scripted.limits(),
         }
@@ -101,6 +167,8 @@ impl Destination {
     pub fn accepts(&self, record: &Record) -> Result<(), String> {
         match self {
             Self::Kinesis(kinesis) => kinesis.accepts(record),
+            Self::Firehose(firehose) => firehose.accepts(record),
+            Self::Http(http) => http.accepts(record),
             #[cfg(test)]
             Self::Scripted(scripted) => scripted.accepts(record),
         }
@@ -111,8 +179,57 @@ impl Destination {
     pub fn wire_bytes(&self) -> Option<Arc<WireBytes>> {
         match self {
             Self::Kinesis(kinesis) => Some(kinesis.wire_bytes()),
+            Self::Firehose(firehose) => Some(firehose.wire_bytes()),
+            Self::Http(http) => Some(http.wire_bytes()),
             #[cfg(test)]
             Self::Scripted(_) => None,
+        }
+    }
+
+    /// Where this record goes, in which lane.
+    ///
+    /// # Errors
+    /// Why it can never be taken, as far as can be told without asking.
+    pub fn place(&self, record: &Record) -> Result<Place, String> {
+        self.accepts(record)?;
+        Ok(match self {
+            Self::Kinesis(kinesis) => kinesis.place(record),
+            Self::Firehose(firehose) => firehose.place(record),
+            Self::Http(http) => http.place(record),
+            #[cfg(test)]
+            Self::Scripted(_) => Place::of_key(record),
+        })
+    }
+
+    /// Waits until there is a new map of the destination's shards; for ever where it has none.
+    pub async fn map_changed(&self) {
+        match self {
+            Self::Kinesis(kinesis) => kinesis.map_changed().await,
+            Self::Firehose(_) | Self::Http(_) => std::future::pending().await,
+            #[cfg(test)]
+            Self::Scripted(_) => std::future::pending().await,
+        }
+    }
+
+    /// What it has sent so far, where that is counted.
+    #[must_use]
+    pub fn sent(&self) -> Option<Sent> {
+        match self {
+            Self::Kinesis(kinesis) => Some(kinesis.sent()),
+            Self::Firehose(firehose) => Some(firehose.sent()),
+            Self::Http(_) => None,
+            #[cfg(test)]
+            Self::Scripted(_) => None,
+        }
+    }
+
+    /// The newest map counts from now on. Nothing may be under way.
+    pub fn take_map(&self) {
+        match self {
+            Self::Kinesis(kinesis) => kinesis.take_map(),
+            Self::Firehose(_) | Self::Http(_) => {}
+            #[cfg(test)]
+            Self::Scripted(_) => {}
         }
     }
 
@@ -123,6 +240,8 @@ impl Destination {
     pub async fn send(&self, parcels: &[Parcel]) -> Outcome {
         match self {
             Self::Kinesis(kinesis) => kinesis.send(parcels).await,
+            Self::Firehose(firehose) => firehose.send(parcels).await,
+            Self::Http(http) => http.send(parcels).await,
             #[cfg(test)]
             Self::Scripted(scripted) => scripted.send(parcels).await,
         }

@@ -24,6 +24,7 @@ pub fn render(status: &Status) -> String {
     }
     sources(status, &mut out);
     streams(status, &mut out);
+    links(status, &mut out);
     destinations(status, &mut out);
     out.0
 }
@@ -115,6 +116,20 @@ fn streams(status: &Status, out: &mut Page) {
     }
 }
 
+fn links(status: &Status, out: &mut Page) {
+    let links = &status.links;
+    out.each("forebay_link_metered", "gauge", "1 when its limits hold.", "link", links, |l| {
+        f64::from(u8::from(l.metered))
+    });
+    out.each("forebay_link_spent_bytes", "gauge", "Bytes of the day's budget that have passed.", "link", links, |l| {
+        l.spent_bytes as f64
+    });
+    let limited = links.iter().filter(|(_, link)| link.budget_bytes.is_some());
+    out.each("forebay_link_budget_bytes", "gauge", "Bytes that may pass in a day.", "link", limited, |l| {
+        l.budget_bytes.unwrap_or_default() as f64
+    });
+}
+
 fn destinations(status: &Status, out: &mut Page) {
     let destinations = &status.destinations;
     for (name, kind, help, value) in [
@@ -153,6 +168,21 @@ fn destinations(status: &Status, out: &mut Page) {
         ("forebay_destination_out_of_order_total", "counter", "Records behind later ones of their key.", |d| {
             d.out_of_order as f64
         }),
+        ("forebay_destination_astray_total", "counter", "Records sent again because shards had changed.", |d| {
+            d.astray_records as f64
+        }),
+        ("forebay_destination_wire_records_total", "counter", "Records as the destination sees them, sent.", |d| {
+            d.wire.as_ref().map_or(0.0, |wire| wire.records as f64)
+        }),
+        ("forebay_destination_wire_record_bytes_total", "counter", "Their keys and data.", |d| {
+            d.wire.as_ref().map_or(0.0, |wire| wire.bytes as f64)
+        }),
+        (
+            "forebay_destination_payload_units_total",
+            "counter",
+            "Units that the service charges: 25 KB at Kinesis, 5 KB at Firehose.",
+            |d| d.wire.as_ref().map_or(0.0, |wire| wire.payload_units as f64),
+        ),
         ("forebay_destination_backlog_records", "gauge", "Records behind the checkpoint.", |d| {
             d.backlog_records as f64
         }),
@@ -166,6 +196,9 @@ fn destinations(status: &Status, out: &mut Page) {
         ("forebay_destination_window_bytes", "gauge", "Keys and data held in memory.", |d| d.window_bytes as f64),
         ("forebay_destination_limited_by_key_order", "gauge", "1 when the order per key limits the rate.", |d| {
             f64::from(u8::from(d.limited_by_key_order))
+        }),
+        ("forebay_destination_held", "gauge", "1 when its link's limits hold it back.", |d| {
+            f64::from(u8::from(d.held.is_some()))
         }),
         ("forebay_destination_up", "gauge", "0 when it cannot be delivered to.", |d| {
             f64::from(u8::from(d.down.is_none()))
@@ -270,9 +303,10 @@ mod tests {
             "forebay_source_refused_total{source=\"devices\",reason=\"oversize\"} 2",
             "forebay_shard_records_total{stream=\"telemetry\",shard=\"shardId-000000000000\"} 700",
             "forebay_stream_lost_total{stream=\"telemetry\",reason=\"quota\"} 5",
+            "forebay_link_spent_bytes{link=\"lte\"} 12000000",
             "forebay_destination_backlog_records{destination=\"cloud\"} 200",
             "forebay_destination_lag_seconds{destination=\"cloud\"} 42.5",
-            "forebay_destination_failed_requests_total{destination=\"cloud\",kind=\"unreachable\"} 7",
+            "forebay_destination_failed_requests_total{destination=\"cloud\",kind=\"dns\"} 7",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
         }

@@ -44,6 +44,9 @@ pub struct Status {
     pub sources: BTreeMap<String, SourceStatus>,
     /// By name.
     pub streams: BTreeMap<String, StreamStatus>,
+    /// By name; those that have limits.
+    #[serde(default)]
+    pub links: BTreeMap<String, LinkStatus>,
     /// By name.
     pub destinations: BTreeMap<String, DestinationStatus>,
 }
@@ -197,6 +200,12 @@ pub struct DestinationStatus {
     pub throttled_records: u64,
     /// Records that the destination sent back for a passing reason of its own.
     pub failed_records: u64,
+    /// Records that were sent again because their aggregate had gone to another shard than it was made for.
+    #[serde(default)]
+    pub astray_records: u64,
+    /// What was sent as the destination counts and charges it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wire: Option<WireStatus>,
     /// Records that the destination will never take; they are in its dead-letter stream.
     pub dead_letters: u64,
     /// Letters that are there: neither replayed nor dropped.
@@ -213,10 +222,33 @@ pub struct DestinationStatus {
     /// Certificates of our own that it uses.
     #[serde(default)]
     pub client_certificates: Vec<CertificateStatus>,
+    /// The link whose limits it keeps.
+    #[serde(default)]
+    pub link: Option<String>,
+    /// Which of these limits holds it back at the moment, and until when.
+    #[serde(default)]
+    pub held: Option<String>,
     /// What keeps it from delivering, if something does.
     pub down: Option<Down>,
     /// The newest.
     pub last_error: Option<ErrorStatus>,
+}
+
+/// Records as the destination sees them: aggregates, where records are aggregated.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct WireStatus {
+    /// Whether several records travel as one.
+    pub aggregated: bool,
+    /// How many were sent, those included that were sent again.
+    pub records: u64,
+    /// Their keys and data.
+    pub bytes: u64,
+    /// How many records of ours are in one, on average.
+    pub records_each: f64,
+    /// `bytes` per byte of our records' keys and data.
+    pub bytes_per_payload_byte: f64,
+    /// Units that the service charges for what was taken (25 KB at Kinesis, 5 KB at Firehose); an estimate.
+    pub payload_units: u64,
 }
 
 /// A certificate of our own.
@@ -230,6 +262,18 @@ pub struct CertificateStatus {
     pub trouble: Option<String>,
 }
 
+/// One way out of the gateway that has limits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LinkStatus {
+    /// Whether its limits hold at the moment.
+    pub metered: bool,
+    /// Bytes that may pass in a day; `null` if any number may.
+    pub budget_bytes: Option<u64>,
+    /// Of those, what has passed.
+    pub spent_bytes: u64,
+}
+
 /// A destination that cannot be delivered to.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Down {
@@ -239,6 +283,9 @@ pub struct Down {
     pub seconds: u64,
     /// Attempts since.
     pub attempts: u64,
+    /// When it is tried again, from now; 0 while an attempt is under way.
+    #[serde(default)]
+    pub next_attempt_seconds: f64,
 }
 
 /// Something that went wrong.

@@ -15,12 +15,14 @@ use forebay_log_store::{
 };
 
 use super::{
-    CertificateStatus, ClockStatus, DestinationStatus, Down, Dropped, ErrorStatus, Flow, Meter, ShardStatus,
-    SourceStatus, Status, StreamStatus, Totals,
+    CertificateStatus, ClockStatus, DestinationStatus, Down, Dropped, ErrorStatus, Flow, LinkStatus, Meter,
+    ShardStatus, SourceStatus, Status, StreamStatus, Totals, WireStatus,
 };
 use crate::{
     credentials::{KnownTime, certificate::Period},
     delivery::{DeliveryStats, dead_letter::Letters},
+    destination::Sent,
+    links::Link,
     log_events::{LogEvents, shown},
     source::SourceStats,
     streams::Streams,
@@ -56,6 +58,8 @@ pub struct ObservedDestination {
     pub kind: &'static str,
     /// The stream whose records it gets.
     pub from: String,
+    /// The link whose limits it keeps.
+    pub link: Option<(String, Arc<Link>)>,
     /// What its delivery counts.
     pub stats: Arc<DeliveryStats>,
     /// What it would not take.
@@ -178,6 +182,12 @@ impl Observer {
                 .iter()
                 .map(|(name, open)| (name.clone(), self.stream(name, open.stream(), &stats[name.as_str()], uptime)))
                 .collect(),
+            links: self
+                .destinations
+                .values()
+                .filter_map(|destination| destination.link.as_ref())
+                .map(|(name, link)| (name.clone(), link_status(link)))
+                .collect(),
             destinations: self
                 .destinations
                 .iter()
@@ -269,16 +279,21 @@ impl Observer {
             failed_requests: counts.failed_requests.into_iter().map(|(k, n)| (k.to_owned(), n)).collect(),
             throttled_records: counts.throttled_records,
             failed_records: counts.failed_records,
+            astray_records: counts.astray_records,
+            wire: counts.sent.map(wire_status),
             dead_letters: counts.dead_letters,
             dead_letters_open: letters.open,
             dead_letters_replayed: letters.replayed,
             dead_letters_dropped: letters.dropped,
             out_of_order: counts.out_of_order,
             client_certificates: destination.certificates.iter().map(|file| self.certificate(file)).collect(),
+            link: destination.link.as_ref().map(|(name, _)| name.clone()),
+            held: counts.held.map(|held| held.to_string()),
             down: counts.down.map(|down| Down {
                 kind: down.kind.to_owned(),
                 seconds: down.since.elapsed().as_secs(),
                 attempts: down.attempts,
+                next_attempt_seconds: down.next_attempt.saturating_duration_since(Instant::now()).as_secs_f64(),
             }),
             last_error: counts.last_error.map(|error| error_status(error.at, error.kind, error.message)),
         }
@@ -360,6 +375,15 @@ fn clock_status(clock: forebay_log_store::ClockStatus) -> ClockStatus {
     ClockStatus { now_ms: clock.now.0, trusted_since_ms: clock.trusted_since.map(|since| since.0), warning }
 }
 
+fn link_status(link: &Link) -> LinkStatus {
+    let stats = link.stats();
+    LinkStatus {
+        metered: stats.metered,
+        budget_bytes: stats.budget.map(|(_, budget)| budget),
+        spent_bytes: stats.budget.map_or(0, |(spent, _)| spent),
+    }
+}
+
 fn error_status(at: SystemTime, kind: Option<&str>, message: String) -> ErrorStatus {
     ErrorStatus { at_ms: milliseconds(at), kind: kind.map(str::to_owned), message }
 }
@@ -371,6 +395,18 @@ fn milliseconds(time: SystemTime) -> u64 {
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     // What is kept here are numbers for show; half an update does no harm.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn wire_status(sent: Sent) -> WireStatus {
+    let per = |count: u64, of: u64| if of == 0 { 0.0 } else { count as f64 / of as f64 };
+    WireStatus {
+        aggregated: sent.aggregated,
+        records: sent.records,
+        bytes: sent.bytes,
+        records_each: per(sent.payload_records, sent.records),
+        bytes_per_payload_byte: per(sent.bytes, sent.payload_bytes),
+        payload_units: sent.payload_units,
+    }
 }
 
 #[cfg(test)]

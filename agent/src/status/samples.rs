@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    CertificateStatus, ClockStatus, DestinationStatus, Down, Dropped, ErrorStatus, Flow, ShardStatus, SourceStatus,
-    Status, StreamStatus,
+    CertificateStatus, ClockStatus, DestinationStatus, Down, Dropped, ErrorStatus, Flow, LinkStatus, ShardStatus,
+    SourceStatus, Status, StreamStatus, WireStatus,
 };
 
 pub(super) fn busy() -> Status {
@@ -72,6 +72,10 @@ pub(super) fn busy() -> Status {
                 },
             ),
         ]),
+        links: BTreeMap::from([(
+            "lte".into(),
+            LinkStatus { metered: true, budget_bytes: Some(50_000_000), spent_bytes: 12_000_000 },
+        )]),
         destinations: BTreeMap::from([(
             "cloud".into(),
             DestinationStatus {
@@ -90,9 +94,18 @@ pub(super) fn busy() -> Status {
                 window_bytes: 204_800,
                 limited_by_key_order: true,
                 requests: 20,
-                failed_requests: BTreeMap::from([("unreachable".into(), 7)]),
+                failed_requests: BTreeMap::from([("dns".into(), 7)]),
                 throttled_records: 8,
                 failed_records: 0,
+                astray_records: 12,
+                wire: Some(WireStatus {
+                    aggregated: true,
+                    records: 25,
+                    bytes: 1_064_960,
+                    records_each: 40.0,
+                    bytes_per_payload_byte: 1.04,
+                    payload_units: 50,
+                }),
                 dead_letters: 1,
                 dead_letters_open: 3,
                 dead_letters_replayed: 2,
@@ -103,7 +116,9 @@ pub(super) fn busy() -> Status {
                     expires_ms: Some(1_790_000_000_000),
                     trouble: Some("expires in 3 days".into()),
                 }],
-                down: Some(Down { kind: "unreachable".into(), seconds: 40, attempts: 7 }),
+                link: Some("lte".into()),
+                held: None,
+                down: Some(Down { kind: "dns".into(), seconds: 40, attempts: 7, next_attempt_seconds: 0.5 }),
                 last_error: error("connection refused"),
             },
         )]),

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{DestinationStatus, Dropped, ErrorStatus, Flow, SourceStatus, Status, StreamStatus};
+use super::{DestinationStatus, Dropped, ErrorStatus, Flow, LinkStatus, SourceStatus, Status, StreamStatus};
 use crate::config::size;
 
 /// Writes a status for a person; `now_ms` is the time now, for the age of errors.
@@ -28,6 +28,14 @@ pub fn render(status: &Status, now_ms: u64) -> String {
     let mut table = Table::new(["STREAM", "SHARD", "RECORDS", "BYTES", "RATE", "ON DISK", "WRITTEN PER BYTE"]);
     for (name, stream) in &status.streams {
         stream_rows(&mut table, name, stream);
+    }
+    table.write(&mut out);
+
+    let mut table = Table::new(["LINK", "LIMITS", "SPENT TODAY", "BUDGET"]);
+    for (name, LinkStatus { metered, budget_bytes, spent_bytes }) in &status.links {
+        let limits = if *metered { "hold" } else { "do not hold now" };
+        let spent = budget_bytes.map_or_else(|| "-".to_owned(), |_| size::show(*spent_bytes));
+        table.row([name.clone(), limits.to_owned(), spent, budget_bytes.map_or_else(|| "-".to_owned(), size::show)]);
     }
     table.write(&mut out);
 
@@ -101,10 +109,24 @@ fn destination_rows(table: &mut Table<9>, name: &str, destination: &DestinationS
         let (kind, since, attempts) = (&down.kind, duration(down.seconds), grouped(down.attempts));
         table.note(format!("{kind} for {since}, {attempts} attempts"));
     }
-    if destination.limited_by_key_order && destination.down.is_none() {
+    if let Some(held) = &destination.held {
+        let link = destination.link.as_deref().unwrap_or_default();
+        table.note(format!("held back by link {link}: {held}"));
+    }
+    if destination.limited_by_key_order && destination.down.is_none() && destination.held.is_none() {
         table.note("limited by the order per partition key: one round trip for each record of a key".to_owned());
     }
+    if let Some(wire) = destination.wire.as_ref().filter(|wire| wire.aggregated && wire.records > 0) {
+        table.note(format!(
+            "{} aggregates of {:.1} records each, {:.2} bytes per payload byte, {} payload units taken",
+            grouped(wire.records),
+            wire.records_each,
+            wire.bytes_per_payload_byte,
+            grouped(wire.payload_units),
+        ));
+    }
     for (count, what) in [
+        (destination.astray_records, "sent again because the destination's shards had changed"),
         (destination.dead_letters, "never to be taken, now in the dead-letter stream"),
         (destination.dead_letters_open, "dead letters that wait to be looked at (`forebay dead-letter list`)"),
         (destination.out_of_order, "behind later ones of their key"),
@@ -244,9 +266,14 @@ telemetry          all    1,200    1.2 MiB    12/s, 12.3 KiB/s  1.2 MiB of 1.0 G
   ! dropped by quota: 5
   ! LOST before delivery by quota: 5
 
+LINK  LIMITS  SPENT TODAY  BUDGET
+lte   hold    11.4 MiB     47.7 MiB
+
 DESTINATION  TYPE     FROM       RECORDS  BYTES       RATE              BACKLOG          LAG  SENT PER BYTE
 cloud        kinesis  telemetry  1,000    1000.0 KiB  12/s, 12.3 KiB/s  200 (211.9 KiB)  43s  1.20
-  ! unreachable for 40s, 7 attempts
+  ! dns for 40s, 7 attempts
+  ! 25 aggregates of 40.0 records each, 1.04 bytes per payload byte, 50 payload units taken
+  ! sent again because the destination's shards had changed: 12
   ! never to be taken, now in the dead-letter stream: 1
   ! dead letters that wait to be looked at (`forebay dead-letter list`): 3
   ! sent back as too many at once, and tried again: 8

@@ -55,5 +55,5 @@ fn every_test_that_the_field_lessons_name_is_there() {
             assert!(tests.contains(name), "row {number} names `{name}`, which is no test");
         }
     }
-    assert_eq!(rows.len(), 32);
+    assert_eq!(rows.len(), 46);
 }

@@ -74,6 +74,11 @@ impl Upstream {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// Its port.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// How the next requests are answered, one reply each, after those scripted before.
     pub(crate) fn script(&self, replies: impl IntoIterator<Item = Reply>) {
         self.memory.lock().script.extend(replies);

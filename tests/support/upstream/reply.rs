@@ -13,7 +13,9 @@ pub(crate) enum Reply {
     Fail(Vec<usize>),
     /// The whole request is refused with an error of the service; nothing is taken.
     Error { status: u16, code: &'static str },
-    /// A page such as a proxy or a captive portal would send; nothing is taken.
+    /// The same, with words that matter.
+    Saying { code: &'static str, message: &'static str },
+    /// A page such as a proxy or a captive portal would send, or with a status of 3xx the way to it; nothing is taken.
     Html { status: u16 },
     /// Success without a body; nothing is taken.
     Empty,

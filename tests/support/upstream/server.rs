@@ -229,6 +229,7 @@ async fn carry_out(
         }
         Reply::Fail(places) => memory.lock().take(number, request, refuse(places, "InternalFailure")),
         Reply::Error { status, code } => return json(status, wire::error(code, "as the test asked for")),
+        Reply::Saying { code, message } => return json(400, wire::error(code, message)),
         Reply::Html { status } => return html(status),
         Reply::Empty => return Response::new(Full::default()),
         Reply::Close => return ending.close().await,
@@ -269,6 +270,8 @@ fn respond(status: u16, content_type: &str, body: Vec<u8>) -> Response<Full<Byte
         .status(status)
         .header("content-type", content_type)
         .header("x-amzn-requestid", "00000000-0000-4000-8000-000000000000")
+        // It means something with a redirection only.
+        .header("location", "http://login.hotel.example/")
         .body(Full::from(body))
         .expect("the status and headers of a reply are valid")
 }

@@ -24,6 +24,8 @@ pub(crate) struct PutRecords {
     pub(crate) records: Vec<SentRecord>,
     /// The id of the key that it was signed with.
     pub(crate) access_key: String,
+    /// When it was signed, by the sender's clock: `20260131T235959Z`.
+    pub(crate) signed_at: String,
 }
 
 /// A record of a request.
@@ -113,7 +115,7 @@ pub(super) fn parse(headers: &HeaderMap, body: &[u8]) -> Result<PutRecords, Inva
         });
     }
     let access_key = access_key(header("authorization"));
-    let request = PutRecords { stream, records, access_key };
+    let request = PutRecords { stream, records, access_key, signed_at: header("x-amz-date").to_owned() };
     match broken_limit(&request) {
         Some(message) => invalid("ValidationException", message),
         None => Ok(request),

@@ -18,10 +18,19 @@ pub(super) struct Entry {
     pub(super) ordinal: u64,
     /// What it takes of the window, in bytes.
     pub(super) cost: u64,
-    /// Stands for its partition key.
+    /// What it takes of a parcel on the wire, in bytes.
+    pub(super) wire: u64,
+    /// Its lane.
+    pub(super) lane: u64,
+    /// Stands for its partition key (relaxed order only).
     pub(super) key: u64,
-    /// The record behind it with the same key (strict order only).
-    pub(super) next_of_key: Slot,
+    /// The record behind it in its lane; relaxed order: in its parcel.
+    pub(super) next: Slot,
+    /// If it is the head of a parcel: how many records that has, and what they take on the wire.
+    pub(super) parcel: u32,
+    pub(super) parcel_bytes: u64,
+    /// It travels only with others of the same number: not 0 once it was in a request that failed and may be at fault.
+    pub(super) apart: u32,
     pub(super) state: State,
     /// Failures of this record alone, in a row.
     pub(super) failures: u32,
@@ -41,7 +50,7 @@ pub(super) struct Entry {
 /// What an unfinished record waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum State {
-    /// An earlier record with its key.
+    /// An earlier record of its lane, with which it may travel.
     Behind,
     /// A request to leave with.
     Ready,

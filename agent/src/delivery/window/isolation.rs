@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    super::backoff::Backoff,
+    super::{backoff::Backoff, config::Ordering},
     BACKOFF_BASE, Flight, LAST_REFUSED, REFUSALS_ALONE, TRIALS_PER_WITNESS, Trial, WITNESSES, Window,
     entries::{NONE, Slot, State},
     link::Down,
@@ -21,13 +21,15 @@ impl Window {
         }
         // Requests sent from now on see the endpoint as it is after this refusal.
         let next_id = self.next_id;
-        for slot in &flight.slots {
-            self.entries[*slot].isolated_at.get_or_insert(next_id);
+        for head in &flight.slots {
+            for slot in self.entries.parcel(*head).collect::<Vec<_>>() {
+                self.entries[slot].isolated_at.get_or_insert(next_id);
+            }
         }
         let history = History { strikes: flight.group.map_or(0, |group| group.strikes), accepted: self.counts.records };
-        let [slot] = flight.slots[..] else {
-            self.halve(flight.slots, history, now);
-            return;
+        let slot = match flight.slots[..] {
+            [slot] if self.entries[slot].parcel == 1 => slot,
+            _ => return self.halve(flight.slots, history, now),
         };
         let nothing_else = self.ready.is_empty() && self.in_flight.is_empty();
         let only_such_left = nothing_else && self.only_refused_left();
@@ -75,7 +77,7 @@ impl Window {
     /// order holds.
     fn trial_of(&self, accused: Slot, mut before: Slot, more: u32) -> Option<Trial> {
         loop {
-            let witness = self.entries[before].next_of_key;
+            let witness = self.entries[before].next;
             if witness == NONE {
                 return None;
             }
@@ -130,8 +132,8 @@ impl Window {
     /// A witness was accepted: it is finished, out of turn.
     fn acquit(&mut self, id: u64, witness: Slot, before: Slot) {
         let entry = self.entries.remove(witness);
-        self.entries[before].next_of_key = entry.next_of_key;
-        self.keys.remove_behind(entry.key, before, witness);
+        self.entries[before].next = entry.next;
+        self.lanes.remove_behind(entry.lane, before, witness);
         self.ledger.finish(entry.ordinal);
         self.counts.records += 1;
         self.counts.bytes += entry.record.payload_bytes();
@@ -150,24 +152,71 @@ impl Window {
         history.strikes = history.strikes.saturating_add(1);
         let backoff = Backoff { base: BACKOFF_BASE, max: self.config.max_backoff };
         let until = now + backoff.delay(history.strikes, &mut self.rng);
-        if flight.slots.len() > 1 {
-            self.halve(flight.slots, history, until);
-        } else {
-            self.keep_together(flight.slots, history, until);
-        }
+        self.halve(flight.slots, history, until);
     }
 
-    fn halve(&mut self, slots: Vec<Slot>, history: History, not_before: Duration) {
+    /// Parcels are told apart first, then the records of a parcel. A single record stays as it is.
+    pub(super) fn halve(&mut self, slots: Vec<Slot>, history: History, not_before: Duration) {
+        if let [head] = slots[..] {
+            let second = self.set_apart(head);
+            self.keep_together(vec![head], history, not_before);
+            if let Some(second) = second {
+                self.keep_together(vec![second], history, not_before);
+            }
+            return;
+        }
         let (first, second) = slots.split_at(slots.len() / 2);
         for half in [first, second] {
             self.keep_together(half.to_vec(), history, not_before);
         }
     }
 
-    pub(super) fn keep_together(&mut self, slots: Vec<Slot>, history: History, not_before: Duration) {
-        for slot in &slots {
-            self.hold(*slot, State::Suspect);
+    /// The second half of a parcel is not to travel with the first any more. Strict order: its turn comes after it.
+    fn set_apart(&mut self, head: Slot) -> Option<Slot> {
+        let records = self.entries[head].parcel;
+        if records == 1 {
+            return None;
         }
+        let half = records / 2;
+        let second = self.entries.nth(head, half);
+        self.entries[second].parcel = records - half;
+        self.mark(second);
+        self.entries[head].parcel = half;
+        self.mark(head);
+        if self.config.ordering == Ordering::Strict {
+            return None;
+        }
+        self.entries.cut(head, half);
+        Some(second)
+    }
+
+    /// The records of a parcel travel with no others from now on.
+    fn mark(&mut self, head: Slot) {
+        self.marks = self.marks.wrapping_add(1).max(1);
+        for slot in self.entries.parcel(head).collect::<Vec<_>>() {
+            self.entries[slot].apart = self.marks;
+        }
+    }
+
+    pub(super) fn keep_together(&mut self, mut slots: Vec<Slot>, history: History, not_before: Duration) {
+        let mut nth = 0;
+        while let Some(head) = slots.get(nth).copied() {
+            if self.entries[head].apart == 0 {
+                self.mark(head);
+            }
+            let rest = self.form(head);
+            self.hold(head, State::Suspect);
+            slots.extend(rest);
+            nth += 1;
+        }
+        slots.sort_unstable_by_key(|head| self.entries[*head].ordinal);
         self.suspects.add(Group { slots, history }, not_before);
+    }
+
+    /// Makes a parcel of nothing but this record.
+    pub(super) fn alone(&mut self, slot: Slot) -> Slot {
+        let entry = &mut self.entries[slot];
+        (entry.parcel, entry.parcel_bytes) = (1, entry.wire);
+        slot
     }
 }

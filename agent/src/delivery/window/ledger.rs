@@ -47,6 +47,11 @@ impl Ledger {
         }
     }
 
+    /// The slots of all unfinished records, in the order of the stream.
+    pub(super) fn unfinished(&self) -> Vec<Slot> {
+        self.slots.iter().copied().filter(|slot| *slot != NONE).collect()
+    }
+
     /// How many records lie between the oldest unfinished one and the newest one read, both included.
     pub(super) fn span(&self) -> usize {
         self.slots.len()

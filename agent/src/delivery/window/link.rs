@@ -36,6 +36,8 @@ pub(crate) struct Down {
     pub(crate) kind: FailureKind,
     /// When the next probe may leave.
     pub(crate) next_probe: Duration,
+    /// The endpoint asked to be left alone until then.
+    asked: Duration,
     /// Probes that failed, and the failure that began it.
     pub(crate) failures: u32,
     /// The request that is out to see.
@@ -61,7 +63,16 @@ impl Link {
         let max = longest_wait(failure.kind, max);
         let asked = failure.retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
         let wait = Backoff { base: super::BACKOFF_BASE, max }.delay(failures, rng).max(asked);
-        *self = Self::Down(Down { since, kind: failure.kind, next_probe: now + wait, failures, probe: None });
+        let (next_probe, asked) = (now + wait, now + asked);
+        *self = Self::Down(Down { since, kind: failure.kind, next_probe, asked, failures, probe: None });
+    }
+
+    /// There may be a way out that was not there before: the next probe leaves at once, unless the endpoint itself has
+    /// asked for time.
+    pub(super) fn probe_now(&mut self, now: Duration) {
+        if let Self::Down(down) = self {
+            down.next_probe = down.next_probe.min(now.max(down.asked));
+        }
     }
 
     pub(super) fn sent(&mut self, id: u64) {

@@ -1,24 +1,28 @@
 //! The window of one delivery: decides what is read, sent, sent again, given up and saved, and when.
 //!
 //! It promises: every record read is delivered or told to be undeliverable, at least once; the checkpoint never passes an
-//! unfinished record; what it holds is bounded in records and bytes; with strict order, a record leaves only when all
-//! earlier ones of its partition key are resolved; while the endpoint does not answer, one probe at a time is out.
+//! unfinished record; what it holds is bounded in records and bytes; with strict order, a record leaves only together with
+//! the earlier ones of its partition key, or when they are resolved; while the endpoint does not answer, one probe at a time is out.
 //! It has no clock (times are passed in), no randomness (a seed is), no I/O: whoever drives it does what [`Step`] says
 //! and tells what came of it.
 
 mod entries;
 mod isolation;
-mod keys;
+mod lanes;
 mod ledger;
 mod link;
+mod map;
 mod outcomes;
 mod pace;
+mod parcels;
+mod relaxed;
 mod sending;
 #[cfg(test)]
 mod simulation;
 mod suspects;
 #[cfg(test)]
 mod tests;
+mod throttles;
 mod turns;
 
 use std::{
@@ -31,17 +35,24 @@ use std::{
 use fastrand::Rng;
 use forebay_log_store::{ReadLimit, Record, SequenceNumber};
 
-pub(crate) use self::link::{Down, Link};
 use self::{
     entries::{Entries, Slot},
-    keys::Keys,
+    lanes::Lanes,
     ledger::Ledger,
-    pace::{Pace, RECORD_OVERHEAD},
+    map::Map,
+    pace::Pace,
+    parcels::Size,
+    relaxed::Relaxed,
     sending::Due,
     suspects::{History, Suspects},
+    throttles::Throttles,
+};
+pub(crate) use self::{
+    link::{Down, Link},
+    pace::RECORD_OVERHEAD,
 };
 use super::{backoff::Backoff, config::Config};
-use crate::destination::{Failure, FailureKind, Limits, Outcome, Parcel};
+use crate::destination::{Failure, FailureKind, Limits, Outcome, Parcel, Place};
 
 /// The longest wait after a first failure.
 const BACKOFF_BASE: Duration = Duration::from_millis(100);
@@ -94,6 +105,8 @@ pub(crate) enum Step {
     Send(Batch),
     /// Store these, then [`Window::on_dead_letters`].
     StoreDeadLetters(Vec<DeadLetter>),
+    /// The destination's new map of shards counts from now on; then [`Window::on_map`].
+    TakeMap,
     /// Everything up to here is done.
     Save(SequenceNumber),
     /// Nothing before this time, unless something happens.
@@ -111,7 +124,6 @@ pub(crate) struct Batch {
 
 impl Batch {
     /// The records of all parcels.
-    #[cfg(test)]
     pub(crate) fn records(&self) -> impl Iterator<Item = &Arc<Record>> {
         self.parcels.iter().flat_map(|parcel| &parcel.records)
     }
@@ -134,6 +146,8 @@ pub(crate) struct Counts {
     pub(crate) records: u64,
     /// Their keys and data in bytes.
     pub(crate) bytes: u64,
+    /// Parcels sent.
+    pub(crate) parcels: u64,
     /// Requests sent.
     pub(crate) requests: u64,
     /// Requests that failed as a whole, by [`FailureKind::index`].
@@ -142,6 +156,8 @@ pub(crate) struct Counts {
     pub(crate) throttled_records: u64,
     /// Records that failed while their request was answered.
     pub(crate) failed_records: u64,
+    /// Records that were sent again because their parcel had gone to another shard than it was made for.
+    pub(crate) astray_records: u64,
     /// Records whose dead letter is durable.
     pub(crate) dead_letters: u64,
     /// Relaxed order: records that failed and were accepted after a later one of their key.
@@ -172,7 +188,10 @@ pub(crate) struct Window {
 
     entries: Entries,
     ledger: Ledger,
-    keys: Keys,
+    lanes: Lanes,
+    relaxed: Relaxed,
+    parcel_size: Size,
+    map: Map,
     saved: SequenceNumber,
 
     /// What may leave, oldest first.
@@ -183,7 +202,10 @@ pub(crate) struct Window {
     /// Throttled records, and failed ones, by the end of their backoff.
     throttled: BinaryHeap<Reverse<(Duration, Slot)>>,
     failed: BinaryHeap<Reverse<(Duration, Slot)>>,
+    throttles: Throttles,
     suspects: Suspects,
+    /// The newest number of [`entries::Entry::apart`].
+    marks: u32,
     trial: Option<Trial>,
     /// A record was refused alone, and it would help to see whether another one is accepted.
     wants_evidence: bool,
@@ -200,6 +222,8 @@ pub(crate) struct Window {
     link: Link,
     pace: Pace,
     last_sent: Option<Duration>,
+    /// Nothing is sent before this: the way out has limits.
+    held_until: Duration,
     /// Whether the last request was a group of suspects, so that they and fresh records take turns.
     sent_group: bool,
     /// Smoothed share of requests that key order kept from being full, in 1/1024.
@@ -218,7 +242,7 @@ pub(crate) struct Window {
 #[derive(Debug, Clone, Copy)]
 struct Trial {
     accused: Slot,
-    /// A later record of its key, to be sent out of turn.
+    /// A later record of its lane, to be sent out of turn.
     witness: Slot,
     /// The one in front of that.
     before: Slot,
@@ -229,6 +253,7 @@ struct Trial {
 /// A request under way.
 #[derive(Debug)]
 struct Flight {
+    /// The heads of its parcels.
     slots: Vec<Slot>,
     sent: Duration,
     /// With [`RECORD_OVERHEAD`].
@@ -252,14 +277,19 @@ impl Window {
             rng: Rng::with_seed(seed),
             entries: Entries::default(),
             ledger: Ledger::new(checkpoint),
-            keys: Keys::default(),
+            lanes: Lanes::default(),
+            relaxed: Relaxed::default(),
+            parcel_size: Size { records: limits.parcel_records.max(1), bytes: limits.parcel_bytes.min(request_bytes) },
+            map: Map::Current,
             saved: checkpoint,
             ready: BinaryHeap::new(),
             ready_bytes: 0,
             ready_since: Duration::ZERO,
             throttled: BinaryHeap::new(),
             failed: BinaryHeap::new(),
+            throttles: Throttles::default(),
             suspects: Suspects::default(),
+            marks: 0,
             trial: None,
             wants_evidence: false,
             dead: VecDeque::new(),
@@ -272,6 +302,7 @@ impl Window {
             link: Link::Up,
             pace: Pace::new(pace_bytes, config.in_flight, limits.request_timeout),
             last_sent: None,
+            held_until: Duration::ZERO,
             sent_group: false,
             kept_small: 0,
             reading: false,
@@ -288,6 +319,9 @@ impl Window {
     /// What to do now. To be asked again until it says [`Step::Wait`] or [`Step::Stopped`].
     pub(crate) fn next(&mut self, now: Duration) -> Step {
         self.end_backoffs(now);
+        if self.map == Map::New && self.in_flight.is_empty() && self.burying.is_empty() && !self.stopping {
+            return Step::TakeMap;
+        }
         if let Some(letters) = self.dead_letters(now) {
             return Step::StoreDeadLetters(letters);
         }
@@ -312,24 +346,41 @@ impl Window {
         Step::Wait(self.wake_at(now, send))
     }
 
+    /// About how many bytes of records would leave with [`Step::Send`] if it were asked for now; nothing if none would.
+    pub(crate) fn would_send(&mut self, now: Duration) -> Option<u64> {
+        self.end_backoffs(now);
+        matches!(self.send_due(now), Due::Now(_)).then(|| self.next_bytes())
+    }
+
+    /// Sends nothing before this.
+    pub(crate) fn hold_until(&mut self, until: Duration) {
+        self.held_until = until;
+    }
+
+    /// There may be a way out that was not there before: if the endpoint does not answer, it is asked at once.
+    pub(crate) fn probe_now(&mut self, now: Duration) {
+        self.link.probe_now(now);
+    }
+
     /// There may be more to read.
     pub(crate) fn on_commit(&mut self) {
         self.at_end = false;
         self.committed_while_reading = true;
     }
 
-    /// What a read gave, in order; nothing at the end of the log. `accepts` is the destination's own check.
+    /// What a read gave, in order; nothing at the end of the log. `place` says where each goes, or why it never
+    /// can.
     pub(crate) fn on_read(
         &mut self,
         records: Vec<Record>,
-        accepts: impl Fn(&Record) -> Result<(), String>,
+        place: impl Fn(&Record) -> Result<Place, String>,
         now: Duration,
     ) {
         self.reading = false;
         self.read_failures = 0;
         self.at_end = records.is_empty() && !self.committed_while_reading;
         for record in records {
-            self.add(record, &accepts, now);
+            self.add(record, &place, now);
         }
     }
 
@@ -417,7 +468,7 @@ impl Window {
             records: self.entries.len(),
             bytes: self.entries.cost(),
             in_flight: self.in_flight.len(),
-            limited_by_key_order: self.kept_small > 512 && self.keys.behind() > 0,
+            limited_by_key_order: self.kept_small > 512 && self.lanes.behind() > 0,
         }
     }
 }

@@ -5,8 +5,9 @@ use std::{cmp::Reverse, time::Duration};
 use super::{
     super::backoff::Backoff,
     BACKOFF_BASE, Flight, RECORD_BACKOFF_MAX, THROTTLED_BACKOFF_BASE, Window,
-    entries::{Slot, State},
+    entries::{Entry, Slot, State},
     link::{Down, Link},
+    suspects::History,
 };
 use crate::destination::{Failure, FailureKind, RecordOutcome};
 
@@ -22,29 +23,40 @@ impl Window {
         let ended = self.link.succeed();
         let mut recovered = false;
         for (slot, outcome) in flight.slots.into_iter().zip(outcomes) {
-            // Whatever it says of the record, the endpoint has not found fault with it.
-            let entry = &mut self.entries[slot];
-            (entry.refused_alone, entry.refused_before, entry.isolated_at) = (0, None, None);
+            if outcome != RecordOutcome::Accepted {
+                self.clear_suspicion(slot);
+            }
+            let Entry { parcel: records, parcel_bytes: bytes, lane, .. } = self.entries[slot];
             match outcome {
                 RecordOutcome::Accepted => {
-                    recovered |= entry.failures > 0;
-                    self.counts.records += 1;
-                    self.counts.bytes += entry.record.payload_bytes();
+                    recovered |= self.entries[slot].failures > 0;
                     self.accepted_id = self.accepted_id.max(id);
                     self.suspects.accepted();
+                    self.throttles.accepted(lane, bytes, flight.sent);
                     self.finish(slot, true, now);
                 }
+                RecordOutcome::Astray => {
+                    self.counts.astray_records += u64::from(records);
+                    self.need_map();
+                    self.make_ready(slot, now);
+                }
                 RecordOutcome::Throttled(_) => {
-                    self.counts.throttled_records += 1;
-                    let until = self.record_backoff(slot, THROTTLED_BACKOFF_BASE, now);
+                    self.counts.throttled_records += u64::from(records);
+                    let backoff = self.record_backoff(slot, THROTTLED_BACKOFF_BASE, now);
+                    let paced = self.parcel_size.records > 1;
+                    let until = if paced { self.throttles.throttled(lane, bytes, now) } else { backoff };
                     self.throttled.push(Reverse((until, slot)));
                 }
                 RecordOutcome::Failed(_) => {
-                    self.counts.failed_records += 1;
+                    self.counts.failed_records += u64::from(records);
                     let until = self.record_backoff(slot, BACKOFF_BASE, now);
                     self.failed.push(Reverse((until, slot)));
                 }
-                RecordOutcome::Rejected(reason) => self.bury(slot, reason),
+                RecordOutcome::Rejected(reason) if records == 1 => self.bury(slot, reason),
+                RecordOutcome::Rejected(_) => {
+                    let history = History { strikes: 0, accepted: self.counts.records };
+                    self.halve(vec![slot], history, now);
+                }
             }
         }
         if recovered {
@@ -54,6 +66,14 @@ impl Window {
             }
         }
         ended
+    }
+
+    /// Whatever an answer says of a parcel, the endpoint has not found fault with the request.
+    fn clear_suspicion(&mut self, head: Slot) {
+        for slot in self.entries.parcel(head).collect::<Vec<_>>() {
+            let entry = &mut self.entries[slot];
+            (entry.refused_alone, entry.refused_before, entry.isolated_at, entry.apart) = (0, None, None, 0);
+        }
     }
 
     fn record_backoff(&mut self, slot: Slot, base: Duration, now: Duration) -> Duration {
@@ -80,6 +100,8 @@ impl Window {
                     self.pace.unanswered(flight.bytes, now - flight.sent);
                 }
                 match flight.group {
+                    // More than the link carries now.
+                    Some(history) if flight.bytes > self.pace.bytes => self.halve(flight.slots, history, now),
                     // The link's fault, so it tells nothing about the group: it goes on as one.
                     Some(history) => self.keep_together(flight.slots, history, now),
                     None => flight.slots.into_iter().for_each(|slot| self.make_ready(slot, now)),

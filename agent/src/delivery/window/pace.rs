@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 /// What a record's encoding adds to its bytes, roughly: names, quotes, and the endpoint's answer.
-pub(super) const RECORD_OVERHEAD: u64 = 128;
+pub(crate) const RECORD_OVERHEAD: u64 = 128;
 
 /// The first request of all: sent in seconds even at 100 kbit/s, and four doublings from the largest.
 const FIRST_BYTES: u64 = 128 * 1024;

@@ -6,9 +6,10 @@ use forebay_log_store::ReadLimit;
 
 use super::{
     super::config::Ordering,
-    Batch, Flight, Link, READ_BYTES, READ_RECORDS, RECORDS_MIN, SPAN_WINDOWS, Window,
-    entries::{Slot, State},
+    Batch, Flight, Link, Map, READ_BYTES, READ_RECORDS, RECORDS_MIN, SPAN_WINDOWS, Window,
+    entries::{Entry, Slot, State},
     pace::RECORD_OVERHEAD,
+    parcels::Size,
 };
 use crate::destination::Parcel;
 
@@ -32,15 +33,18 @@ pub(super) enum What {
 
 impl Window {
     pub(super) fn send_due(&self, now: Duration) -> Due {
-        if self.stopping || self.in_flight.len() >= self.config.in_flight {
+        if self.stopping || self.in_flight.len() >= self.config.in_flight || self.map != Map::Current {
             return Due::Later(None);
+        }
+        if now < self.held_until {
+            return Due::Later(Some(self.held_until));
         }
         if self.trial.is_some() {
             return if self.in_flight.is_empty() { Due::Now(What::Witness) } else { Due::Later(None) };
         }
         let (fresh, group) = match &self.link {
             Link::Up if self.in_flight.len() >= self.pace.requests => return Due::Later(None),
-            Link::Up => (self.batch_due(), self.suspects.due()),
+            Link::Up => (self.batch_due(now), self.suspects.due()),
             Link::Down(down) if down.probe.is_some() => return Due::Later(None),
             Link::Down(down) => (
                 (!self.ready.is_empty()).then_some(down.next_probe),
@@ -56,7 +60,7 @@ impl Window {
     }
 
     /// When what is ready is to leave, the link being up.
-    fn batch_due(&self) -> Option<Duration> {
+    fn batch_due(&self, now: Duration) -> Option<Duration> {
         if self.ready.is_empty() {
             return None;
         }
@@ -69,7 +73,7 @@ impl Window {
         }
         // Company comes from the log, or from answers to requests under way. If the log gives none, waiting long for the
         // answers would only make key order cost more round trips than it must.
-        let log_gives_none = self.keys.behind() > 0 || !self.has_room();
+        let log_gives_none = self.lanes.behind() > 0 || !self.has_room() || self.reads_later(now);
         let wait =
             if log_gives_none { self.config.batch_age.min(self.pace.typical / 4) } else { self.config.batch_age };
         let by_age = self.ready_since + wait;
@@ -84,6 +88,15 @@ impl Window {
         }
     }
 
+    /// About how many bytes the next request takes of what is ready.
+    pub(super) fn next_bytes(&self) -> u64 {
+        let records = self.ready.len().max(1) as f64;
+        let payload = self.ready_bytes.saturating_sub(RECORD_OVERHEAD * self.ready.len() as u64).max(1) as f64;
+        // As if all were of one size, so that a limit of records or of bytes takes a share of both.
+        let share = (self.request_bytes as f64 / payload).min(self.request_records as f64 / records).min(1.0);
+        ((self.ready_bytes as f64 * share) as u64).min(self.pace.bytes)
+    }
+
     pub(super) fn send(&mut self, what: What, now: Duration) -> Batch {
         let (slots, group) = match what {
             What::Fresh => (self.take_ready(now), None),
@@ -93,7 +106,7 @@ impl Window {
             }
             What::Witness => {
                 let trial = self.trial.as_ref().expect("a witness is only called in a trial");
-                (vec![trial.witness], None)
+                (vec![self.alone(trial.witness)], None)
             }
         };
         self.sent_group = group.is_some();
@@ -101,14 +114,9 @@ impl Window {
         self.next_id += 1;
         let mut bytes = 0;
         let mut parcels = Vec::with_capacity(slots.len());
-        for slot in &slots {
-            let entry = &mut self.entries[*slot];
-            entry.state = State::InFlight;
-            entry.attempts = entry.attempts.saturating_add(1);
-            entry.first_attempt.get_or_insert(now);
-            entry.last_attempt = Some(now);
-            bytes += entry.cost + RECORD_OVERHEAD;
-            parcels.push(Parcel { records: vec![Arc::clone(&entry.record)] });
+        for head in &slots {
+            bytes += self.entries[*head].parcel_bytes + RECORD_OVERHEAD;
+            parcels.push(self.parcel(*head, now));
         }
         self.link.sent(id);
         self.last_sent = Some(now);
@@ -118,13 +126,43 @@ impl Window {
         Batch { id, parcels }
     }
 
-    /// As many ready records as a request holds, oldest first.
+    /// A parcel leaves.
+    fn parcel(&mut self, head: Slot, now: Duration) -> Parcel {
+        let Entry { lane, parcel, .. } = self.entries[head];
+        let mut records = Vec::with_capacity(parcel as usize);
+        let mut slot = head;
+        for _ in 0..parcel {
+            let entry = &mut self.entries[slot];
+            entry.attempts = entry.attempts.saturating_add(1);
+            entry.first_attempt.get_or_insert(now);
+            entry.last_attempt = Some(now);
+            records.push(Arc::clone(&entry.record));
+            slot = entry.next;
+        }
+        self.entries[head].state = State::InFlight;
+        match self.config.ordering {
+            Ordering::Strict => self.lanes.changed(lane, &self.entries, self.parcel_size()),
+            Ordering::Relaxed => self.relaxed.close(lane, head),
+        }
+        self.counts.parcels += 1;
+        Parcel { records }
+    }
+
+    /// How large a parcel may get at the moment.
+    pub(super) fn parcel_size(&self) -> Size {
+        Size { bytes: self.parcel_size.bytes.min(self.pace.bytes.saturating_sub(RECORD_OVERHEAD)), ..self.parcel_size }
+    }
+
+    /// As many ready parcels as a request holds, oldest first.
     fn take_ready(&mut self, now: Duration) -> Vec<Slot> {
         let mut slots = Vec::with_capacity(self.ready.len().min(self.request_records));
         let (mut payload, mut bytes) = (0, 0);
         let mut full = false;
-        while let Some(Reverse((_, slot))) = self.ready.peek() {
-            let cost = self.entries[*slot].cost;
+        while let Some(Reverse((_, slot))) = self.ready.peek().copied() {
+            if slots.is_empty() {
+                self.shrink(slot, now);
+            }
+            let cost = self.entries[slot].parcel_bytes;
             full = slots.len() == self.request_records
                 || (!slots.is_empty()
                     && (payload + cost > self.request_bytes || bytes + cost + RECORD_OVERHEAD > self.pace.bytes));
@@ -133,16 +171,39 @@ impl Window {
             }
             payload += cost;
             bytes += cost + RECORD_OVERHEAD;
-            slots.push(*slot);
+            slots.push(slot);
             self.ready.pop();
         }
         self.ready_bytes -= bytes;
         self.ready_since = now;
         if self.config.ordering == Ordering::Strict {
-            let kept_small = !full && slots.len() < self.request_records && self.keys.behind() > 0;
+            let kept_small = !full && slots.len() < self.request_records && self.lanes.behind() > 0;
             self.kept_small = (self.kept_small * 7 + if kept_small { 1024 } else { 0 }) / 8;
         }
         slots
+    }
+
+    /// A ready parcel that has become too large for the link is made smaller.
+    fn shrink(&mut self, head: Slot, now: Duration) {
+        let Entry { parcel, parcel_bytes, .. } = self.entries[head];
+        if parcel == 1 || parcel_bytes <= self.parcel_size().bytes {
+            return;
+        }
+        let rest = self.form(head);
+        self.ready_bytes -= parcel_bytes - self.entries[head].parcel_bytes;
+        let lane = self.entries[head].lane;
+        match rest {
+            Some(rest) => {
+                self.relaxed.close(lane, head);
+                self.make_ready(rest, now);
+            }
+            None => self.lanes.changed(lane, &self.entries, self.parcel_size()),
+        }
+    }
+
+    /// Whether there is more in the log, but it is read only after something has been finished.
+    fn reads_later(&self, now: Duration) -> bool {
+        !self.reading && !self.at_end && self.read_due(now).is_none()
     }
 
     /// Whether there is room for another record.

@@ -1,5 +1,6 @@
-//! Random histories of a delivery: records come, the endpoint takes, refuses, throttles, hangs and lies, the process is
-//! killed, and at the end everything works again. What the window promises is checked at every step.
+//! Random histories of a delivery: records come, alone or in parcels, the endpoint takes, refuses, throttles, hangs and lies,
+//! its shards are split and merged, the process is killed, and at the end everything works again. What the window promises
+//! is checked at every step.
 //!
 //! `FOREBAY_HISTORIES` says how many, `FOREBAY_SEED` which one comes first.
 
@@ -15,7 +16,10 @@ use fastrand::Rng;
 use forebay_log_store::{Record, SequenceNumber, ShardIndex, Timestamp};
 
 use super::{entries::State, *};
-use crate::{delivery::config::Ordering, destination::RecordOutcome};
+use crate::{
+    delivery::config::Ordering,
+    destination::{RecordOutcome, hash},
+};
 
 const DEFAULT_HISTORIES: u64 = 5_000;
 const LATENCY_MAX_MS: u64 = 200;
@@ -52,6 +56,7 @@ fn every_history_keeps_the_promises() {
     if histories >= 1000 {
         assert!(totals.wronged <= totals.records / 2000, "{totals:?}");
         assert!(totals.kills > 0 && totals.duplicates > 0 && totals.dead_letters > 0 && totals.out_of_order > 0);
+        assert!(totals.parcels < totals.sent && totals.reshards > 0 && totals.astray > 0, "{totals:?}");
     }
 }
 
@@ -81,6 +86,11 @@ struct Totals {
     dead_letters: u64,
     out_of_order: u64,
     wronged: u64,
+    /// Of the last life.
+    parcels: u64,
+    sent: u64,
+    reshards: u64,
+    astray: u64,
 }
 
 impl Totals {
@@ -92,6 +102,10 @@ impl Totals {
         self.dead_letters += world.fates.iter().filter(|fate| fate.buried).count() as u64;
         self.wronged += world.wronged;
         self.out_of_order += world.window.counts().out_of_order;
+        self.parcels += world.parcels;
+        self.sent += world.sent;
+        self.reshards += world.reshards;
+        self.astray += world.astray;
     }
 }
 
@@ -141,17 +155,85 @@ enum Event {
     Commit,
     MoodEnds,
     Kill,
-    Read { life: u32, records: Option<Vec<Record>> },
-    Reaches { records: Vec<usize>, life: u32, id: u64, answer_lost: bool },
-    Told { life: u32, id: u64, outcome: Outcome },
-    Buried { life: u32, letters: Vec<usize>, durable: bool },
+    Read {
+        life: u32,
+        records: Option<Vec<Record>>,
+    },
+    Reaches {
+        parcels: Vec<Sent>,
+        life: u32,
+        id: u64,
+        answer_lost: bool,
+    },
+    Told {
+        life: u32,
+        id: u64,
+        outcome: Outcome,
+    },
+    Buried {
+        life: u32,
+        letters: Vec<usize>,
+        durable: bool,
+    },
+    /// The endpoint splits or merges shards.
+    Reshard,
+    /// The delivery is told which shards there are.
+    Map {
+        life: u32,
+    },
     Tick,
+}
+
+/// A parcel under way, and the shard that it was made for, if that was known.
+#[derive(Debug, Clone)]
+struct Sent {
+    records: Vec<usize>,
+    shard: Option<u32>,
+}
+
+/// How records are put into parcels.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Parcels {
+    Single,
+    OfKey,
+    OfShard,
+}
+
+/// The number of each shard and where its range of the hash space ends.
+type Shards = Vec<(u32, u8)>;
+
+/// The shard of a partition key.
+fn shard_of(shards: &Shards, key: &str) -> u32 {
+    let at = hash(key) as u8;
+    shards.iter().find(|(_, last)| at <= *last).expect("the last one ends at the end").0
+}
+
+impl Parcels {
+    fn place(self, map: &Option<Shards>, record: &Record) -> Place {
+        match (self, map) {
+            (Self::Single, _) => Place::of_key(record),
+            (Self::OfShard, Some(map)) => {
+                Place { lane: shard_of(map, &record.partition_key).into(), bytes: record.payload_bytes() + 3 }
+            }
+            _ => Place { bytes: record.payload_bytes() + 3, ..Place::of_key(record) },
+        }
+    }
 }
 
 struct World {
     rng: Rng,
     config: Config,
     limits: Limits,
+    kind: Parcels,
+    shards: Shards,
+    /// The map that the lanes follow, and a newer one.
+    map: Option<Shards>,
+    new_map: Option<Shards>,
+    next_shard: u32,
+    reshards: u64,
+    astray: u64,
+    parcels: u64,
+    sent: u64,
     log: Vec<(Record, Flaw)>,
     fates: Vec<Fate>,
     committed: usize,
@@ -195,12 +277,14 @@ impl World {
             window_records: rng.usize(1..=40),
             window_bytes: rng.u64(1..=2000),
             max_backoff: Duration::from_millis(rng.u64(100..=20_000)),
+            ..Config::default()
         };
+        let kind = *rng.choice(&[Parcels::Single, Parcels::OfKey, Parcels::OfShard, Parcels::OfShard]).expect("four");
         let limits = Limits {
             request_records: rng.usize(1..=12),
             request_bytes: rng.u64(80..=1000),
-            parcel_records: 1,
-            parcel_bytes: 0,
+            parcel_records: if kind == Parcels::Single { 1 } else { rng.usize(1..=20) },
+            parcel_bytes: rng.u64(1..=600),
             request_timeout: Duration::from_millis(rng.u64(300..=10_000)),
         };
         let keys = rng.u32(1..=12);
@@ -233,6 +317,15 @@ impl World {
             window: Window::new(&config, &limits, SequenceNumber::ZERO, rng.u64(..)),
             config,
             limits,
+            kind,
+            shards: vec![(0, 127), (1, 255)],
+            map: None,
+            new_map: None,
+            next_shard: 2,
+            reshards: 0,
+            astray: 0,
+            parcels: 0,
+            sent: 0,
             log,
             committed: 0,
             moods: Vec::new(),
@@ -297,6 +390,13 @@ impl World {
             let at = Duration::from_millis(self.rng.u64(..span));
             self.at(at, Event::Kill);
         }
+        if self.kind == Parcels::OfShard {
+            self.after(2000, Event::Map { life: 0 });
+            for _ in 0..self.rng.u8(..5) {
+                let at = Duration::from_millis(self.rng.u64(..span));
+                self.at(at, Event::Reshard);
+            }
+        }
     }
 
     fn at(&mut self, time: Duration, event: Event) {
@@ -350,7 +450,8 @@ impl World {
                 let before = self.moods.iter().rev().find(|(end, _)| *end == self.now).map(|(_, mood)| *mood);
                 let down = matches!(self.window.link(), Link::Down(Down { kind: FailureKind::Unreachable, .. }));
                 // What hangs since an earlier time may keep it from sending until its timeout.
-                let to_send = !self.window.ready.is_empty() && self.hanging.is_empty();
+                let to_send =
+                    !self.window.ready.is_empty() && self.hanging.is_empty() && self.window.map == Map::Current;
                 let reachable = !matches!(self.mood(), Mood::Refused | Mood::Silent);
                 if before == Some(Mood::RefusesAll) {
                     self.refused_all_until = Some(self.now);
@@ -365,23 +466,27 @@ impl World {
                     self.cursor += records.len();
                     let flaws: HashMap<_, _> =
                         self.log.iter().map(|(record, flaw)| (record.sequence_number, *flaw)).collect();
-                    let accepts = |record: &Record| match flaws[&record.sequence_number] {
+                    let map = &self.map;
+                    let place = |record: &Record| match flaws[&record.sequence_number] {
                         Flaw::NotAccepted => Err("too long".to_owned()),
-                        _ => Ok(()),
+                        _ => Ok(self.kind.place(map, record)),
                     };
-                    self.window.on_read(records, accepts, self.now);
+                    self.window.on_read(records, place, self.now);
                 }
                 None => self.window.on_read_failed(self.now),
             },
-            Event::Reaches { records, life, id, answer_lost } => {
+            Event::Reaches { parcels, life, id, answer_lost } => {
                 self.promised = None;
                 self.reaching_witness = self.witnesses.contains(&(life, id));
-                self.reaches(&records, life, id, answer_lost);
+                self.reaches(&parcels, life, id, answer_lost);
             }
             Event::Told { life, id, outcome } if life == self.life => {
                 self.in_flight.remove(&id);
                 self.probes.remove(&id);
                 self.hanging.remove(&id);
+                if matches!(&outcome, Outcome::Answered(all) if all.contains(&RecordOutcome::Astray)) {
+                    self.after(2000, Event::Map { life });
+                }
                 self.window.on_outcome(id, outcome, self.now);
             }
             Event::Buried { life, letters, durable } => {
@@ -398,7 +503,13 @@ impl World {
                     self.window.on_dead_letters(durable, self.now);
                 }
             }
-            Event::Tick | Event::Read { .. } | Event::Told { .. } => {}
+            Event::Reshard => self.reshard(),
+            Event::Map { life } if life == self.life => {
+                // Whoever may not ask for the shards goes by the keys.
+                self.new_map = (self.rng.u8(..6) > 0).then(|| self.shards.clone());
+                self.window.on_new_map();
+            }
+            Event::Map { .. } | Event::Tick | Event::Read { .. } | Event::Told { .. } => {}
         }
     }
 
@@ -414,6 +525,29 @@ impl World {
         self.probes.clear();
         self.hanging.clear();
         self.promised = None;
+        (self.map, self.new_map) = (None, None);
+        if self.kind == Parcels::OfShard {
+            self.after(2000, Event::Map { life: self.life });
+        }
+    }
+
+    /// Two shards become one, or one two.
+    fn reshard(&mut self) {
+        self.reshards += 1;
+        let at = self.rng.usize(..self.shards.len());
+        let first = if at == 0 { 0 } else { self.shards[at - 1].1 + 1 };
+        let last = self.shards[at].1;
+        if self.rng.bool() && at > 0 {
+            self.shards.remove(at - 1);
+            self.shards[at - 1].0 = self.next_shard;
+        } else if first < last {
+            self.shards[at].0 = self.next_shard;
+            self.shards.insert(at, (self.next_shard + 1, first + (last - first) / 2));
+        }
+        self.next_shard += 2;
+        if self.rng.bool() {
+            self.after(4000, Event::Map { life: self.life });
+        }
     }
 
     fn mood(&self) -> Mood {
@@ -421,19 +555,20 @@ impl World {
     }
 
     /// A request is at the endpoint.
-    fn reaches(&mut self, records: &[usize], life: u32, id: u64, answer_lost: bool) {
+    fn reaches(&mut self, parcels: &[Sent], life: u32, id: u64, answer_lost: bool) {
+        let records: Vec<_> = parcels.iter().flat_map(|parcel| parcel.records.iter().copied()).collect();
         let fail = |kind| Outcome::Failed(Failure { kind, message: kind.to_string(), retry_after: None });
         let unreachable = fail(FailureKind::Unreachable);
         let flaw = |flaw| records.iter().any(|index| self.log[*index].1 == flaw);
         let breaks = flaw(Flaw::Breaks) && self.now < self.healthy_since + Duration::from_secs(20);
         let outcome = match self.mood() {
-            _ if answer_lost => return self.take(records),
+            _ if answer_lost => return self.take_all(parcels),
             Mood::Refused => unreachable,
             Mood::Silent => {
                 if self.rng.bool() {
                     let late = self.limits.request_timeout.as_millis() as u64 * 2;
-                    let records = records.to_vec();
-                    self.after(late, Event::Reaches { records, life, id, answer_lost: true });
+                    let parcels = parcels.to_vec();
+                    self.after(late, Event::Reaches { parcels, life, id, answer_lost: true });
                 }
                 if life == self.life {
                     self.hanging.insert(id);
@@ -443,7 +578,7 @@ impl World {
             }
             Mood::Fails(kind) => {
                 if kind == FailureKind::EndpointFailed && self.rng.bool() {
-                    self.take(records);
+                    self.take_all(parcels);
                 }
                 fail(kind)
             }
@@ -454,33 +589,57 @@ impl World {
             _ if flaw(Flaw::Refused) => fail(FailureKind::RequestInvalid),
             _ if breaks => fail(FailureKind::EndpointFailed),
             Mood::Garbage => {
-                self.take(records);
-                Outcome::Answered(vec![RecordOutcome::Accepted; records.len() + 1])
+                self.take_all(parcels);
+                Outcome::Answered(vec![RecordOutcome::Accepted; parcels.len() + 1])
             }
             Mood::Reset => {
-                self.take(records);
+                self.take_all(parcels);
                 unreachable
             }
-            Mood::Healthy => self.answer(records, 1.0),
-            Mood::Partial(share) => self.answer(records, share),
+            Mood::Healthy => self.answer(parcels, 1.0),
+            Mood::Partial(share) => self.answer(parcels, share),
         };
         self.after(LATENCY_MAX_MS / 2, Event::Told { life, id, outcome });
     }
 
-    fn answer(&mut self, records: &[usize], share: f64) -> Outcome {
+    fn answer(&mut self, parcels: &[Sent], share: f64) -> Outcome {
         let mut outcomes = Vec::new();
-        for index in records {
-            outcomes.push(match self.log[*index].1 {
-                Flaw::Rejected => RecordOutcome::Rejected("never".to_owned()),
-                _ if self.rng.f64() < share => {
-                    self.take(&[*index]);
-                    RecordOutcome::Accepted
+        for parcel in parcels {
+            outcomes.push(match () {
+                () if parcel.records.iter().any(|index| self.log[*index].1 == Flaw::Rejected) => {
+                    RecordOutcome::Rejected("never".to_owned())
                 }
-                _ if self.rng.bool() => RecordOutcome::Throttled("slower".to_owned()),
-                _ => RecordOutcome::Failed("something".to_owned()),
+                () if self.rng.f64() < share => self.take_parcel(parcel),
+                () if self.rng.bool() => RecordOutcome::Throttled("slower".to_owned()),
+                () => RecordOutcome::Failed("something".to_owned()),
             });
         }
         Outcome::Answered(outcomes)
+    }
+
+    fn take_all(&mut self, parcels: &[Sent]) {
+        for parcel in parcels {
+            self.take_parcel(parcel);
+        }
+    }
+
+    /// A parcel goes to the shard of its first record; nobody sees those of its records that belong to another one.
+    fn take_parcel(&mut self, parcel: &Sent) -> RecordOutcome {
+        let shards = self.shards.clone();
+        let of = |log: &[(Record, Flaw)], index: &usize| shard_of(&shards, &log[*index].0.partition_key);
+        let shard = of(&self.log, &parcel.records[0]);
+        let seen: Vec<_> = parcel.records.iter().copied().filter(|index| of(&self.log, index) == shard).collect();
+        self.take(&seen);
+        match parcel.shard {
+            Some(expected) if expected != shard => {
+                self.astray += parcel.records.len() as u64;
+                RecordOutcome::Astray
+            }
+            _ => {
+                assert_eq!(seen, parcel.records, "nobody sees all of an accepted parcel");
+                RecordOutcome::Accepted
+            }
+        }
     }
 
     /// The endpoint has these records now.
@@ -522,6 +681,11 @@ impl World {
                     let (life, durable) = (self.life, self.rng.u8(..4) > 0);
                     self.after(50, Event::Buried { life, letters, durable });
                 }
+                Step::TakeMap => {
+                    self.map = self.new_map.clone();
+                    let (kind, map) = (self.kind, &self.map);
+                    self.window.on_map(|record| Ok(kind.place(map, record)), self.now);
+                }
                 Step::Save(checkpoint) => self.save(checkpoint),
                 Step::Wait(None) => return,
                 Step::Wait(Some(until)) => {
@@ -560,8 +724,19 @@ impl World {
 
     fn send(&mut self, batch: Batch) {
         self.requests += 1;
+        let parcels: Vec<_> = batch
+            .parcels
+            .iter()
+            .map(|parcel| {
+                let records: Vec<_> = parcel.records.iter().map(|record| self.index(record.sequence_number)).collect();
+                let shard = self.map.as_ref().map(|map| shard_of(map, &parcel.records[0].partition_key));
+                Sent { records, shard }
+            })
+            .collect();
         let records: Vec<_> = batch.records().map(|record| self.index(record.sequence_number)).collect();
-        self.check_batch(&records);
+        self.check_batch(&parcels, &records);
+        self.parcels += parcels.len() as u64;
+        self.sent += records.len() as u64;
         if let Link::Down(down) = self.window.link() {
             assert_eq!(down.probe, Some(batch.id));
             assert!(!self.probes.values().any(|outage| *outage == down.since), "one probe at a time");
@@ -572,20 +747,32 @@ impl World {
         }
         self.in_flight.insert(batch.id, records.clone());
         let (life, id) = (self.life, batch.id);
-        self.after(LATENCY_MAX_MS / 2, Event::Reaches { records, life, id, answer_lost: false });
+        self.after(LATENCY_MAX_MS / 2, Event::Reaches { parcels, life, id, answer_lost: false });
     }
 
-    fn check_batch(&self, records: &[usize]) {
+    fn check_batch(&self, parcels: &[Sent], records: &[usize]) {
         let strict = self.config.ordering == Ordering::Strict;
-        assert!(!records.is_empty() && records.len() <= self.config.batch_records.min(self.limits.request_records));
-        let bytes: u64 = records.iter().map(|index| self.log[*index].0.payload_bytes()).sum();
+        assert!(!parcels.is_empty() && parcels.len() <= self.config.batch_records.min(self.limits.request_records));
+        let wire = |index: &usize| self.kind.place(&self.map, &self.log[*index].0).bytes;
+        let bytes: u64 = records.iter().map(wire).sum();
         let limit = self.limits.request_bytes.min(self.config.batch_bytes.unwrap_or(u64::MAX));
-        assert!(records.len() == 1 || bytes <= limit, "{bytes} bytes in a request");
-        assert!(records.is_sorted(), "oldest first");
+        assert!(parcels.len() == 1 || bytes <= limit, "{bytes} bytes in a request");
+        assert!(parcels.is_sorted_by_key(|parcel| parcel.records[0]), "oldest first");
         assert!(self.in_flight.len() < self.config.in_flight, "too many requests");
+        for parcel in parcels {
+            assert!(!parcel.records.is_empty() && parcel.records.len() <= self.limits.parcel_records);
+            assert!(parcel.records.is_sorted(), "in the order of the stream");
+            let bytes: u64 = parcel.records.iter().map(wire).sum();
+            assert!(parcel.records.len() == 1 || bytes <= self.limits.parcel_bytes, "{bytes} bytes in a parcel");
+            let lanes = parcel.records.iter().map(|index| self.kind.place(&self.map, &self.log[*index].0).lane);
+            assert_eq!(lanes.collect::<BTreeSet<_>>().len(), 1, "one lane");
+        }
         let mut keys = BTreeSet::new();
-        for index in records.iter().chain(self.in_flight.values().flatten()) {
-            assert!(keys.insert(&self.log[*index].0.partition_key) || !strict, "two of a key under way");
+        let of = |index: &usize| self.log[*index].0.partition_key.clone();
+        for records in self.in_flight.values().chain(parcels.iter().map(|parcel| &parcel.records)) {
+            let own: BTreeSet<_> = records.iter().map(of).collect();
+            assert!(own.iter().all(|key| !keys.contains(key)) || !strict, "a key in two parcels under way");
+            keys.extend(own);
         }
         let mut numbers = BTreeSet::new();
         for index in records.iter().chain(self.in_flight.values().flatten()) {
@@ -616,7 +803,7 @@ impl World {
                 <= span_max + window.counts().failed_requests[FailureKind::RequestInvalid.index()] as usize
         );
         if self.config.ordering == Ordering::Strict {
-            window.keys.check_chains(&window.entries);
+            window.lanes.check_chains(&window.entries, window.parcel_size());
         }
         let mut states = HashMap::<State, usize>::new();
         for (_, entry) in window.entries.iter() {
@@ -624,6 +811,8 @@ impl World {
         }
         let count = |state| states.get(&state).copied().unwrap_or_default();
         assert_eq!(count(State::Ready), window.ready.len());
+        let ready = window.ready.iter().map(|Reverse((_, head))| window.entries[*head].parcel_bytes + RECORD_OVERHEAD);
+        assert_eq!(window.ready_bytes, ready.sum::<u64>());
         assert_eq!(count(State::Waiting), window.throttled.len() + window.failed.len());
         let suspects = window.suspects.iter().map(|group| group.slots.len()).sum::<usize>();
         assert_eq!(count(State::Suspect), suspects + usize::from(window.trial.is_some()));

@@ -63,6 +63,11 @@ impl Suspects {
         self.groups.pop_first().map(|(_, group)| group)
     }
 
+    /// Forgets the groups.
+    pub(super) fn clear(&mut self) {
+        self.groups.clear();
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &Group> {
         self.groups.values()
     }

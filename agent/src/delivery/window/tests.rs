@@ -86,13 +86,14 @@ impl Bench {
             match self.window.next(self.now) {
                 Step::Read(limit) => {
                     let records = self.log.drain(..limit.records.min(self.log.len())).collect();
-                    self.window.on_read(records, |_| Ok(()), self.now);
+                    self.window.on_read(records, |record| Ok(Place::of_key(record)), self.now);
                 }
                 Step::Send(batch) => self.sent.push_back(batch),
                 Step::StoreDeadLetters(letters) => {
                     self.buried.extend(letters);
                     self.window.on_dead_letters(true, self.now);
                 }
+                Step::TakeMap => self.window.on_map(|record| Ok(Place::of_key(record)), self.now),
                 Step::Save(_) => {}
                 Step::Wait(until) => return until,
                 Step::Stopped => return None,

@@ -1,4 +1,4 @@
-//! The way of a record through the window: whose turn it is, what is held, finished or given up.
+//! The way of records through the window: whose turn it is, what travels together, what is held, finished or given up.
 
 use std::{cmp::Reverse, sync::Arc, time::Duration};
 
@@ -8,20 +8,29 @@ use super::{
     super::config::Ordering,
     DEAD_LETTER_BYTES, DEAD_LETTERS, DeadLetter, Window,
     entries::{Entry, NONE, Slot, State},
-    keys::key_of,
+    lanes::Put,
     pace::RECORD_OVERHEAD,
+    suspects::History,
 };
+use crate::destination::{Place, hash};
 
 impl Window {
-    pub(super) fn add(&mut self, record: Record, accepts: &impl Fn(&Record) -> Result<(), String>, now: Duration) {
+    pub(super) fn add(&mut self, record: Record, place: &impl Fn(&Record) -> Result<Place, String>, now: Duration) {
         let tags: usize = record.tags.iter().map(|tag| tag.name.len() + tag.value.len()).sum();
-        let reason = accepts(&record).err();
-        let (sequence_number, key) = (record.sequence_number, key_of(&record.partition_key));
+        let (place, reason) = placed(&record, place);
+        let sequence_number = record.sequence_number;
+        let relaxed = self.config.ordering == Ordering::Relaxed;
+        let key = if relaxed { hash(&record.partition_key) } else { 0 };
         let slot = self.entries.insert(Entry {
             ordinal: self.ledger.next(),
             cost: record.payload_bytes() + tags as u64,
+            wire: place.bytes,
+            lane: place.lane,
             key,
-            next_of_key: NONE,
+            next: NONE,
+            parcel: 1,
+            parcel_bytes: place.bytes,
+            apart: 0,
             state: State::Behind,
             failures: 0,
             refused_alone: 0,
@@ -34,46 +43,81 @@ impl Window {
             record: Arc::new(record),
         });
         self.ledger.push(slot, sequence_number);
-        let its_turn = match self.config.ordering {
-            Ordering::Strict => self.keys.push(key, slot, &mut self.entries),
-            Ordering::Relaxed => {
-                self.keys.add(key);
-                true
-            }
+        if relaxed {
+            self.relaxed.add(key);
+        }
+        self.put(slot, now);
+    }
+
+    /// Puts a record behind those of its lane.
+    pub(super) fn put(&mut self, slot: Slot, now: Duration) {
+        let size = self.parcel_size();
+        let put = match self.config.ordering {
+            Ordering::Strict => self.lanes.push(slot, &mut self.entries, size),
+            Ordering::Relaxed => self.relaxed.gather(slot, &mut self.entries, size),
         };
-        if its_turn {
-            self.make_ready(slot, now);
+        match put {
+            Put::First => self.make_ready(slot, now),
+            Put::With => self.ready_bytes += self.entries[slot].wire,
+            Put::Behind => {}
         }
     }
 
-    /// It is this record's turn: to be sent, or to be buried.
-    pub(super) fn make_ready(&mut self, slot: Slot, now: Duration) {
-        let strict = self.config.ordering == Ordering::Strict;
-        let entry = &mut self.entries[slot];
-        if entry.reason.is_some() {
-            entry.state = State::Dead;
-            if strict {
-                self.keys.hold(entry.key);
+    /// It is this record's turn: to be sent as the head of a parcel, or to be buried.
+    pub(super) fn make_ready(&mut self, mut slot: Slot, now: Duration) {
+        loop {
+            let entry = &self.entries[slot];
+            if entry.reason.is_some() {
+                self.hold(slot, State::Dead);
+                self.dead.push_back(slot);
+                return;
             }
-            self.dead.push_back(slot);
-            return;
+            if entry.apart != 0 {
+                let history = History { strikes: 0, accepted: self.counts.records };
+                self.keep_together(vec![slot], history, now);
+                return;
+            }
+            let rest = self.form(slot);
+            let Entry { lane, parcel_bytes, .. } = self.entries[slot];
+            if let Some(until) = self.throttles.pass(lane, parcel_bytes, now) {
+                self.hold(slot, State::Waiting);
+                self.throttled.push(Reverse((until, slot)));
+                let Some(rest) = rest else { return };
+                slot = rest;
+                continue;
+            }
+            self.entries[slot].state = State::Ready;
+            self.set_held(slot, false);
+            if self.ready.is_empty() {
+                self.ready_since = now;
+            }
+            let entry = &self.entries[slot];
+            self.ready_bytes += entry.parcel_bytes + RECORD_OVERHEAD;
+            self.ready.push(Reverse((entry.ordinal, slot)));
+            let Some(rest) = rest else { return };
+            slot = rest;
         }
-        entry.state = State::Ready;
-        if strict {
-            self.keys.release(entry.key);
+    }
+
+    /// Makes a parcel of the records that begin with this one. Relaxed order: returns what did not fit into it, since
+    /// nothing has to wait.
+    pub(super) fn form(&mut self, head: Slot) -> Option<Slot> {
+        let rest = self.entries.form(head, self.parcel_size());
+        if self.config.ordering == Ordering::Strict || rest == NONE {
+            return None;
         }
-        if self.ready.is_empty() {
-            self.ready_since = now;
-        }
-        self.ready_bytes += entry.cost + RECORD_OVERHEAD;
-        self.ready.push(Reverse((entry.ordinal, slot)));
+        self.entries.cut(head, self.entries[head].parcel);
+        Some(rest)
     }
 
     pub(super) fn hold(&mut self, slot: Slot, state: State) {
-        let entry = &mut self.entries[slot];
-        entry.state = state;
+        self.entries[slot].state = state;
+        self.set_held(slot, true);
+    }
+
+    fn set_held(&mut self, slot: Slot, held: bool) {
         if self.config.ordering == Ordering::Strict {
-            self.keys.hold(entry.key);
+            self.lanes.hold(self.entries[slot].lane, held, &self.entries, self.parcel_size());
         }
     }
 
@@ -83,19 +127,26 @@ impl Window {
         self.dead.push_back(slot);
     }
 
-    pub(super) fn finish(&mut self, slot: Slot, accepted: bool, now: Duration) {
-        let entry = self.entries.remove(slot);
-        self.ledger.finish(entry.ordinal);
-        match self.config.ordering {
-            Ordering::Strict => {
-                if let Some(next) = self.keys.pop(entry.key, slot, entry.next_of_key) {
-                    self.make_ready(next, now);
-                }
+    /// All records of a parcel are done with.
+    pub(super) fn finish(&mut self, head: Slot, accepted: bool, now: Duration) {
+        let strict = self.config.ordering == Ordering::Strict;
+        let (lane, records) = (self.entries[head].lane, self.entries[head].parcel);
+        let mut slot = head;
+        for _ in 0..records {
+            let entry = self.entries.remove(slot);
+            self.ledger.finish(entry.ordinal);
+            if accepted {
+                self.counts.records += 1;
+                self.counts.bytes += entry.record.payload_bytes();
             }
-            Ordering::Relaxed => {
-                let overtaken = self.keys.remove(entry.key, entry.ordinal, accepted);
+            if !strict {
+                let overtaken = self.relaxed.remove(entry.key, entry.ordinal, accepted);
                 self.counts.out_of_order += u64::from(overtaken && entry.attempts > 1);
             }
+            slot = entry.next;
+        }
+        if strict && let Some(next) = self.lanes.pop(lane, head, records, slot) {
+            self.make_ready(next, now);
         }
     }
 
@@ -137,5 +188,13 @@ impl Window {
             self.burying.push(slot);
         }
         Some(letters)
+    }
+}
+
+/// Where a record goes, and why it cannot if so.
+pub(super) fn placed(record: &Record, place: &impl Fn(&Record) -> Result<Place, String>) -> (Place, Option<String>) {
+    match place(record) {
+        Ok(place) => (place, None),
+        Err(reason) => (Place::of_key(record), Some(reason)),
     }
 }

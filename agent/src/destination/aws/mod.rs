@@ -3,6 +3,7 @@
 //! The SDK signs, encodes and sends, once; its own retries are off, because the delivery decides. Credentials are kept by a
 //! keeper of ours, because the SDK's own cache goes by the wall clock and never reads a file again.
 
+pub(super) mod answer;
 mod config;
 
 use std::{sync::Arc, time::SystemTime};

@@ -1,15 +1,24 @@
 //! Which Kinesis data stream.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 
+use super::{Aggregation, Compress, Packing, TagName, Tags};
 use crate::{
-    config::{Problems, size},
-    destination::aws,
+    config::{Problems, duration, size},
+    destination::{Origin, aws},
     outgoing,
 };
 
 /// Kinesis' own bounds for the size of a record (`UpdateMaxRecordSize`).
 const MAX_RECORD: std::ops::RangeInclusive<u64> = 1 << 10..=10 << 20;
+
+/// Ten units that Kinesis charges: larger ones save nothing more, and a throttled one costs more to send again.
+const AGGREGATE_BYTES: u64 = 250_000;
+
+/// What a record of the wire has around an aggregate: its own partition key, and what gzip may add.
+const AROUND_AGGREGATE: u64 = 8 << 10;
 
 /// The settings of a `kinesis` destination.
 #[derive(Debug, Clone, Deserialize)]
@@ -26,11 +35,33 @@ pub struct Config {
     /// The largest record (key and data) that the stream takes. AWS: 1 MiB unless raised, at most 10 MiB.
     #[serde(with = "size")]
     pub max_record: u64,
+    /// Whether records share a record of the wire: docs/aggregation.md.
+    pub aggregation: Aggregation,
+    /// The most data of an aggregate, before it is compressed.
+    #[serde(with = "size")]
+    pub aggregate_bytes: u64,
+    /// What rides with each record of a `kpl` aggregate.
+    pub aggregate_tags: Vec<TagName>,
+    /// How the data of `lines` is compressed.
+    pub compress: Compress,
+    /// `kpl`: how often the stream is asked for its shards, beside when something speaks for others.
+    #[serde(with = "duration")]
+    pub shard_refresh: Duration,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { aws: aws::Config::default(), outgoing: outgoing::Config::default(), stream: None, max_record: 1 << 20 }
+        Self {
+            aws: aws::Config::default(),
+            outgoing: outgoing::Config::default(),
+            stream: None,
+            max_record: 1 << 20,
+            aggregation: Aggregation::None,
+            aggregate_bytes: AGGREGATE_BYTES,
+            aggregate_tags: Vec::new(),
+            compress: Compress::None,
+            shard_refresh: Duration::from_secs(600),
+        }
     }
 }
 
@@ -50,6 +81,40 @@ impl Config {
         if !MAX_RECORD.contains(&self.max_record) {
             let (min, max) = (size::show(*MAX_RECORD.start()), size::show(*MAX_RECORD.end()));
             problems.add(format!("{path}.max-record"), format!("must be {min} to {max}"));
+        }
+        self.validate_aggregation(path, problems);
+    }
+
+    fn validate_aggregation(&self, path: &str, problems: &mut Problems) {
+        let (min, max) = (1 << 10, self.max_record.saturating_sub(AROUND_AGGREGATE).max(1 << 10));
+        // What is not said follows a small `max-record`, see `packing`.
+        if self.aggregate_bytes != AGGREGATE_BYTES && !(min..=max).contains(&self.aggregate_bytes) {
+            let (min, max) = (size::show(min), size::show(max));
+            let why = format!("must be {min} to {max}, which is what max-record leaves it");
+            problems.add(format!("{path}.aggregate-bytes"), why);
+        }
+        if self.aggregation != Aggregation::Kpl && !self.aggregate_tags.is_empty() {
+            problems
+                .add(format!("{path}.aggregate-tags"), "is for aggregation = \"kpl\"; nothing else has room for tags");
+        }
+        if self.aggregation != Aggregation::Lines && self.compress != Compress::None {
+            let why =
+                "is for aggregation = \"lines\": other records go as they are, or in a format that is not compressed";
+            problems.add(format!("{path}.compress"), why);
+        }
+        if self.shard_refresh < Duration::from_secs(10) || self.shard_refresh > Duration::from_secs(24 * 3600) {
+            problems.add(format!("{path}.shard-refresh"), "must be 10s to 24h");
+        }
+    }
+
+    /// How records of this origin become records of the wire.
+    pub(super) fn packing(&self, origin: &Origin<'_>) -> Packing {
+        Packing {
+            aggregation: self.aggregation,
+            gzip: self.compress == Compress::Gzip,
+            tags: Tags::new(&self.aggregate_tags, origin.gateway, origin.stream),
+            aggregate_bytes: self.aggregate_bytes.min(self.max_record.saturating_sub(AROUND_AGGREGATE)).max(256),
+            max_record: self.max_record,
         }
     }
 

@@ -1,9 +1,16 @@
 //! Kinesis Data Streams, or whatever speaks like them: PutRecords through the official SDK.
 //!
-//! Partition keys, explicit hash keys and bytes go through unchanged.
+//! Partition keys, explicit hash keys and bytes go through unchanged, each record alone or several as one (docs/aggregation.md).
 
 mod classify;
 mod config;
+mod kpl;
+mod lines;
+mod map;
+mod packing;
+mod shards;
+mod survey;
+mod tags;
 #[cfg(test)]
 mod tests;
 
@@ -12,12 +19,24 @@ use std::{sync::Arc, time::Duration};
 use aws_sdk_kinesis::{Client, primitives::Blob, types::PutRecordsRequestEntry};
 use forebay_log_store::{PARTITION_KEY_CHARS_MAX, Record};
 
-pub use self::config::Config;
-use super::{Limits, Outcome, Parcel, aws};
+pub use self::{
+    config::Config,
+    packing::{Aggregation, Compress},
+    tags::TagName,
+};
+use self::{
+    map::ShardMap,
+    packing::{Packed, Packing},
+    tags::Tags,
+};
+use super::{Limits, Origin, Outcome, Parcel, Place, RecordOutcome, Sent, aws, tally::Tally};
 use crate::{
     credentials::{Keeper, KnownTime},
     outgoing::{Outgoing, WireBytes},
 };
+
+/// Kinesis charges PutRecords by units of 25 KB of each record.
+const PAYLOAD_UNIT: u64 = 25_000;
 
 /// PutRecords: 1 to 500 records, 10 MiB with their partition keys (service model of 2025).
 const REQUEST_RECORDS: usize = 500;
@@ -29,7 +48,10 @@ pub struct Kinesis {
     credentials: Keeper,
     wire: Arc<WireBytes>,
     stream: String,
-    max_record: u64,
+    packing: Packing,
+    /// Only where aggregates go by it.
+    map: Option<ShardMap>,
+    tally: Tally,
     request_timeout: Duration,
 }
 
@@ -44,15 +66,19 @@ impl Kinesis {
     ///
     /// # Errors
     /// The proxy's password cannot be read (any more).
-    pub fn open(config: &Config, time: &Arc<KnownTime>) -> anyhow::Result<Self> {
+    pub fn open(config: &Config, origin: &Origin<'_>, time: &Arc<KnownTime>) -> anyhow::Result<Self> {
         let outgoing = Outgoing::open(&config.outgoing)?.judged_by(Arc::clone(time) as _);
         let (settings, credentials) = aws::sdk_config(&config.aws, &config.outgoing, &outgoing, time);
+        let (client, stream) = (Client::new(&settings), config.stream.clone().unwrap_or_default());
+        let by_shard = config.aggregation == Aggregation::Kpl;
         Ok(Self {
-            client: Client::new(&settings),
+            map: by_shard.then(|| ShardMap::new(client.clone(), stream.clone(), config.shard_refresh)),
+            client,
             credentials,
             wire: outgoing.wire_bytes(),
-            stream: config.stream.clone().unwrap_or_default(),
-            max_record: config.max_record,
+            stream,
+            packing: config.packing(origin),
+            tally: Tally::by_units_of(PAYLOAD_UNIT),
             request_timeout: config.outgoing.request_timeout,
         })
     }
@@ -62,23 +88,18 @@ impl Kinesis {
     }
 
     pub(super) fn limits(&self) -> Limits {
+        let (parcel_records, parcel_bytes) = self.packing.limits();
         Limits {
             request_records: REQUEST_RECORDS,
             request_bytes: REQUEST_BYTES,
-            parcel_records: 1,
-            parcel_bytes: self.max_record,
+            parcel_records,
+            parcel_bytes,
             request_timeout: self.request_timeout,
         }
     }
 
     pub(super) fn accepts(&self, record: &Record) -> Result<(), String> {
-        let bytes = record.payload_bytes();
-        if bytes > self.max_record {
-            return Err(format!(
-                "the record has {bytes} bytes with its key; the destination takes {}",
-                self.max_record
-            ));
-        }
+        self.packing.accepts(record)?;
         let chars = record.partition_key.chars().count();
         if !(1..=PARTITION_KEY_CHARS_MAX).contains(&chars) {
             return Err(format!(
@@ -88,12 +109,49 @@ impl Kinesis {
         Ok(())
     }
 
+    pub(super) fn place(&self, record: &Record) -> Place {
+        self.packing.place(record, self.map.as_ref().and_then(ShardMap::current).as_deref())
+    }
+
+    pub(super) async fn map_changed(&self) {
+        match &self.map {
+            Some(map) => map.changed().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    pub(super) fn take_map(&self) {
+        if let Some(map) = &self.map {
+            map.take();
+        }
+    }
+
+    pub(super) fn sent(&self) -> Sent {
+        self.tally.so_far(self.packing.aggregation != Aggregation::None)
+    }
+
     pub(super) async fn send(&self, parcels: &[Parcel]) -> Outcome {
-        let entries = parcels.iter().flat_map(|parcel| &parcel.records).map(|record| entry(record)).collect();
+        let shards = self.map.as_ref().and_then(ShardMap::current);
+        let (mut entries, mut expected) = (Vec::with_capacity(parcels.len()), Vec::with_capacity(parcels.len()));
+        for parcel in parcels {
+            let packed = self.packing.pack(parcel, shards.as_deref());
+            self.tally.sent(parcel, packed.bytes());
+            expected.push((packed.bytes(), packed.shard.clone()));
+            entries.push(entry(packed));
+        }
         match self.client.put_records().stream_name(&self.stream).set_records(Some(entries)).send().await {
-            Ok(output) => classify::answered(&output, parcels.len()),
+            Ok(output) => {
+                let mut outcome = classify::answered(&output, parcels.len());
+                if let Outcome::Answered(outcomes) = &mut outcome {
+                    let shards = output.records.iter().map(|record| record.shard_id.as_deref());
+                    for ((outcome, (bytes, shard)), taken_by) in outcomes.iter_mut().zip(expected).zip(shards) {
+                        self.look_at(outcome, bytes, shard.as_deref(), taken_by);
+                    }
+                }
+                outcome
+            }
             Err(error) => {
-                let failure = classify::failed(&error);
+                let failure = aws::answer::failed(&error, |_| None);
                 if failure.kind.is_about_credentials() {
                     self.credentials.refused();
                 }
@@ -101,13 +159,35 @@ impl Kinesis {
             }
         }
     }
+
+    /// What an answer says beside its words: which shard took a record of `bytes`, and which one was to.
+    fn look_at(&self, outcome: &mut RecordOutcome, bytes: u64, shard: Option<&str>, taken_by: Option<&str>) {
+        match outcome {
+            RecordOutcome::Accepted => {
+                self.tally.taken(bytes);
+                if let Some(map) = &self.map
+                    && shard.is_some()
+                    && shard != taken_by
+                {
+                    *outcome = RecordOutcome::Astray;
+                    map.went_astray();
+                }
+            }
+            RecordOutcome::Throttled(_) => {
+                if let Some(map) = &self.map {
+                    map.doubt();
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
-fn entry(record: &Record) -> PutRecordsRequestEntry {
+fn entry(packed: Packed) -> PutRecordsRequestEntry {
     PutRecordsRequestEntry::builder()
-        .data(Blob::new(record.data.to_vec()))
-        .partition_key(&*record.partition_key)
-        .set_explicit_hash_key(record.explicit_hash_key.map(|key| key.to_string()))
+        .data(Blob::new(packed.data))
+        .partition_key(packed.partition_key)
+        .set_explicit_hash_key(packed.explicit_hash_key.map(|key| key.to_string()))
         .build()
         .expect("data and partition key are set")
 }

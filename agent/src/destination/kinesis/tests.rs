@@ -41,12 +41,14 @@ fn record(key: &str, data: &'static [u8]) -> Arc<Record> {
     })
 }
 
+const ORIGIN: Origin<'static> = Origin { gateway: "truck-7", stream: "telemetry" };
+
 fn parcel(key: &str, data: &'static [u8]) -> Parcel {
     Parcel { records: vec![record(key, data)] }
 }
 
-async fn destination(endpoint: SocketAddr) -> Kinesis {
-    let config = Config {
+fn config(endpoint: SocketAddr) -> Config {
+    Config {
         stream: Some("plant".into()),
         aws: aws::Config {
             region: Some("eu-west-1".into()),
@@ -55,8 +57,11 @@ async fn destination(endpoint: SocketAddr) -> Kinesis {
         },
         outgoing: outgoing::Config { request_timeout: Duration::from_secs(2), ..outgoing::Config::default() },
         ..Config::default()
-    };
-    Kinesis::open(&config, &Arc::default()).expect("sound settings")
+    }
+}
+
+async fn destination(endpoint: SocketAddr) -> Kinesis {
+    Kinesis::open(&config(endpoint), &ORIGIN, &Arc::default()).expect("sound settings")
 }
 
 /// What becomes of two records sent to a server that answers by `answer`.
@@ -278,7 +283,7 @@ async fn ask_with_certificate(name: &str, years: [i32; 2], trusted: bool) -> Fai
         outgoing: outgoing::Config { ca_file: Some(ca.path().into()), ..outgoing::Config::default() },
         ..Config::default()
     };
-    let destination = Kinesis::open(&config, &Arc::default()).expect("sound settings");
+    let destination = Kinesis::open(&config, &ORIGIN, &Arc::default()).expect("sound settings");
     failure(destination.send(&[parcel("a", b"one")]).await)
 }
 
@@ -372,4 +377,72 @@ async fn a_record_over_the_limit_is_told_with_figures() {
     assert!(why.contains("1048577") && why.contains("1048576"), "{why}");
     large.data = vec![0; (1 << 20) - 3].into();
     destination.accepts(&large).expect("just fits");
+}
+
+#[tokio::test]
+async fn a_stream_that_takes_ten_mebibytes_gets_them() {
+    let mut config = config(([127, 0, 0, 1], 1).into());
+    config.max_record = 10 << 20;
+    let destination = Kinesis::open(&config, &ORIGIN, &Arc::default()).expect("sound settings");
+    let mut large = (*record("key", b"")).clone();
+    large.data = vec![0; (10 << 20) - 3].into();
+    destination.accepts(&large).expect("just fits");
+    assert!(destination.limits().request_bytes >= large.payload_bytes(), "one such record fits a request");
+}
+
+/// A stream whose only shard is split: what still goes to the old one is noticed, and the new ones are asked for.
+#[tokio::test]
+async fn an_aggregate_in_the_wrong_shard_is_astray_and_the_shards_are_asked_for_again() {
+    let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = socket.local_addr().expect("bound");
+    let split = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let is_split = Arc::clone(&split);
+    let handler = move |headers: HeaderMap, _: Bytes| {
+        let is_split = is_split.load(std::sync::atomic::Ordering::Relaxed);
+        async move {
+            let shard = |id: &str, first: u128, last: u128, ends: Option<&str>| {
+                json!({
+                    "ShardId": id,
+                    "HashKeyRange": { "StartingHashKey": first.to_string(), "EndingHashKey": last.to_string() },
+                    "SequenceNumberRange": { "StartingSequenceNumber": "1", "EndingSequenceNumber": ends },
+                })
+            };
+            let half = u128::MAX / 2;
+            let lists = headers["x-amz-target"].to_str().expect("text").ends_with("ListShards");
+            match (lists, is_split) {
+                (true, false) => json!({ "Shards": [shard("old", 0, u128::MAX, None)] }),
+                (true, true) => json!({ "Shards": [
+                    shard("old", 0, u128::MAX, Some("9")), shard("low", 0, half, None), shard("high", half + 1, u128::MAX, None),
+                ]}),
+                (false, false) => json!({ "Records": [{ "SequenceNumber": "1", "ShardId": "old" }] }),
+                (false, true) => json!({ "Records": [{ "SequenceNumber": "1", "ShardId": "low" }] }),
+            }
+            .to_string()
+        }
+    };
+    let mut server = JoinSet::new();
+    server.spawn(async move { axum::serve(socket, Router::new().route("/", post(handler))).await });
+    let config = Config { aggregation: Aggregation::Kpl, ..config(address) };
+    let destination = Kinesis::open(&config, &ORIGIN, &Arc::default()).expect("sound settings");
+    let with = |key: &str, hash_key: u128| {
+        let record = (*record(key, b"x")).clone();
+        Arc::new(Record { explicit_hash_key: Some(HashKey(hash_key)), ..record })
+    };
+    let aggregate = [Parcel { records: vec![with("a", 1), with("b", u128::MAX)] }];
+    let lane = |key: u128| destination.place(&with("k", key)).lane;
+
+    assert_ne!(lane(1), lane(u128::MAX), "nothing is known yet");
+    destination.map_changed().await;
+    destination.take_map();
+    assert_eq!(lane(1), lane(u128::MAX), "one shard");
+    assert_eq!(destination.send(&aggregate).await, Outcome::Answered(vec![RecordOutcome::Accepted]));
+
+    split.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(destination.send(&aggregate).await, Outcome::Answered(vec![RecordOutcome::Astray]));
+    destination.map_changed().await;
+    destination.take_map();
+    assert_ne!(lane(1), lane(u128::MAX), "two shards");
+    assert_eq!(destination.send(&[parcel("a", b"one")]).await, Outcome::Answered(vec![RecordOutcome::Accepted]));
+    let sent = destination.sent();
+    assert_eq!((sent.records, sent.payload_records, sent.payload_units), (3, 5, 3));
 }

@@ -1,12 +1,11 @@
-//! What was published, and whether what was accepted is that, whole, in order and complete.
+//! What was published, and whether what an endpoint accepted is that, whole, in order per key and complete.
 
 use std::collections::HashMap;
 
 use fastrand::Rng;
 
-use crate::support::Upstream;
-use crate::support::publisher::Published;
-use crate::support::upstream::Accepted;
+use super::publisher::Published;
+use super::upstream::Upstream;
 
 /// Topics of one device.
 const TOPICS: u64 = 250;
@@ -18,7 +17,7 @@ const BUSY_TOPIC_EVERY: u64 = 50;
 const PAYLOAD_BYTES_MAX: usize = 300;
 
 /// Writes a device's message of this number; gives its topic. Both follow from the numbers, so that nobody has to keep them.
-pub(super) fn message(device: u64, number: u64, payload: &mut Vec<u8>) -> String {
+pub(crate) fn message(device: u64, number: u64, payload: &mut Vec<u8>) -> String {
     let mut random = Rng::with_seed(device << 48 | number);
     payload.extend_from_slice(&device.to_le_bytes());
     payload.extend_from_slice(&number.to_le_bytes());
@@ -28,22 +27,22 @@ pub(super) fn message(device: u64, number: u64, payload: &mut Vec<u8>) -> String
     format!("device-{device}/sensor/{topic}")
 }
 
-/// Compares the devices' books with what the upstream accepts.
-pub(super) struct Judge {
+/// Compares the devices' books with what an endpoint accepts.
+pub(crate) struct Judge {
     devices: Vec<Device>,
     /// Records looked at so far.
     heard: usize,
     /// Newest number by partition key.
     newest: HashMap<String, u64>,
     /// Acknowledged messages.
-    pub(super) owed: u64,
-    missing: u64,
-    pub(super) duplicates: u64,
+    pub(crate) owed: u64,
+    pub(crate) missing: u64,
+    pub(crate) duplicates: u64,
     /// Messages that nobody knows of whether they arrived.
-    pub(super) forgotten: u64,
-    pub(super) forgotten_arrived: u64,
+    pub(crate) forgotten: u64,
+    pub(crate) forgotten_arrived: u64,
     /// Messages `fresh`.
-    pub(super) fresh: u64,
+    pub(crate) fresh: u64,
 }
 
 struct Device {
@@ -52,7 +51,7 @@ struct Device {
 }
 
 impl Judge {
-    pub(super) fn new(books: &[Published]) -> Self {
+    pub(crate) fn new(books: &[Published]) -> Self {
         let devices: Vec<Device> = books
             .iter()
             .map(|book| {
@@ -80,31 +79,32 @@ impl Judge {
 
     /// Looks at what the upstream accepted since; says how much is still missing.
     #[track_caller]
-    pub(super) fn hear(&mut self, upstream: &Upstream) -> u64 {
+    pub(crate) fn hear(&mut self, upstream: &Upstream) -> u64 {
         for record in upstream.accepted_since(self.heard) {
             self.heard += 1;
-            self.judge(&record);
+            self.judge(&record.partition_key, &record.data);
         }
         self.missing
     }
 
+    /// Looks at the next record that was accepted.
     #[track_caller]
-    fn judge(&mut self, record: &Accepted) {
-        let Accepted { partition_key, data, .. } = record;
+    pub(crate) fn judge(&mut self, partition_key: &str, data: &[u8]) {
         if partition_key == "fresh" && data == b"fresh" {
             self.fresh += 1;
             return;
         }
-        let (device, number) = numbers_of(data).unwrap_or_else(|| panic!("nobody published {record:?}"));
+        let record = || format!("{partition_key}: {data:?}");
+        let (device, number) = numbers_of(data).unwrap_or_else(|| panic!("nobody published {}", record()));
         let mut published = Vec::new();
         let topic = self
             .devices
             .get(device as usize)
             .filter(|known| number < known.seen.len() as u64)
             .map(|_| message(device, number, &mut published))
-            .unwrap_or_else(|| panic!("device {device} published no message {number}: {record:?}"));
-        assert!(*data == published, "message {number} of device {device} is not whole: {record:?}");
-        assert_eq!(*partition_key, topic, "message {number} of device {device}");
+            .unwrap_or_else(|| panic!("device {device} published no message {number}: {}", record()));
+        assert!(*data == published, "message {number} of device {device} is not whole: {}", record());
+        assert_eq!(partition_key, topic, "message {number} of device {device}");
 
         let (device, place) = (&mut self.devices[device as usize], number as usize);
         if device.seen[place] {

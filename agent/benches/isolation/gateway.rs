@@ -1,0 +1,96 @@
+//! The real program with any number of destinations, and a directory of its own, which is removed afterwards.
+
+use std::{fs, net::SocketAddr, process::Command};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{
+    http,
+    port::free_port,
+    process::{Process, eventually},
+};
+
+pub(crate) struct Gateway {
+    // Ends before its directory is removed: fields are dropped in this order.
+    process: Process,
+    _home: TempDir,
+    pub(crate) mqtt: u16,
+    api: SocketAddr,
+}
+
+#[derive(Clone)]
+pub(crate) struct Destination {
+    pub(crate) name: String,
+    endpoint: String,
+}
+
+impl Destination {
+    pub(crate) fn new(name: &str, endpoint: &str) -> Self {
+        Self { name: name.to_owned(), endpoint: endpoint.to_owned() }
+    }
+}
+
+impl Gateway {
+    /// Starts one; returns once it is ready.
+    pub(crate) fn start(destinations: &[Destination]) -> Self {
+        let home = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("the build directory can be written");
+        let (mqtt, api) = (free_port(), SocketAddr::from(([127, 0, 0, 1], free_port())));
+        let configuration = home.path().join("forebay.toml");
+        fs::write(&configuration, settings(mqtt, api, destinations)).expect("a new directory takes a file");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+        command.args(["run", "--config"]).arg(&configuration).current_dir(home.path());
+        command.env("NO_COLOR", "1").stdout(fs::File::create(home.path().join("out")).expect("a file"));
+        command.stderr(fs::File::create(home.path().join("log")).expect("a file"));
+        let gateway = Self { process: Process::start(command), _home: home, mqtt, api };
+        eventually("the gateway is ready", || http::get(api, "/healthz").is_ok_and(|answer| answer.status == 200));
+        gateway
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Panics if this destination took anything, or if nothing was tried.
+    pub(crate) fn check_is_down(&self, name: &str) {
+        let answer = http::get(self.api, "/status").expect("a running agent answers");
+        let status: Value = serde_json::from_str(&answer.body).expect("its status is JSON");
+        let told = &status["destinations"][name];
+        assert!(told["records"] == 0 && told["requests"].as_u64() > Some(0), "{name} is not sick: {told}");
+    }
+}
+
+fn settings(mqtt: u16, api: SocketAddr, destinations: &[Destination]) -> String {
+    let destinations: String = destinations
+        .iter()
+        .map(|Destination { name, endpoint }| {
+            format!(
+                r#"
+                [destinations.{name}]
+                type = "kinesis"
+                from = "telemetry"
+                stream = "plant-telemetry"
+                region = "eu-west-1"
+                endpoint = "{endpoint}"
+                "#
+            )
+        })
+        .collect();
+    format!(
+        r#"
+        data-dir = "data"
+        [api]
+        listen = "{api}"
+        [streams.telemetry]
+        shards = 4
+        rate-limit = "off"
+        quota = "4GiB"
+        [sources.devices]
+        type = "mqtt-broker"
+        listen = "127.0.0.1:{mqtt}"
+        stream = "telemetry"
+        partition-key = "{{topic}}"
+        {destinations}
+        "#
+    )
+}

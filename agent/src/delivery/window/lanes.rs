@@ -1,0 +1,174 @@
+//! Strict order: lanes. Each is a chain of its unfinished records in the order of the stream, and only its front may be
+//! under way, one parcel. Records of a partition key are always of one lane.
+//!
+//! A lane is known by a number. Should two ever share one, they only wait for each other.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+};
+
+#[cfg(test)]
+use super::entries::State;
+use super::{
+    entries::{Entries, NONE, Slot},
+    parcels::Size,
+};
+
+#[derive(Debug, Default)]
+pub(super) struct Lanes {
+    lanes: HashMap<u64, Lane, BuildHasherDefault<AsItIs>>,
+    behind: u64,
+}
+
+#[derive(Debug)]
+struct Lane {
+    /// The record whose turn it is, and the newest.
+    head: Slot,
+    tail: Slot,
+    unfinished: u64,
+    /// Whether its head waits for something else than the answer to a first request.
+    held: bool,
+    /// Its part of [`Lanes::behind`].
+    behind: u64,
+}
+
+/// Where a record is that was put behind those of its lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Put {
+    /// It is its turn.
+    First,
+    /// It leaves with the one whose turn it is.
+    With,
+    /// It waits.
+    Behind,
+}
+
+impl Lanes {
+    /// Adds a record behind those of its lane.
+    pub(super) fn push(&mut self, slot: Slot, entries: &mut Entries, size: Size) -> Put {
+        let fresh = Lane { head: slot, tail: slot, unfinished: 0, held: false, behind: 0 };
+        let lane = self.lanes.entry(entries[slot].lane).or_insert(fresh);
+        lane.unfinished += 1;
+        if lane.unfinished == 1 {
+            return Put::First;
+        }
+        entries[lane.tail].next = slot;
+        lane.tail = slot;
+        let head = lane.head;
+        if entries.is_open(head)
+            && u64::from(entries[head].parcel) == lane.unfinished - 1
+            && entries.joins(head, slot, size)
+        {
+            entries.join(head, slot);
+            return Put::With;
+        }
+        lane.recount(&mut self.behind, entries, size);
+        Put::Behind
+    }
+
+    /// Takes away a lane's first records, which are finished. Returns the one whose turn it is then.
+    pub(super) fn pop(&mut self, number: u64, head: Slot, records: u32, next: Slot) -> Option<Slot> {
+        let lane = self.lanes.get_mut(&number).expect("a lane is known while it has records");
+        assert_eq!(lane.head, head, "only a lane's front is ever finished");
+        lane.unfinished -= u64::from(records);
+        self.behind -= std::mem::take(&mut lane.behind);
+        if lane.unfinished == 0 {
+            assert_eq!(next, NONE, "the last record of a lane has none behind it");
+            self.lanes.remove(&number);
+            return None;
+        }
+        (lane.head, lane.held) = (next, false);
+        Some(next)
+    }
+
+    /// Takes away a record that is not its lane's first one; `before` is in front of it.
+    pub(super) fn remove_behind(&mut self, number: u64, before: Slot, slot: Slot) {
+        let lane = self.lanes.get_mut(&number).expect("a lane is known while it has records");
+        assert!(lane.held && lane.head != slot, "only behind a record that is held");
+        lane.unfinished -= 1;
+        if lane.tail == slot {
+            lane.tail = before;
+        }
+    }
+
+    /// Whether the lane's front waits for something of its own: then those behind it are not held up by order alone.
+    pub(super) fn hold(&mut self, number: u64, held: bool, entries: &Entries, size: Size) {
+        let lane = self.lanes.get_mut(&number).expect("a lane is known while it has records");
+        lane.held = held;
+        lane.recount(&mut self.behind, entries, size);
+    }
+
+    /// The lane's front has left, or has become smaller.
+    pub(super) fn changed(&mut self, number: u64, entries: &Entries, size: Size) {
+        // A record that travels alone makes no difference to those behind it.
+        if size.records > 1
+            && let Some(lane) = self.lanes.get_mut(&number)
+        {
+            lane.recount(&mut self.behind, entries, size);
+        }
+    }
+
+    /// How many records wait for nothing but a parcel in front of them. Those that gather behind one that is under way are
+    /// not counted where they may leave together after it.
+    pub(super) fn behind(&self) -> u64 {
+        self.behind
+    }
+}
+
+impl Lane {
+    fn recount(&mut self, total: &mut u64, entries: &Entries, size: Size) {
+        let gathers = size.records > 1 && !entries.is_open(self.head);
+        let behind =
+            if self.held || gathers { 0 } else { self.unfinished.saturating_sub(entries[self.head].parcel.into()) };
+        *total = *total - self.behind + behind;
+        self.behind = behind;
+    }
+}
+
+#[cfg(test)]
+impl Lanes {
+    /// Panics if the chains do not agree with the entries. For simulations: looks at everything.
+    pub(super) fn check_chains(&self, entries: &Entries, size: Size) {
+        let mut behind = 0;
+        for (number, lane) in &self.lanes {
+            let mut slot = lane.head;
+            let mut count = 0;
+            while slot != NONE {
+                let entry = &entries[slot];
+                assert_eq!(entry.lane, *number);
+                let witness = entry.state == State::InFlight && lane.held;
+                let fits = witness || (entry.state == State::Behind) == (count > 0);
+                assert!(fits, "{:?} at place {count} of its lane", entry.state);
+                count += 1;
+                slot = entry.next;
+            }
+            assert_eq!(count, lane.unfinished);
+            let head = &entries[lane.head];
+            let own = matches!(head.state, State::Waiting | State::Dead | State::Suspect);
+            assert!(lane.held || !own, "{:?} but not held", head.state);
+            let counts = !lane.held && (size.records == 1 || head.state == State::Ready);
+            assert_eq!(lane.behind, if counts { count - u64::from(head.parcel) } else { 0 });
+            behind += lane.behind;
+        }
+        assert_eq!(self.behind, behind);
+    }
+}
+
+/// For numbers that are hashes already.
+#[derive(Debug, Default)]
+pub(super) struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("only used for u64, which come hashed already")
+    }
+
+    fn write_u64(&mut self, hashed: u64) {
+        self.0 = hashed;
+    }
+}

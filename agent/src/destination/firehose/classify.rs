@@ -1,0 +1,45 @@
+//! What an answer of Firehose means. Pure.
+
+use aws_sdk_firehose::operation::put_record_batch::PutRecordBatchOutput;
+
+use crate::destination::{Failure, FailureKind, Outcome, RecordOutcome, aws::answer};
+
+/// What became of a request that was answered in the service's own words.
+pub(super) fn answered(output: &PutRecordBatchOutput, sent: usize) -> Outcome {
+    let records = &output.request_responses;
+    if records.len() != sent {
+        return confused(format!("the answer speaks of {} records, but {sent} were sent", records.len()));
+    }
+    let failed = records.iter().filter(|record| record.error_code.is_some()).count();
+    if usize::try_from(output.failed_put_count) != Ok(failed) {
+        return confused(format!("the answer counts {} failures and names {failed}", output.failed_put_count));
+    }
+    let outcomes = records.iter().map(|record| match record.error_code.as_deref() {
+        Some(code) => {
+            let said = record.error_message.as_deref().unwrap_or("no reason given");
+            let message = answer::shorten(format!("{code}: {said}"));
+            if of_code(code) == Some(FailureKind::Throttled) || answer::is_throttling(code) {
+                RecordOutcome::Throttled(message)
+            } else {
+                RecordOutcome::Failed(message)
+            }
+        }
+        None if record.record_id.as_deref().is_some_and(|id| !id.is_empty()) => RecordOutcome::Accepted,
+        None => RecordOutcome::Failed("the answer has neither an id nor an error for it".into()),
+    });
+    Outcome::Answered(outcomes.collect())
+}
+
+fn confused(message: String) -> Outcome {
+    Outcome::Failed(Failure { kind: FailureKind::EndpointFailed, message, retry_after: None })
+}
+
+/// Codes that mean something else here than at AWS in general.
+pub(super) fn of_code(code: &str) -> Option<FailureKind> {
+    match code.strip_suffix("Exception").unwrap_or(code) {
+        // "If you continue to see the exception, throughput limits for the stream may have been exceeded."
+        "ServiceUnavailable" => Some(FailureKind::Throttled),
+        "InvalidSource" | "InvalidKMSResource" => Some(FailureKind::Misconfigured),
+        _ => None,
+    }
+}

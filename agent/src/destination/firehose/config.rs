@@ -1,0 +1,142 @@
+//! Which Firehose stream, and how records are put into it.
+
+use serde::Deserialize;
+
+use crate::{
+    config::{Problems, size},
+    destination::aws,
+    outgoing,
+};
+
+/// What Firehose takes in a record.
+pub(super) const RECORD_BYTES: u64 = 1_024_000;
+
+/// More lanes than requests under way only leave aggregates empty.
+const LANES_MAX: u16 = 256;
+
+/// The settings of a `firehose` destination.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Config {
+    /// Where AWS is.
+    #[serde(skip)]
+    pub aws: aws::Config,
+    /// How it is reached.
+    #[serde(skip)]
+    pub outgoing: outgoing::Config,
+    /// The Firehose stream's name.
+    pub stream: Option<String>,
+    /// What each record ends with; it is added where it is missing. Left out: nothing, or a line end with aggregation.
+    pub delimiter: Option<String>,
+    /// Whether small records become one.
+    pub aggregation: Aggregation,
+    /// How large that one gets.
+    #[serde(with = "size")]
+    pub aggregate_bytes: u64,
+    /// How many are filled side by side. All records of a partition key go into the same.
+    pub aggregate_lanes: u16,
+}
+
+/// Whether small records become one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Aggregation {
+    /// A record stays a record.
+    None,
+    /// Records behind each other, each with its delimiter.
+    Lines,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            aws: aws::Config::default(),
+            outgoing: outgoing::Config::default(),
+            stream: None,
+            delimiter: None,
+            aggregation: Aggregation::None,
+            aggregate_bytes: 128 << 10,
+            aggregate_lanes: 4,
+        }
+    }
+}
+
+impl Config {
+    /// Notes what is missing or cannot be.
+    pub fn validate(&self, path: &str, problems: &mut Problems) {
+        match &self.stream {
+            None => problems.add(format!("{path}.stream"), "is missing: the name of the Firehose stream"),
+            Some(name) if !is_stream_name(name) => problems.add(
+                format!("{path}.stream"),
+                format!("`{name}` cannot be a Firehose stream: 1 to 64 characters of a-z A-Z 0-9 _ . -"),
+            ),
+            Some(_) => {}
+        }
+        self.aws.validate(path, problems);
+        self.outgoing.validate(path, problems);
+        if self.delimiter().len() > 16 {
+            problems.add(format!("{path}.delimiter"), "must be at most 16 bytes");
+        }
+        if self.aggregation == Aggregation::Lines && self.delimiter().is_empty() {
+            problems.add(format!("{path}.delimiter"), "must not be empty: nobody could take the records apart again");
+        }
+        if !(1 << 10..=RECORD_BYTES).contains(&self.aggregate_bytes) {
+            problems.add(format!("{path}.aggregate-bytes"), "must be 1 KiB to 1000 KiB");
+        }
+        if !(1..=LANES_MAX).contains(&self.aggregate_lanes) {
+            problems.add(format!("{path}.aggregate-lanes"), format!("must be 1 to {LANES_MAX}"));
+        }
+    }
+
+    /// What it is, in a few words.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let stream = self.stream.as_deref().unwrap_or_default();
+        format!("firehose stream {stream} {}{}", self.aws.describe(), self.outgoing.describe())
+    }
+
+    /// What each record ends with.
+    pub(super) fn delimiter(&self) -> &str {
+        match (&self.delimiter, self.aggregation) {
+            (Some(delimiter), _) => delimiter,
+            (None, Aggregation::None) => "",
+            (None, Aggregation::Lines) => "\n",
+        }
+    }
+}
+
+fn is_stream_name(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    (1..=64).contains(&name.len()) && name.bytes().all(allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::destination;
+
+    fn problems_of(text: &str) -> Vec<String> {
+        let mut problems = Problems::default();
+        let table = toml::from_str(&format!("region = 'r'\n{text}")).expect("TOML");
+        destination::Config::read("firehose", table, "destinations.lake", &[], &mut problems).expect("a table");
+        problems.list().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn every_mistake_is_told_by_its_key() {
+        for (text, key) in [
+            ("", "stream"),
+            ("stream = 'no good'", "stream"),
+            ("stream = 's'\naggregation = 'lines'\ndelimiter = ''", "delimiter"),
+            ("stream = 's'\ndelimiter = '12345678901234567'", "delimiter"),
+            ("stream = 's'\naggregate-bytes = '1MiB'", "aggregate-bytes"),
+            ("stream = 's'\naggregate-lanes = 0", "aggregate-lanes"),
+            ("stream = 's'\nmax-record = '1MiB'", "max-record"),
+        ] {
+            let found = problems_of(text);
+            assert_eq!(found.len(), 1, "{text}: {found:?}");
+            assert!(found[0].starts_with(&format!("destinations.lake.{key}: ")), "{text}: {found:?}");
+        }
+        assert_eq!(problems_of("stream = 's'\naggregation = 'lines'"), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,221 @@
+//! When the destination is asked for its shards, and what follows from its answer: which map is to count next. Pure.
+//!
+//! Without a map, records of one hash key travel together, which is right whatever the shards are.
+
+use std::{sync::Arc, time::Duration};
+
+use super::shards::Shards;
+
+/// Between two questions that something gave rise to.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// The longest wait after questions that got no answer.
+const AGAIN_MAX: Duration = Duration::from_secs(60);
+
+/// So often the destination may give no answer, or one that cannot be, while parcels wait for it.
+const PATIENCE: u32 = 3;
+
+/// What became of a question.
+#[derive(Debug, Clone)]
+pub(super) enum Answer {
+    Shards(Shards),
+    /// It may not be asked.
+    Refused(String),
+    /// It did not answer, for now.
+    Failed(String),
+}
+
+/// A map, or none.
+pub(super) type Map = Option<Arc<Shards>>;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Survey {
+    interval: Duration,
+    /// The map that counts.
+    pub(super) current: Map,
+    /// When to ask next.
+    next: Duration,
+    asked: Option<Duration>,
+    /// A parcel went to another shard than the map says: parcels wait for a new one.
+    astray: bool,
+    /// How often in a row that did not help, or there was no answer.
+    vain: u32,
+    /// A map by which parcels went astray, again and again.
+    distrusted: Map,
+    /// Whether a person was told that there is no map.
+    told: bool,
+}
+
+impl Survey {
+    pub(super) fn new(interval: Duration) -> Self {
+        Self {
+            interval,
+            current: None,
+            next: Duration::ZERO,
+            asked: None,
+            astray: false,
+            vain: 0,
+            distrusted: None,
+            told: false,
+        }
+    }
+
+    pub(super) fn due(&self) -> Duration {
+        self.next
+    }
+
+    /// A parcel went to another shard than it was made for.
+    pub(super) fn went_astray(&mut self, now: Duration) {
+        self.astray = true;
+        self.hint(now, AGAIN * (1 << self.vain.min(6)));
+    }
+
+    /// This map counts from now on. Nothing is under way by an older one, so that nothing more goes astray by that.
+    pub(super) fn follow(&mut self, map: Map) {
+        self.current = map;
+        self.astray = false;
+    }
+
+    /// Something speaks for other shards than are known.
+    pub(super) fn doubt(&mut self, now: Duration) {
+        self.hint(now, AGAIN_MAX);
+    }
+
+    fn hint(&mut self, now: Duration, apart: Duration) {
+        let earliest = self.asked.map_or(now, |asked| asked + apart).max(now);
+        self.next = self.next.min(earliest);
+    }
+
+    /// Returns the map that is to count next, if it is not the one that does, and what a person should be told.
+    pub(super) fn on_answer(&mut self, answer: Answer, now: Duration) -> (Option<Map>, Option<String>) {
+        self.asked = Some(now);
+        self.next = now + self.interval;
+        match answer {
+            Answer::Shards(shards) => {
+                let is_current = self.current.as_deref() == Some(&shards);
+                if self.distrusted.as_deref() == Some(&shards) {
+                    return (self.take(None), None);
+                }
+                self.told = false;
+                if self.astray && is_current {
+                    self.vain += 1;
+                    if self.vain >= PATIENCE {
+                        self.distrusted = self.current.clone();
+                        let told = "the shards that take records are not those that it lists";
+                        return (self.take(None), self.tell(told));
+                    }
+                    // It may be that what it lists is late.
+                    return (self.take(self.current.clone()), None);
+                }
+                self.vain = 0;
+                let taken = (!is_current).then(|| self.take(Some(Arc::new(shards)))).flatten();
+                (taken, None)
+            }
+            Answer::Refused(why) => (self.take(None), self.tell(&why)),
+            Answer::Failed(why) => {
+                self.vain = self.vain.saturating_add(1);
+                self.next = now + (AGAIN * (1 << self.vain.min(6))).min(AGAIN_MAX).min(self.interval);
+                if self.astray && self.vain >= PATIENCE {
+                    return (self.take(None), self.tell(&why));
+                }
+                (None, None)
+            }
+        }
+    }
+
+    /// A map to count next, unless there is none and nobody waits for one.
+    fn take(&mut self, map: Map) -> Option<Map> {
+        let waits = std::mem::take(&mut self.astray);
+        (waits || map != self.current).then_some(map)
+    }
+
+    fn tell(&mut self, why: &str) -> Option<String> {
+        (!std::mem::replace(&mut self.told, true)).then(|| why.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::shards::tests::shards, *};
+
+    const INTERVAL: Duration = Duration::from_secs(600);
+
+    fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn two() -> Shards {
+        shards(&[("a", 9), ("b", u128::MAX)])
+    }
+
+    fn three() -> Shards {
+        shards(&[("a", 9), ("c", 99), ("d", u128::MAX)])
+    }
+
+    impl Survey {
+        /// The answer, and the map taken if there is one.
+        fn hear(&mut self, answer: Answer, now: u64) -> Option<Map> {
+            let (map, _) = self.on_answer(answer, s(now));
+            if let Some(map) = &map {
+                self.follow(map.clone());
+            }
+            map
+        }
+    }
+
+    #[test]
+    fn a_map_is_asked_for_at_once_and_counts_when_it_is_another() {
+        let mut survey = Survey::new(INTERVAL);
+        assert_eq!(survey.due(), s(0));
+        assert_eq!(survey.hear(Answer::Shards(two()), 1), Some(Some(Arc::new(two()))));
+        assert_eq!(survey.due(), s(601));
+        assert_eq!(survey.hear(Answer::Shards(two()), 601), None);
+        assert_eq!(survey.hear(Answer::Shards(three()), 1201), Some(Some(Arc::new(three()))));
+    }
+
+    #[test]
+    fn a_parcel_that_went_astray_has_the_shards_asked_for_again() {
+        let mut survey = Survey::new(INTERVAL);
+        survey.hear(Answer::Shards(two()), 0);
+        survey.went_astray(s(100));
+        assert_eq!(survey.due(), s(100));
+        assert!(survey.hear(Answer::Shards(three()), 101).is_some());
+    }
+
+    #[test]
+    fn a_list_that_is_late_is_asked_for_again_and_then_distrusted() {
+        let mut survey = Survey::new(INTERVAL);
+        survey.hear(Answer::Shards(two()), 0);
+        for (at, due) in [(100, 100), (101, 102), (103, 106)] {
+            survey.went_astray(s(at));
+            assert_eq!(survey.due(), s(due));
+            let map = survey.hear(Answer::Shards(two()), due).expect("somebody waits");
+            assert_eq!(map.is_some(), at != 103);
+        }
+        assert_eq!(survey.hear(Answer::Shards(two()), 706), None, "that one is not trusted any more");
+        assert!(survey.hear(Answer::Shards(three()), 1306).expect("another").is_some());
+    }
+
+    #[test]
+    fn whoever_may_not_ask_goes_by_the_keys_and_is_told_once() {
+        let mut survey = Survey::new(INTERVAL);
+        let refused = Answer::Refused("AccessDenied".to_owned());
+        assert_eq!(survey.on_answer(refused.clone(), s(0)), (None, Some("AccessDenied".to_owned())));
+        assert_eq!(survey.on_answer(refused, s(600)), (None, None));
+        assert!(survey.hear(Answer::Shards(two()), 1200).is_some(), "it may by now");
+    }
+
+    #[test]
+    fn parcels_do_not_wait_for_ever_for_an_answer_and_a_map_is_kept_while_none_waits() {
+        let mut survey = Survey::new(INTERVAL);
+        survey.hear(Answer::Shards(two()), 0);
+        let failed = || Answer::Failed("no route".to_owned());
+        assert_eq!(survey.hear(failed(), 600), None);
+        assert_eq!(survey.due(), s(602));
+        assert!(survey.hear(Answer::Shards(two()), 602).is_none() && survey.current.is_some());
+        survey.went_astray(s(700));
+        assert_eq!((survey.hear(failed(), 700), survey.hear(failed(), 702)), (None, None));
+        assert_eq!(survey.hear(failed(), 706), Some(None));
+    }
+}

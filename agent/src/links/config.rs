@@ -1,0 +1,121 @@
+//! `[links.NAME]`: a way out of the gateway, and what may be asked of it.
+
+use serde::Deserialize;
+
+use super::{
+    calendar::{TimeOfDay, Zone},
+    rate::Rate,
+    schedule::Schedule,
+};
+use crate::config::{Problems, size};
+
+/// A cap under this would be a stop.
+const BANDWIDTH_MIN: u64 = 100;
+
+/// What may be asked of a link.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Default)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Config {
+    /// Bytes per second, in both directions together.
+    pub bandwidth: Option<Rate>,
+    /// Bytes per day, in both directions together.
+    #[serde(with = "size::option")]
+    pub daily_budget: Option<u64>,
+    /// When the day of the budget begins.
+    pub reset: TimeOfDay,
+    /// What happens then that the budget is spent.
+    pub when_spent: WhenSpent,
+    /// When it may be used; left out: always.
+    pub schedule: Schedule,
+    /// Where `reset` and `schedule` are meant.
+    pub time_zone: Zone,
+    /// The limits hold only while the machine's default route leaves by one of these interfaces; `*` at the end stands for
+    /// anything.
+    pub metered_interfaces: Vec<String>,
+    /// The limits hold only while this file does not say `no`.
+    pub metered_file: Option<std::path::PathBuf>,
+}
+
+/// What happens when the day's budget is spent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenSpent {
+    /// Everything waits for the next day.
+    #[default]
+    Wait,
+    /// Destinations of at least this priority go on.
+    OnlyPriority(u8),
+}
+
+impl Config {
+    /// Notes what cannot be.
+    pub fn validate(&self, path: &str, problems: &mut Problems) {
+        if let Some(rate) = self.bandwidth
+            && rate.bytes_per_second() < BANDWIDTH_MIN
+        {
+            problems.add(format!("{path}.bandwidth"), format!("must be {BANDWIDTH_MIN} B/s or more, not {rate}"));
+        }
+        if self.daily_budget.is_none() {
+            if self.when_spent != WhenSpent::Wait {
+                problems.add(format!("{path}.when-spent"), "there is no daily-budget that could be spent");
+            }
+            if self.reset != TimeOfDay::default() {
+                problems.add(format!("{path}.reset"), "there is no daily-budget whose day could begin");
+            }
+        }
+        if !self.metered_interfaces.is_empty() && self.metered_file.is_some() {
+            problems.add(format!("{path}.metered-file"), "say it by metered-interfaces or by a file, not by both");
+        }
+        for (index, pattern) in self.metered_interfaces.iter().enumerate() {
+            let name = pattern.strip_suffix('*').unwrap_or(pattern);
+            if pattern.is_empty() || name.contains(['*', '/', ' ']) || name.len() > 15 {
+                let what = format!("`{pattern}` is no interface such as \"wwan0\" or \"ppp*\"");
+                problems.add(format!("{path}.metered-interfaces[{index}]"), what);
+            }
+        }
+        if self.is_unlimited() {
+            problems.add(path, "limits nothing; give it bandwidth, daily-budget or schedule");
+        }
+    }
+
+    /// In one line, for a person.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let mut parts = Vec::new();
+        parts.extend(self.bandwidth.map(|rate| format!("at most {rate}")));
+        if let Some(bytes) = self.daily_budget {
+            let then = match self.when_spent {
+                WhenSpent::Wait => "then everything waits".to_owned(),
+                WhenSpent::OnlyPriority(least) => format!("then only priority {least} and higher"),
+            };
+            parts.push(format!("{} a day from {}, {then}", size::show(bytes), self.reset));
+        }
+        if !self.schedule.is_empty() {
+            parts.push(format!("only {}", self.schedule));
+        }
+        let zone = match self.time_zone {
+            Zone::Utc => " (UTC)",
+            _ => "",
+        };
+        let mut text = parts.join("; ") + zone;
+        if !self.metered_interfaces.is_empty() {
+            text += &format!("; while the default route leaves by {}", self.metered_interfaces.join(", "));
+        }
+        if let Some(file) = &self.metered_file {
+            text += &format!("; unless {} says \"no\"", file.display());
+        }
+        text
+    }
+
+    /// How large requests may be, so that the limits can be kept closely.
+    #[must_use]
+    pub fn request_bytes(&self) -> Option<u64> {
+        let by_cap = self.bandwidth.map(|rate| super::bandwidth::request_bytes(rate.bytes_per_second()));
+        let by_budget = self.daily_budget.map(super::budget::request_bytes);
+        by_cap.into_iter().chain(by_budget).min()
+    }
+
+    fn is_unlimited(&self) -> bool {
+        self.bandwidth.is_none() && self.daily_budget.is_none() && self.schedule.is_empty()
+    }
+}

@@ -1,0 +1,67 @@
+//! A relay in front of an endpoint that counts what passes, in both directions.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Instant;
+
+/// Bytes that passed, and when.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Passed {
+    pub(crate) at: Instant,
+    pub(crate) bytes: usize,
+}
+
+/// On a port of its own; it lasts as long as the process.
+pub(crate) struct CountingRelay {
+    address: SocketAddr,
+    passed: Arc<Mutex<Vec<Passed>>>,
+}
+
+impl CountingRelay {
+    /// In front of `http://127.0.0.1:PORT`.
+    pub(crate) fn to(endpoint: &str) -> Self {
+        let server: SocketAddr = endpoint.trim_start_matches("http://").parse().expect("an address");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let passed = Arc::new(Mutex::new(Vec::new()));
+        let relay = Self { address, passed: Arc::clone(&passed) };
+        thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let Ok(server) = TcpStream::connect(server) else { continue };
+                let (there, back) = (client.try_clone().expect("a handle"), server.try_clone().expect("a handle"));
+                for (from, to) in [(there, server), (back, client)] {
+                    let passed = Arc::clone(&passed);
+                    thread::spawn(move || carry(from, to, &passed));
+                }
+            }
+        });
+        relay
+    }
+
+    pub(crate) fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Everything until now.
+    pub(crate) fn passed(&self) -> Vec<Passed> {
+        self.passed.lock().expect("nobody panics with it").clone()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.passed().iter().map(|passed| passed.bytes).sum()
+    }
+}
+
+fn carry(mut from: TcpStream, mut to: TcpStream, passed: &Mutex<Vec<Passed>>) -> io::Result<()> {
+    let mut buffer = [0; 64 << 10];
+    loop {
+        let bytes = from.read(&mut buffer)?;
+        if bytes == 0 {
+            return to.shutdown(Shutdown::Write);
+        }
+        passed.lock().expect("nobody panics with it").push(Passed { at: Instant::now(), bytes });
+        to.write_all(&buffer[..bytes])?;
+    }
+}
