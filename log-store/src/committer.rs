@@ -38,6 +38,15 @@ pub(crate) struct Writers {
     pub(crate) room: Room,
 }
 
+/// A walk through all streams, for one block of each that has something queued.
+#[derive(Debug, Clone, Copy, Default)]
+struct Round {
+    /// The stream whose turn it is.
+    slot: StreamSlot,
+    /// Whether there may be more than what was committed.
+    committed: bool,
+}
+
 /// How the thread waits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
@@ -48,18 +57,25 @@ pub(crate) struct Pace {
 impl Writers {
     /// Commits everything that is queued, as far as there is room.
     pub(crate) fn commit_queued(&mut self, queue: &Queue) {
-        let mut slot = 0;
-        while self.commit_next(queue, &mut slot) {}
+        loop {
+            let mut round = Round::default();
+            while self.commit_next(queue, &mut round) {}
+            if !round.committed {
+                return;
+            }
+        }
     }
 
-    /// Commits the next block of the streams from `slot` on, and moves `slot` past those that have nothing to commit; `false` if none
-    /// has.
-    fn commit_next(&mut self, queue: &Queue, slot: &mut StreamSlot) -> bool {
-        while *slot < self.streams.len() {
-            if self.commit_block(queue, *slot) {
+    /// Commits the next block of a round; `false` once the round is through.
+    fn commit_next(&mut self, queue: &Queue, round: &mut Round) -> bool {
+        while round.slot < self.streams.len() {
+            let slot = round.slot;
+            // A stream that always has more must not keep the others waiting.
+            round.slot += 1;
+            if self.commit_block(queue, slot) {
+                round.committed = true;
                 return true;
             }
-            *slot += 1;
         }
         false
     }
@@ -135,6 +151,7 @@ impl Writers {
                 true
             }
             CommitError::Poisoned(reason) => {
+                queue.refuse_for_now(slot, stream, &reason);
                 self.around.answers.refuse(entries, || poisoned(stream, &reason));
                 true
             }
@@ -167,10 +184,16 @@ impl Writers {
         let mut flush = false;
         for (slot, writer) in self.streams.iter_mut().enumerate() {
             let Some(writer) = writer else { continue };
-            if let Some(reason) = writer.recover_if_poisoned() {
-                // What was queued meanwhile may follow something that was refused: taking it would break the order.
+            if let Some(reason) = writer.poisoned() {
+                // What is queued may follow something that was refused: taking it would break the order. Whoever hears of that
+                // does so before anything more is taken.
+                queue.refuse_for_now(slot, writer.core().name(), &reason);
                 let entries = queue.take(slot, usize::MAX);
                 self.around.answers.refuse(entries, || poisoned(writer.core().name(), &reason));
+                self.around.answers.tell();
+                if writer.recover() {
+                    queue.take_again(slot);
+                }
             }
             flush |= writer.tick();
         }
@@ -204,7 +227,7 @@ impl Writers {
     }
 }
 
-fn poisoned(stream: &str, reason: &str) -> Error {
+pub(crate) fn poisoned(stream: &str, reason: &str) -> Error {
     Error::Poisoned { stream: stream.to_owned(), reason: reason.to_owned() }
 }
 
@@ -213,19 +236,19 @@ pub(crate) struct Turn {
     next_tick: Instant,
     /// When something is due before that.
     next_due: Option<Instant>,
-    /// The stream whose block is next, while they are gone through.
-    slot: Option<StreamSlot>,
+    /// The one that is not through.
+    round: Option<Round>,
     has_ended: bool,
 }
 
 impl Turn {
     pub(crate) fn new(pace: Pace) -> Mutex<Self> {
-        Mutex::new(Self { next_tick: Instant::now() + pace.tick, next_due: None, slot: None, has_ended: false })
+        Mutex::new(Self { next_tick: Instant::now() + pace.tick, next_due: None, round: None, has_ended: false })
     }
 
-    /// Waits until there is something to do, and does it: one block, or what comes when all streams have been gone through.
+    /// Waits until there is something to do, and does it: one block, or what comes when all streams had their turn.
     fn take(&mut self, writers: &Mutex<Writers>, queue: &Queue, pace: Pace) {
-        if self.slot.is_none() {
+        if self.round.is_none() {
             let wake = self.next_due.map_or(self.next_tick, |due| due.min(self.next_tick));
             if !queue.wait(wake, pace.commit_delay, BLOCK_BYTES / 2) {
                 lock(writers).close(queue);
@@ -234,21 +257,22 @@ impl Turn {
             }
         }
         let mut writers = lock(writers);
-        let slot = self.slot.get_or_insert(0);
-        if writers.commit_next(queue, slot) {
+        let round = self.round.get_or_insert_default();
+        if writers.commit_next(queue, round) {
             return;
         }
-        self.slot = None;
+        let mut again = round.committed;
         self.next_due = writers.do_due().map(|due| Instant::now() + due);
         if Instant::now() >= self.next_tick {
             writers.tick(queue);
             // Streams that had no room may have some now.
-            self.slot = Some(0);
+            again = true;
             self.next_tick = Instant::now() + pace.tick;
         }
         if writers.streams.iter().flatten().any(StreamWriter::is_full) {
             self.next_tick = self.next_tick.min(Instant::now() + ROOM_LOOKED_FOR_EVERY);
         }
+        self.round = again.then(Round::default);
     }
 }
 

@@ -40,7 +40,8 @@ pub enum WhenFull {
     Refuse,
 }
 
-/// Called once with the outcome of an append, on the committer's thread: it must not block.
+/// Called once with the outcome of an append, on a committing thread or, where it is refused at once, on the caller's. It must
+/// neither block nor append: nobody might be left to commit.
 pub type Done = Box<dyn FnOnce(Result<Appended, Refused>) + Send>;
 
 /// A stream takes no record that is larger than this part of its quota.
