@@ -3,26 +3,33 @@
 //! Both take turns in the same run, because a disk's speed changes by the minute; the ratio is the median of the turns.
 //! What is measured is commits that follow each other: not the first ones of a turn, nor how its data is made up.
 //! Run with `cargo bench -p forebay-log-store`. The files lie below the target directory: a real disk, where `/tmp` may
-//! not be one. `FOREBAY_BENCH_ROUNDS` sets the number of turns (default 9).
+//! not be one. `FOREBAY_BENCH_ROUNDS` sets the number of turns (default 9). It fails where a median falls below [`RATIO_MIN`], which can be
+//! judged on a quiet machine only.
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures real time on a real disk")]
+
+mod aims;
 
 use std::{
     fs::{self, File},
     ops::ControlFlow,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    process::ExitCode,
     sync::{OnceLock, mpsc},
     thread,
     time::{Duration, Instant},
 };
 
+use aims::Aims;
 use forebay_log_store::{
     Codec, NewRecord, ReadLimit, Refused, SequenceNumber, Start, Store, StoreConfig, Stream, StreamConfig, SystemClock,
     WhenFull,
     inspect::{Dumped, dump},
 };
 
+/// The aim: the log's synced appends in units of plain `write` and `fdatasync`.
+const RATIO_MIN: f64 = 0.9;
 /// What one turn appends, in records' data.
 const BYTES_PER_TURN: usize = 64 << 20;
 const RECORDS_PER_BATCH: usize = 100;
@@ -55,7 +62,7 @@ impl Turn {
     }
 }
 
-fn main() {
+fn main() -> ExitCode {
     // `cargo test --benches` and `cargo bench -- name` pass arguments; there is nothing to choose here.
     let rounds = match std::env::var("FOREBAY_BENCH_ROUNDS") {
         Ok(rounds) => rounds.parse().expect("FOREBAY_BENCH_ROUNDS is a number"),
@@ -78,13 +85,16 @@ fn main() {
         "written/payload",
         "read MB/s"
     );
+    let mut aims = Aims::default();
     for record_bytes in [300, 100] {
         for producers in [1, 4] {
             let case = Case { record_bytes, producers };
             let turns: Vec<Turn> = (0..rounds).map(|_| turn(&case, scratch.path())).collect();
-            report(&case, &turns);
+            let ratio = report(&case, &turns);
+            aims.judge(&format!("{record_bytes} bytes, {producers} producers"), ratio, RATIO_MIN..);
         }
     }
+    aims.outcome()
 }
 
 fn target_dir() -> PathBuf {
@@ -98,12 +108,14 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-fn report(case: &Case, turns: &[Turn]) {
+/// Gives the median of the ratios.
+fn report(case: &Case, turns: &[Turn]) -> f64 {
     let of = |figure: &dyn Fn(&Turn) -> f64| median(turns.iter().map(figure).collect());
     let rate = |bytes: u64, time: Duration| bytes as f64 / time.as_secs_f64() / 1e6;
     let ratios: Vec<f64> = turns.iter().map(Turn::ratio).collect();
     let least = ratios.iter().copied().fold(f64::MAX, f64::min);
     let most = ratios.iter().copied().fold(0.0, f64::max);
+    let ratio = median(ratios);
     println!(
         "{:>12} {:>9} {:>8.0} {:>10.1} {:>9.1} {:>9.1} {:>10.2} ({least:>4.2} .. {most:>4.2}) {:>16.3} {:>9.0}",
         case.record_bytes,
@@ -112,10 +124,11 @@ fn report(case: &Case, turns: &[Turn]) {
         of(&|turn| turn.written_bytes as f64 / turn.commits as f64 / 1024.0),
         of(&|turn| rate(turn.counted_bytes, turn.log)),
         of(&|turn| rate(turn.counted_bytes, turn.plain)),
-        median(ratios),
+        ratio,
         of(&|turn| turn.written_bytes as f64 / turn.payload_bytes as f64),
         of(&|turn| rate(turn.payload_bytes, turn.read)),
     );
+    ratio
 }
 
 fn turn(case: &Case, scratch: &Path) -> Turn {

@@ -1,12 +1,11 @@
-//! Answers: everybody who appended is told the outcome, in the order of the commits, by a thread of its own. The committer writes
-//! on meanwhile; it would wait long for those whom it wakes, who want to work on at once.
+//! Answers: everybody who appended is told the outcome, in the order of the commits.
+//!
+//! Where threads commit, answers are gathered until whoever gave them has let the next commit begin: those who are woken want to
+//! work on at once, and the disk would be idle meanwhile.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc, Mutex, PoisonError,
-        mpsc::{Receiver, SyncSender, sync_channel},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use crate::{
@@ -14,41 +13,41 @@ use crate::{
     queue::Entry,
 };
 
-/// Who is slow to take its answers holds up the commits, and no memory, after so many of them.
-const COMMITS_AHEAD: usize = 8;
-
 /// A batch and its outcome.
 pub(crate) type Answer = (Entry, Result<Appended, Error>);
 
-/// Where answers are given. Without a thread they are told at once.
+/// Where answers are given. They are told at once, unless they are to be gathered.
 #[derive(Clone, Default)]
-pub(crate) struct Answers {
-    to: Arc<Mutex<Option<SyncSender<Vec<Answer>>>>>,
+pub(crate) struct Answers(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    /// Given and not told; `None` where they are told at once.
+    gathered: Mutex<Option<Vec<Answer>>>,
+    /// Held by whoever tells, so that answers keep their order.
+    telling: Mutex<()>,
 }
 
-/// What the thread takes its answers from.
-pub(crate) struct Given(Receiver<Vec<Answer>>);
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl Answers {
-    /// From now on, answers are for whoever runs what this gives.
-    pub(crate) fn to_thread(&self) -> Given {
-        let (sender, receiver) = sync_channel(COMMITS_AHEAD);
-        *self.to.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
-        Given(receiver)
+    /// From now on, answers wait for [`Answers::tell`].
+    pub(crate) fn gather(&self) {
+        *lock(&self.0.gathered) = Some(Vec::new());
     }
 
     /// Gives answers behind those given before.
     pub(crate) fn give(&self, answers: impl IntoIterator<Item = Answer>) {
-        let answers: Vec<Answer> = answers.into_iter().collect();
-        if answers.is_empty() {
-            return;
+        let mut gathered = lock(&self.0.gathered);
+        match gathered.as_mut() {
+            Some(gathered) => gathered.extend(answers),
+            None => {
+                drop(gathered);
+                answers.into_iter().for_each(tell);
+            }
         }
-        let to = self.to.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let told_here = match to {
-            Some(thread) => thread.send(answers).err().map(|unsent| unsent.0),
-            None => Some(answers),
-        };
-        told_here.into_iter().flatten().for_each(tell);
     }
 
     /// Gives back what was not taken.
@@ -56,16 +55,16 @@ impl Answers {
         self.give(entries.into_iter().map(|entry| (entry, Err(error()))));
     }
 
-    /// Lets the thread end behind what was given.
-    pub(crate) fn close(&self) {
-        self.to.lock().unwrap_or_else(PoisonError::into_inner).take();
+    /// Whether some are gathered that nobody tells yet.
+    pub(crate) fn are_due(&self) -> bool {
+        lock(&self.0.gathered).as_ref().is_some_and(|gathered| !gathered.is_empty())
     }
-}
 
-impl Given {
-    /// Tells everything that is given, until the answers are closed.
-    pub(crate) fn tell_all(self) {
-        for answer in self.0.into_iter().flatten() {
+    /// Tells what was gathered. Nothing must be locked that they might want.
+    pub(crate) fn tell(&self) {
+        let _telling = lock(&self.0.telling);
+        let gathered = lock(&self.0.gathered).as_mut().map(std::mem::take);
+        for answer in gathered.into_iter().flatten() {
             // Who panics at an answer has to see to that itself; all others want theirs.
             let _ = catch_unwind(AssertUnwindSafe(|| tell(answer)));
         }

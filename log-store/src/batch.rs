@@ -1,6 +1,6 @@
 //! Batches: records of one stream, checked, routed to their shards and encoded before they reach the committer.
 //!
-//! Encoding happens here, in the caller's thread, so that the single committer thread only concatenates.
+//! Encoding and summing up happen here, in the caller's thread, so that the single committer thread only writes.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::{
     hash_key::HashKey,
     marks::{self, Marks},
     record::{Encoded, NewRecord, PARTITION_KEY_CHARS_MAX, RECORD_BYTES_MAX},
-    segment::StreamDefinition,
+    segment::{COPIED_BYTES_MAX, Part, StreamDefinition},
     shard::{ShardIndex, ShardMap},
 };
 
@@ -35,6 +35,14 @@ pub(crate) struct Run {
     pub(crate) records: u32,
     pub(crate) payload_bytes: u64,
     pub(crate) encoded: Vec<u8>,
+    /// Of what is encoded, once that is summed up.
+    pub(crate) crc: Option<u32>,
+}
+
+impl Run {
+    pub(crate) fn part(&self) -> Part<'_> {
+        Part { bytes: &self.encoded, crc: self.crc }
+    }
 }
 
 /// What a batch brings to one shard.
@@ -89,12 +97,20 @@ impl Batch {
         // Where there is one open shard, nothing has to be hashed.
         let shard = self.only_shard.unwrap_or_else(|| self.shards.locate(hash_key()));
         let at = self.runs.iter().position(|run| run.shard == shard).unwrap_or_else(|| {
-            self.runs.push(Run { shard, records: 0, payload_bytes: 0, encoded: Vec::new() });
+            self.runs.push(Run { shard, records: 0, payload_bytes: 0, encoded: Vec::new(), crc: None });
             self.runs.len() - 1
         });
         self.runs[at].records += 1;
         self.runs[at].payload_bytes += payload_bytes;
+        self.runs[at].crc = None;
         at
+    }
+
+    /// Sums up what is encoded, for whoever writes it as it is.
+    pub(crate) fn sum_up(&mut self) {
+        for run in self.runs.iter_mut().filter(|run| run.encoded.len() > COPIED_BYTES_MAX) {
+            run.crc = Some(crc32fast::hash(&run.encoded));
+        }
     }
 
     /// Whether the shards were changed since it was made.

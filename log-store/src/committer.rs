@@ -1,4 +1,7 @@
-//! The committer: the one thread that writes. It takes what is queued, commits a block per stream, and tells the outcome.
+//! The committer: what is queued is taken, committed as a block per stream, and the outcome told.
+//!
+//! Two threads take turns at it. Only the one whose turn it is writes; once its block is synced, the next block is the
+//! other's, and it tells those who wait for its own.
 
 #![expect(
     clippy::disallowed_methods,
@@ -7,7 +10,7 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -35,6 +38,15 @@ pub(crate) struct Writers {
     pub(crate) room: Room,
 }
 
+/// A walk through all streams, for one block of each that has something queued.
+#[derive(Debug, Clone, Copy, Default)]
+struct Round {
+    /// The stream whose turn it is.
+    slot: StreamSlot,
+    /// Whether there may be more than what was committed.
+    committed: bool,
+}
+
 /// How the thread waits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
@@ -45,9 +57,27 @@ pub(crate) struct Pace {
 impl Writers {
     /// Commits everything that is queued, as far as there is room.
     pub(crate) fn commit_queued(&mut self, queue: &Queue) {
-        for slot in 0..self.streams.len() {
-            while self.commit_block(queue, slot) {}
+        loop {
+            let mut round = Round::default();
+            while self.commit_next(queue, &mut round) {}
+            if !round.committed {
+                return;
+            }
         }
+    }
+
+    /// Commits the next block of a round; `false` once the round is through.
+    fn commit_next(&mut self, queue: &Queue, round: &mut Round) -> bool {
+        while round.slot < self.streams.len() {
+            let slot = round.slot;
+            // A stream that always has more must not keep the others waiting.
+            round.slot += 1;
+            if self.commit_block(queue, slot) {
+                round.committed = true;
+                return true;
+            }
+        }
+        false
     }
 
     /// Commits one block of one stream; says whether there may be more to do at once.
@@ -121,6 +151,7 @@ impl Writers {
                 true
             }
             CommitError::Poisoned(reason) => {
+                queue.refuse_for_now(slot, stream, &reason);
                 self.around.answers.refuse(entries, || poisoned(stream, &reason));
                 true
             }
@@ -153,10 +184,16 @@ impl Writers {
         let mut flush = false;
         for (slot, writer) in self.streams.iter_mut().enumerate() {
             let Some(writer) = writer else { continue };
-            if let Some(reason) = writer.recover_if_poisoned() {
-                // What was queued meanwhile may follow something that was refused: taking it would break the order.
+            if let Some(reason) = writer.poisoned() {
+                // What is queued may follow something that was refused: taking it would break the order. Whoever hears of that
+                // does so before anything more is taken.
+                queue.refuse_for_now(slot, writer.core().name(), &reason);
                 let entries = queue.take(slot, usize::MAX);
                 self.around.answers.refuse(entries, || poisoned(writer.core().name(), &reason));
+                self.around.answers.tell();
+                if writer.recover() {
+                    queue.take_again(slot);
+                }
             }
             flush |= writer.tick();
         }
@@ -180,7 +217,6 @@ impl Writers {
         self.tell_catalogue_failure();
         self.streams.clear();
         self.around.catalogue.close();
-        self.around.answers.close();
     }
 
     fn tell_catalogue_failure(&mut self) {
@@ -191,45 +227,83 @@ impl Writers {
     }
 }
 
-fn poisoned(stream: &str, reason: &str) -> Error {
+pub(crate) fn poisoned(stream: &str, reason: &str) -> Error {
     Error::Poisoned { stream: stream.to_owned(), reason: reason.to_owned() }
 }
 
-/// The thread's loop; returns when the queue is closed and everything is written.
-pub(crate) fn run(writers: &Mutex<Writers>, queue: &Queue, pace: Pace) {
-    let mut next_tick = Instant::now() + pace.tick;
-    // A panic here would be a bug; sources must then not wait for ever for what never comes.
-    let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let mut next_due = None;
-        loop {
-            let wake = next_due.map_or(next_tick, |due: Instant| due.min(next_tick));
-            let open = queue.wait(wake, pace.commit_delay, BLOCK_BYTES / 2);
-            let mut writers = writers.lock().unwrap_or_else(PoisonError::into_inner);
-            if !open {
-                writers.close(queue);
+/// What the threads pass on to each other.
+pub(crate) struct Turn {
+    next_tick: Instant,
+    /// When something is due before that.
+    next_due: Option<Instant>,
+    /// The one that is not through.
+    round: Option<Round>,
+    has_ended: bool,
+}
+
+impl Turn {
+    pub(crate) fn new(pace: Pace) -> Mutex<Self> {
+        Mutex::new(Self { next_tick: Instant::now() + pace.tick, next_due: None, round: None, has_ended: false })
+    }
+
+    /// Waits until there is something to do, and does it: one block, or what comes when all streams had their turn.
+    fn take(&mut self, writers: &Mutex<Writers>, queue: &Queue, pace: Pace) {
+        if self.round.is_none() {
+            let wake = self.next_due.map_or(self.next_tick, |due| due.min(self.next_tick));
+            if !queue.wait(wake, pace.commit_delay, BLOCK_BYTES / 2) {
+                lock(writers).close(queue);
+                self.has_ended = true;
                 return;
             }
-            writers.commit_queued(queue);
-            next_due = writers.do_due().map(|due| Instant::now() + due);
-            if Instant::now() >= next_tick {
-                writers.tick(queue);
-                // Streams that had no room may have some now.
-                writers.commit_queued(queue);
-                next_tick = Instant::now() + pace.tick;
-            }
-            if writers.streams.iter().flatten().any(StreamWriter::is_full) {
-                next_tick = next_tick.min(Instant::now() + ROOM_LOOKED_FOR_EVERY);
-            }
         }
-    }));
-    if outcome.is_err() {
-        queue.close();
-        let mut writers = writers.lock().unwrap_or_else(PoisonError::into_inner);
-        for slot in 0..writers.streams.len() {
-            writers.around.answers.refuse(queue.take(slot, usize::MAX), || Error::Closed);
+        let mut writers = lock(writers);
+        let round = self.round.get_or_insert_default();
+        if writers.commit_next(queue, round) {
+            return;
         }
-        writers.streams.clear();
-        writers.around.catalogue.close();
-        writers.around.answers.close();
+        let mut again = round.committed;
+        self.next_due = writers.do_due().map(|due| Instant::now() + due);
+        if Instant::now() >= self.next_tick {
+            writers.tick(queue);
+            // Streams that had no room may have some now.
+            again = true;
+            self.next_tick = Instant::now() + pace.tick;
+        }
+        if writers.streams.iter().flatten().any(StreamWriter::is_full) {
+            self.next_tick = self.next_tick.min(Instant::now() + ROOM_LOOKED_FOR_EVERY);
+        }
+        self.round = again.then(Round::default);
     }
+}
+
+/// State of these mutexes is whole between statements; after a panic everything ends.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The loop of each thread; returns when the queue is closed and everything is written.
+pub(crate) fn run(turn: &Mutex<Turn>, writers: &Mutex<Writers>, queue: &Queue, pace: Pace) {
+    let answers = lock(writers).around.answers.clone();
+    loop {
+        let mut turn = lock(turn);
+        if turn.has_ended {
+            return;
+        }
+        // A panic here would be a bug; sources must then not wait for ever for what never comes.
+        if catch_unwind(AssertUnwindSafe(|| turn.take(writers, queue, pace))).is_err() {
+            turn.has_ended = true;
+            give_up(&mut lock(writers), queue);
+        }
+        drop(turn);
+        answers.tell();
+    }
+}
+
+fn give_up(writers: &mut Writers, queue: &Queue) {
+    queue.close();
+    for slot in 0..writers.streams.len() {
+        writers.around.answers.refuse(queue.take(slot, usize::MAX), || Error::Closed);
+    }
+    writers.streams.clear();
+    writers.around.catalogue.close();
 }

@@ -11,10 +11,11 @@ use crate::{
     cursor::for_each_record,
     disk::DiskFile,
     gaps::Gaps,
+    marks::Marks,
     record::Encoded,
     segment::{
-        BlockHeader, BlockKind, Codec, Control, Found, SegmentHeader, SegmentReader, StreamDefinition, Unpacker,
-        decode_runs, seal, write_marks,
+        BlockHeader, BlockKind, Codec, Control, Found, Payload, SegmentHeader, SegmentReader, StreamDefinition,
+        Unpacker, decode_runs, seal,
     },
     sequence::SequenceNumber,
     stats::DropTotals,
@@ -153,6 +154,12 @@ pub fn records(bytes: &[u8]) {
     assert!(decode_runs(payload).count() <= payload.len());
 }
 
+fn marks_alone(marks: &Marks) -> Payload<'static> {
+    let mut payload = Payload::default();
+    payload.push_marks(marks);
+    payload
+}
+
 /// The payload of a records block that begins with marks; the first byte says how many records the header promises.
 pub fn marks(bytes: &[u8]) {
     let Some((&count, payload)) = bytes.split_first() else { return };
@@ -161,7 +168,7 @@ pub fn marks(bytes: &[u8]) {
     header.marked = true;
     if let Ok(marks) = header.marks(payload) {
         let mut again = Vec::new();
-        write_marks(&mut again, &marks);
+        marks_alone(&marks).write(&mut again);
         assert_eq!(header.marks(&again), Ok(marks));
         assert_eq!(header.runs(&again), Ok(&[][..]));
     }
@@ -383,16 +390,16 @@ mod tests {
         Encoded::of(&plain).write(&mut encoded);
         Encoded::of(&NewRecord { tags: &tags, explicit_hash_key: Some(HashKey(1 << 127)), ..plain })
             .write(&mut encoded);
-        let mut payload = Vec::new();
+        let (mut runs, mut payload) = (Payload::default(), Vec::new());
         for shard in [0, 2] {
-            let parts = std::iter::once(encoded.as_slice());
-            crate::segment::write_run(&mut payload, crate::shard::ShardIndex(shard), 2, parts);
+            runs.push_run(crate::shard::ShardIndex(shard), 2, std::iter::once(encoded.as_slice().into()));
         }
+        runs.write(&mut payload);
         save("records", "two-runs", &[&[4], &*payload].concat());
         save("records", "one-too-few", &[&[5], &*payload].concat());
 
         let mut marked = Vec::new();
-        write_marks(&mut marked, &marks);
+        marks_alone(&marks).write(&mut marked);
         save("marks", "alone", &[&[0], &*marked].concat());
         save("marks", "with-records", &[&[4], &*marked, &*payload].concat());
 

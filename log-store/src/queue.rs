@@ -12,7 +12,9 @@ use std::{
 };
 
 use crate::{
+    answers::Answers,
     batch::{Batch, Rerouted},
+    committer::poisoned,
     error::{Appended, Error, Refused},
     segment::StreamDefinition,
     store::{Done, WhenFull},
@@ -64,6 +66,8 @@ struct State {
     streams: Vec<Waiting>,
     /// Whether something changed since the committer last looked.
     changed: bool,
+    /// Whether that does not wait for company.
+    is_urgent: bool,
     closed: bool,
     /// Bytes taken since the committer last waited.
     taken: usize,
@@ -124,6 +128,8 @@ struct Waiting {
     bytes: usize,
     /// The stream was deleted.
     closed: bool,
+    /// Why nothing is taken for now: the stream's name, and what its disk did.
+    refusing: Option<(String, String)>,
 }
 
 impl Queue {
@@ -146,14 +152,23 @@ impl Queue {
         let mut state = self.state();
         let bytes = entry.batch.encoded_bytes();
         // An entry larger than the whole queue is let in alone.
-        let is_closed = |state: &State| state.closed || state.streams[slot].closed;
-        while !is_closed(&state) && state.streams[slot].bytes > 0 && state.streams[slot].bytes + bytes > self.bytes_max
-        {
+        let is_full = |waiting: &Waiting| waiting.bytes > 0 && waiting.bytes + bytes > self.bytes_max;
+        let error = loop {
+            let waiting = &state.streams[slot];
+            if state.closed || waiting.closed {
+                break Some(Error::Closed);
+            }
+            if let Some((stream, reason)) = &waiting.refusing {
+                break Some(poisoned(stream, reason));
+            }
+            if !is_full(waiting) {
+                break None;
+            }
             state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        if is_closed(&state) {
+        };
+        if let Some(error) = error {
             drop(state);
-            entry.refuse(Error::Closed);
+            entry.refuse(error);
             return;
         }
         state.streams[slot].entries.push_back(entry);
@@ -211,6 +226,28 @@ impl Queue {
         self.work.notify_one();
     }
 
+    /// Makes the committer look at once if there are answers that it did not give itself: it tells them, too.
+    pub(crate) fn hurry_for(&self, answers: &Answers) {
+        if !answers.are_due() {
+            return;
+        }
+        let mut state = self.state();
+        (state.changed, state.is_urgent) = (true, true);
+        drop(state);
+        self.work.notify_one();
+    }
+
+    /// Refuses what comes for this stream, until [`Queue::take_again`]. What waits stays.
+    pub(crate) fn refuse_for_now(&self, slot: StreamSlot, stream: &str, reason: &str) {
+        self.state().streams[slot].refusing = Some((stream.to_owned(), reason.to_owned()));
+        self.room.notify_all();
+    }
+
+    /// Takes what comes for this stream again.
+    pub(crate) fn take_again(&self, slot: StreamSlot) {
+        self.state().streams[slot].refusing = None;
+    }
+
     /// Takes nothing more for this stream; what waits is refused.
     pub(crate) fn close_stream(&self, slot: StreamSlot) {
         self.state().streams[slot].closed = true;
@@ -248,7 +285,7 @@ impl Queue {
         let is_enough = |state: &State| {
             state.streams.iter().map(|waiting| waiting.bytes).max().unwrap_or(0) >= enough_bytes || is_wanted(state)
         };
-        while !state.closed && !is_enough(&state) {
+        while !state.closed && !state.is_urgent && !is_enough(&state) {
             let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) else { break };
             state = self.work.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -257,7 +294,7 @@ impl Queue {
             state.rhythm.refilled(returns.duration_since(entered));
         }
         state.waited = Some(returns);
-        state.changed = false;
+        (state.changed, state.is_urgent) = (false, false);
         !state.closed
     }
 }
@@ -317,6 +354,29 @@ mod tests {
         let wanted: Vec<_> = (0..640).map(|_| rhythm.wanted(MS, 400, 400)).collect();
         assert_eq!(wanted.iter().filter(|wanted| **wanted == 800).count(), 10);
         assert_eq!(wanted.iter().filter(|wanted| **wanted == 400).count(), 630);
+    }
+
+    #[test]
+    fn what_comes_while_the_disk_failed_is_refused_at_once_and_what_comes_later_is_taken() {
+        let queue = Queue::new(1 << 20);
+        let slot = queue.add_stream();
+        let refused = |queue: &Queue| {
+            let (tell, told) = std::sync::mpsc::channel();
+            let mut batch = Batch::new(&StreamDefinition::sample(), usize::MAX);
+            batch.push(&NewRecord::new("key", b"data")).expect("a sound record");
+            let done: Done = Box::new(move |outcome| tell.send(outcome.err().map(|it| it.error)).expect("awaited"));
+            queue.push(slot, Entry { batch, when_full: WhenFull::Wait, done });
+            told.try_recv().ok().flatten()
+        };
+        assert!(refused(&queue).is_none());
+        queue.refuse_for_now(slot, "telemetry", "sync failed");
+        assert!(
+            matches!(refused(&queue), Some(Error::Poisoned { stream, reason }) if stream == "telemetry" && reason == "sync failed")
+        );
+        assert_eq!(queue.take(slot, usize::MAX).len(), 1, "what had come before stays");
+        queue.take_again(slot);
+        assert!(refused(&queue).is_none());
+        assert_eq!(queue.take(slot, usize::MAX).len(), 1);
     }
 
     #[test]

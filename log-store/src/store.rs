@@ -13,7 +13,7 @@ use crate::{
     batch::Batch,
     catalogue::{Catalogue, Kv, KvError, open_sled},
     clock::{Clock, ClockStatus, Now, TimeKeeper, Timestamp},
-    committer::{self, Pace, Writers},
+    committer::{self, Pace, Turn, Writers},
     config::{StoreConfig, StreamConfig},
     cursor::{Cursor, Start},
     disk::{Disk, RealDisk},
@@ -21,6 +21,7 @@ use crate::{
     event::Event,
     queue::{Entry, Queue, StreamSlot},
     room::Room,
+    segment::Codec,
     sequence::SequenceNumber,
     shard::{ShardChange, ShardIndex, ShardMap},
     stats::StreamStats,
@@ -39,7 +40,8 @@ pub enum WhenFull {
     Refuse,
 }
 
-/// Called once with the outcome of an append, on the committer's thread: it must not block.
+/// Called once with the outcome of an append, on a committing thread or, where it is refused at once, on the caller's. It must
+/// neither block nor append: nobody might be left to commit.
 pub type Done = Box<dyn FnOnce(Result<Appended, Refused>) + Send>;
 
 /// A stream takes no record that is larger than this part of its quota.
@@ -77,20 +79,23 @@ impl Store {
         let (writers, queue) = (Arc::clone(&parts.writers), Arc::clone(&parts.queue));
         let lock = Arc::clone(&parts.lock);
         let pace = Pace { commit_delay: config.commit_delay, tick: config.checkpoint_interval };
-        let given = guard(&writers).around.answers.to_thread();
-        let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
-            let spawned = std::thread::Builder::new().name(name.into()).spawn(work);
+        let turn = Arc::new(Turn::new(pace));
+        parts.around.answers.gather();
+        let spawn = |work: Box<dyn FnOnce() + Send>| {
+            let spawned = std::thread::Builder::new().name("committer".into()).spawn(work);
             spawned.map_err(|source| Error::Io { action: "start a thread for", path: config.dir.clone(), source })
         };
-        let answers = spawn("answers", Box::new(|| given.tell_all()))?;
-        let commits = move || {
-            committer::run(&writers, &queue, pace);
+        let commits = move || committer::run(&turn, &writers, &queue, pace);
+        let other = spawn(Box::new(commits.clone()))?;
+        let thread = spawn(Box::new(move || {
+            commits();
             // Nobody else may open the directory before the last byte is written.
             drop(guard(&lock).take());
             // What panics there is dealt with there.
-            let _ = answers.join();
-        };
-        let thread = spawn("committer", Box::new(commits))?;
+            let _ = other.join();
+        }));
+        // Without this one, the other one ends.
+        let thread = thread.inspect_err(|_| parts.queue.close())?;
         Ok(Self { config, parts, thread: Mutex::new(Some(thread)) })
     }
 
@@ -241,6 +246,8 @@ impl Parts {
                 (self.queue.add_stream(), core)
             }
         };
+        drop(writers);
+        self.queue.hurry_for(&self.around.answers);
         Ok(Stream { core, writers: Arc::clone(&self.writers), queue: Arc::clone(&self.queue), slot })
     }
 }
@@ -281,8 +288,10 @@ impl Parts {
             writer.let_go();
         }
         // Under the lock, so that nobody opens it meanwhile.
-        delete(&self.around, &stream_dir(&store.dir, stream), stream)?;
-        Ok(true)
+        let deleted = delete(&self.around, &stream_dir(&store.dir, stream), stream);
+        drop(writers);
+        self.queue.hurry_for(&self.around.answers);
+        deleted.map(|()| true)
     }
 }
 
@@ -407,8 +416,10 @@ impl Stream {
     pub fn change_shards(&self, change: ShardChange) -> Result<Arc<ShardMap>, Error> {
         let mut writers = guard(&self.writers);
         let writer = writers.streams.get_mut(self.slot).and_then(Option::as_mut);
-        writer.ok_or(Error::Closed)?.change_shards(change)?;
-        Ok(self.core.shards())
+        let changed = writer.ok_or(Error::Closed)?.change_shards(change);
+        drop(writers);
+        self.queue.hurry_for(&self.core.around.answers);
+        changed.map(|_| self.core.shards())
     }
 
     /// Takes `records` and `payload_bytes` out of a shard's write limit.
@@ -424,10 +435,13 @@ impl Stream {
     /// Batches are committed in the order of these calls; one that is refused is passed over, and those behind it are
     /// committed all the same. An empty batch is done at once. Blocks while more than [`StoreConfig::queue_bytes`] wait; a
     /// caller that must not block counts what it has queued.
-    pub fn append(&self, batch: Batch, when_full: WhenFull, done: Done) {
+    pub fn append(&self, mut batch: Batch, when_full: WhenFull, done: Done) {
         if batch.is_empty() {
             done(Ok(Appended { runs: Vec::new() }));
             return;
+        }
+        if self.core.config().compression == Codec::None {
+            batch.sum_up();
         }
         self.queue.push(self.slot, Entry { batch, when_full, done });
     }

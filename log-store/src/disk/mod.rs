@@ -7,7 +7,11 @@ mod real;
 #[cfg(test)]
 pub(crate) mod sim;
 
-use std::{fmt, io, path::Path};
+use std::{
+    fmt,
+    io::{self, IoSlice},
+    path::Path,
+};
 
 pub(crate) use real::RealDisk;
 
@@ -60,6 +64,11 @@ pub(crate) trait DiskFile: Send + Sync {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize>;
     /// Writes all of `buf` at `offset`. After an error any part of it may have been written.
     fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()>;
+    /// The same for bytes that lie in several places. What becomes of `parts` is left open.
+    fn write_parts_at(&self, offset: u64, parts: &mut [IoSlice<'_>]) -> io::Result<()> {
+        let parts: Vec<&[u8]> = parts.iter().map(|part| &**part).collect();
+        self.write_at(offset, &parts.concat())
+    }
     /// Makes the file's bytes and length survive a power cut. Not its name: see [`Disk::sync_dir`].
     fn sync(&self) -> io::Result<()>;
     /// Cuts the file to `len` bytes.

@@ -4,12 +4,15 @@
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
-    io::{self, ErrorKind},
+    io::{self, ErrorKind, IoSlice},
     os::unix::fs::FileExt,
     path::Path,
 };
 
 use super::{Disk, DiskFile, Space};
+
+/// So many parts Linux takes at a time.
+const PARTS_MAX: usize = 1024;
 
 /// The machine's file system.
 #[derive(Debug, Clone, Copy)]
@@ -138,6 +141,24 @@ impl DiskFile for File {
         self.write_all_at(buf, offset)
     }
 
+    fn write_parts_at(&self, mut offset: u64, mut parts: &mut [IoSlice<'_>]) -> io::Result<()> {
+        // Those without a byte would look as if nothing could be written.
+        IoSlice::advance_slices(&mut parts, 0);
+        while !parts.is_empty() {
+            let together = parts.len().min(PARTS_MAX);
+            match rustix::io::pwritev(self, &parts[..together], offset) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    IoSlice::advance_slices(&mut parts, written);
+                    offset += written as u64;
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
     fn sync(&self) -> io::Result<()> {
         // fdatasync: the length is metadata needed to read the bytes back, so it is included.
         self.sync_data()
@@ -145,5 +166,25 @@ impl DiskFile for File {
 
     fn truncate(&self, len: u64) -> io::Result<()> {
         self.set_len(len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_number_of_parts_is_written_one_behind_the_other() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = RealDisk.create(&dir.path().join("file")).expect("created");
+        let pieces: Vec<Vec<u8>> = (0..3 * PARTS_MAX + 1).map(|i| vec![i as u8; i % 5]).collect();
+        let mut parts: Vec<_> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+        file.write_parts_at(3, &mut parts).expect("written");
+        let nothing = [0; 0];
+        file.write_parts_at(0, &mut [IoSlice::new(&nothing), IoSlice::new(b"abc"), IoSlice::new(&nothing)])
+            .expect("written");
+        let mut read = vec![0; usize::try_from(file.len().expect("known")).expect("small")];
+        file.read_at(0, &mut read).expect("read");
+        assert_eq!(read, [b"abc".to_vec(), pieces.concat()].concat());
     }
 }

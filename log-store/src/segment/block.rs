@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::{
     codec::{Codec, Packer},
     header::{u32_at, u64_at},
+    payload::Payload,
 };
 use crate::{
     clock::{Boot, Stamp},
@@ -30,6 +31,8 @@ pub(crate) const PAYLOAD_BYTES_MAX: u32 = 64 << 20;
 
 /// What the device writes at a time. A block that ends within such a page has it written again by the next one.
 const PAGE_BYTES: u64 = 4096;
+/// No padding is longer.
+pub(crate) const PADDING_BYTES_MAX: usize = PAGE_BYTES as usize - 1;
 /// A block is filled up to the end of its page if that costs no more than this part of it.
 const PADDING_PART: u64 = 8;
 
@@ -225,10 +228,10 @@ fn take_or_default<T: Default + DeserializeOwned>(added: &[u8]) -> Result<(T, &[
 
 /// What stands before a run's records.
 #[derive(Serialize, Deserialize)]
-struct RunHeader {
-    shard: ShardIndex,
-    records: u32,
-    bytes: u32,
+pub(super) struct RunHeader {
+    pub(super) shard: ShardIndex,
+    pub(super) records: u32,
+    pub(super) bytes: u32,
 }
 
 /// A block's records of one shard.
@@ -262,37 +265,24 @@ pub(crate) fn write_absent(
     first.plus(records.into())
 }
 
-/// Appends the marks with which a block's payload begins.
-pub(crate) fn write_marks(out: &mut Vec<u8>, marks: &Marks) {
-    let marks = postcard::to_allocvec(marks).expect("a Vec takes any number of bytes");
-    *out = postcard::to_extend(serde_bytes::Bytes::new(&marks), std::mem::take(out)).expect("as above");
-}
-
-/// Appends one shard's records, which come in parts, to a block's payload; returns the shard's bit.
-pub(crate) fn write_run<'a>(
-    out: &mut Vec<u8>,
-    shard: ShardIndex,
-    records: u32,
-    parts: impl Iterator<Item = &'a [u8]> + Clone,
-) -> u64 {
-    let bytes = parts.clone().map(<[u8]>::len).sum::<usize>();
-    let header =
-        RunHeader { shard, records, bytes: u32::try_from(bytes).expect("a block stays below PAYLOAD_BYTES_MAX") };
-    *out = postcard::to_extend(&header, std::mem::take(out)).expect("a Vec takes any number of bytes");
-    for part in parts {
-        out.extend_from_slice(part);
-    }
-    shard_bit(shard)
-}
-
 /// Compresses the payload behind the header that [`start_block`] began at `at`, if that makes it smaller.
 pub(crate) fn pack_block(out: &mut Vec<u8>, at: usize, header: &mut BlockHeader, codec: Codec, packer: &mut Packer) {
     let payload_at = at + BLOCK_HEADER_BYTES;
-    let Some(packed) = packer.pack(codec, &out[payload_at..]) else { return };
-    header.codec = codec;
-    header.raw_bytes = length(&out[payload_at..]);
+    let Some(packed) = pack(&out[payload_at..], header, codec, packer) else { return };
     out.truncate(payload_at);
     out.extend_from_slice(packed);
+}
+
+/// Compresses a payload, if that makes it smaller; the header then says so.
+pub(crate) fn pack<'a>(
+    payload: &[u8],
+    header: &mut BlockHeader,
+    codec: Codec,
+    packer: &'a mut Packer,
+) -> Option<&'a [u8]> {
+    let packed = packer.pack(codec, payload)?;
+    (header.codec, header.raw_bytes) = (codec, length(payload));
+    Some(packed)
 }
 
 /// The most that [`padding`] gives.
@@ -309,14 +299,10 @@ pub(crate) fn padding(at: u64, bytes: u64) -> u16 {
 /// Fills in the header of the block that [`start_block`] began at `at`; the payload is everything behind it.
 ///
 /// The header's lengths and checksum are set here, except for what [`pack_block`] has set.
-pub(crate) fn finish_block(out: &mut [u8], at: usize, mut header: BlockHeader, salt: u32) {
+pub(crate) fn finish_block(out: &mut [u8], at: usize, header: BlockHeader, salt: u32) {
     let payload = &out[at + BLOCK_HEADER_BYTES..];
-    header.stored_bytes = length(payload);
-    if header.codec == Codec::None {
-        header.raw_bytes = header.stored_bytes;
-    }
-    header.payload_crc = salted_crc(salt, payload);
-    out[at..at + BLOCK_HEADER_BYTES].copy_from_slice(&header.encode(salt));
+    let head = header.sealed(length(payload), salted_crc(salt, payload), salt);
+    out[at..at + BLOCK_HEADER_BYTES].copy_from_slice(&head);
 }
 
 impl BlockHeader {
@@ -336,6 +322,20 @@ impl BlockHeader {
             padding: 0,
             payload_crc: 0,
         }
+    }
+
+    /// The header that stands before this payload, as [`finish_block`] would make it.
+    pub(crate) fn before(self, payload: &Payload<'_>, salt: u32) -> [u8; BLOCK_HEADER_BYTES] {
+        let bytes = u32::try_from(payload.len()).expect("a block stays below PAYLOAD_BYTES_MAX");
+        self.sealed(bytes, payload.crc(salt), salt)
+    }
+
+    fn sealed(mut self, stored_bytes: u32, payload_crc: u32, salt: u32) -> [u8; BLOCK_HEADER_BYTES] {
+        (self.stored_bytes, self.payload_crc) = (stored_bytes, payload_crc);
+        if self.codec == Codec::None {
+            self.raw_bytes = stored_bytes;
+        }
+        self.encode(salt)
     }
 }
 
@@ -384,7 +384,7 @@ fn length(payload: &[u8]) -> u32 {
     u32::try_from(payload.len()).expect("a block stays below PAYLOAD_BYTES_MAX")
 }
 
-fn shard_bit(shard: ShardIndex) -> u64 {
+pub(super) fn shard_bit(shard: ShardIndex) -> u64 {
     1 << (shard.0 % 64)
 }
 
@@ -403,8 +403,10 @@ mod tests {
     fn block(salt: u32) -> Vec<u8> {
         let mut out = b"before".to_vec();
         let at = start_block(&mut out);
-        let bits = write_run(&mut out, ShardIndex(1), 2, [b"ab".as_slice(), b"cde"].into_iter())
-            | write_run(&mut out, ShardIndex(65), 1, std::iter::once(b"f".as_slice()));
+        let mut payload = Payload::default();
+        let bits = payload.push_run(ShardIndex(1), 2, [b"ab".as_slice().into(), b"cde".as_slice().into()].into_iter())
+            | payload.push_run(ShardIndex(65), 1, std::iter::once(b"f".as_slice().into()));
+        payload.write(&mut out);
         let mut header = BlockHeader::new(BlockKind::Records, SequenceNumber(10), 3, Stamp::default());
         header.shard_bits = bits;
         finish_block(&mut out, at, header, salt);

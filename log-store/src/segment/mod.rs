@@ -7,6 +7,7 @@ mod codec;
 mod definition;
 mod header;
 mod names;
+mod payload;
 mod reader;
 
 #[cfg(test)]
@@ -14,8 +15,8 @@ pub(crate) use block::rewrite_header;
 #[cfg(any(test, fuzzing))]
 pub(crate) use block::seal;
 pub(crate) use block::{
-    BLOCK_HEADER_BYTES, BlockHeader, BlockKind, Control, decode_runs, finish_block, pack_block, padding, padding_max,
-    start_block, write_absent, write_marks, write_run,
+    BLOCK_HEADER_BYTES, BlockHeader, BlockKind, Control, PADDING_BYTES_MAX, decode_runs, finish_block, pack,
+    pack_block, padding, padding_max, start_block, write_absent,
 };
 pub use codec::Codec;
 pub(crate) use codec::Packer;
@@ -24,4 +25,5 @@ pub(crate) use codec::Unpacker;
 pub(crate) use definition::StreamDefinition;
 pub(crate) use header::{FORMAT_VERSION, SPARE_FILE_NAME, SegmentHeader, file_name, parse_file_name, salt};
 pub(crate) use names::{Holds, Step, mend_names};
+pub(crate) use payload::{COPIED_BYTES_MAX, Part, Payload};
 pub(crate) use reader::{Found, SegmentReader};

@@ -16,7 +16,7 @@ use crate::{
 const POLICIES: [OnFull; 3] = [OnFull::Reject, OnFull::DropDeliveredFirst, OnFull::DropOldest];
 
 /// Another stream of the same store, outside the model.
-fn other_stream(sim: &Simulation, name: &str, consumers: &[&str]) -> Stream {
+pub(super) fn other_stream(sim: &Simulation, name: &str, consumers: &[&str]) -> Stream {
     let config = StreamConfig {
         name: name.into(),
         on_full: OnFull::Reject,

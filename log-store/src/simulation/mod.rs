@@ -9,6 +9,7 @@ mod counts;
 mod crashes;
 mod damage;
 mod durability;
+mod fairness;
 mod full;
 mod histories;
 mod lessons;

@@ -15,21 +15,25 @@ impl StreamWriter {
         CommitError::Poisoned(reason)
     }
 
-    /// After a failure, leaves the file that failed behind and goes on in a new one, if the disk lets it. Says what the
-    /// failure was.
-    pub(crate) fn recover_if_poisoned(&mut self) -> Option<String> {
-        let reason = self.poisoned.clone()?;
+    /// What the failure was, after one.
+    pub(crate) fn poisoned(&self) -> Option<String> {
+        self.poisoned.clone()
+    }
+
+    /// After a failure, leaves the file that failed behind and goes on in a new one; says whether the disk let it.
+    pub(crate) fn recover(&mut self) -> bool {
         // Cutting is best effort: what lies behind the durable part has numbers that the next segment takes over,
         // and readers ignore such blocks.
         self.forget_unsynced();
         let _ = self.active.file.truncate(self.active.len);
-        if self.replace_active().is_ok() {
-            self.poisoned = None;
-            self.full = None;
-            self.core.set_stopped(None);
-            self.core.tell(Event::Recovered { stream: self.core.name().to_owned() });
+        if self.replace_active().is_err() {
+            return false;
         }
-        Some(reason)
+        self.poisoned = None;
+        self.full = None;
+        self.core.set_stopped(None);
+        self.core.tell(Event::Recovered { stream: self.core.name().to_owned() });
+        true
     }
 
     /// After a failed sync nobody knows what is left of what was only written: it is lost, and told.

@@ -15,7 +15,9 @@ use crate::{
     error::{Appended, Error},
     queue::Entry,
     record::Record,
-    segment::{BLOCK_HEADER_BYTES, BlockHeader, BlockKind, finish_block, pack_block, start_block, write_absent},
+    segment::{
+        BLOCK_HEADER_BYTES, BlockHeader, BlockKind, Payload, finish_block, pack_block, start_block, write_absent,
+    },
     sequence::SequenceNumber,
     shard::ShardIndex,
 };
@@ -97,7 +99,9 @@ impl StreamWriter {
         let mut image = Vec::new();
         start_block(&mut image);
         let batches: Vec<&Batch> = entries.iter().map(|entry| &entry.batch).collect();
-        let (added, appended, shards) = self.gather(&mut image, &batches, stamp);
+        let mut payload = Payload::default();
+        let (added, appended, shards) = self.gather(&mut payload, &batches, stamp);
+        payload.write(&mut image);
         let waiting: Vec<_> = entries.into_iter().zip(appended).collect();
         {
             let mut held = lock(&self.core.held);

@@ -1,6 +1,11 @@
 //! The one writer of a stream: commits blocks, rolls and drops segments, keeps checkpoints. Driven by the committer.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io::{self, IoSlice},
+    iter::once,
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
     StreamCore,
@@ -17,8 +22,8 @@ use crate::{
     event::Event,
     marks::Marks,
     segment::{
-        BLOCK_HEADER_BYTES, BlockHeader, BlockKind, StreamDefinition, finish_block, pack_block, padding, padding_max,
-        start_block, write_marks, write_run,
+        BLOCK_HEADER_BYTES, BlockHeader, BlockKind, Codec, PADDING_BYTES_MAX, Payload, StreamDefinition, pack, padding,
+        padding_max,
     },
     sequence::SequenceNumber,
     shard::ShardIndex,
@@ -78,6 +83,14 @@ impl Shortage {
     pub(super) fn of_disk(bytes: u64, error: &io::Error) -> Self {
         Self { bytes, limit: format!("the full disk ({error})") }
     }
+}
+
+/// A block that was written, maybe behind a control block.
+struct Written {
+    /// Where it begins among the bytes.
+    block_at: u64,
+    /// All of them.
+    bytes: u64,
 }
 
 /// More than these batches take as one block.
@@ -160,26 +173,19 @@ impl StreamWriter {
         self.spill_all()?;
         let now = self.core.around.clock.now();
         let stamp = self.stamp(now);
-        let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.clear();
-        let at = start_block(&mut buffer);
         let mut marks = Marks::default();
         batches.iter().for_each(|batch| marks.change_all(batch.marks()));
+        let mut payload = Payload::default();
         if !marks.is_empty() {
-            write_marks(&mut buffer, &marks);
+            payload.push_marks(&marks);
         }
-        let (mut header, appended, shards) = self.gather(&mut buffer, batches, stamp);
+        let (mut header, appended, shards) = self.gather(&mut payload, batches, stamp);
         header.marked = !marks.is_empty();
-        let codec = self.core.config().compression;
-        pack_block(&mut buffer, at, &mut header, codec, &mut lock(&self.core.around.packer));
         let (first, end) = (header.first, header.end());
-        let stored_bytes = (buffer.len() - BLOCK_HEADER_BYTES) as u64;
-        let outcome = self.write_block(&mut buffer, header, now.since_boot);
-        let bytes = buffer.len() as u64;
-        self.buffer = buffer;
-        // One very large block must not keep its memory for ever.
-        self.buffer.shrink_to(2 << 20);
-        let block_at = outcome?;
+        let packed = self.pack(&payload, &mut header);
+        let payload = packed.as_deref().map_or(payload, Payload::of);
+        let stored_bytes = payload.len() as u64;
+        let Written { block_at, bytes } = self.write_block(&payload, header, now.since_boot)?;
 
         lock(&self.core.marks).write(marks);
         self.active.since_index += bytes;
@@ -205,43 +211,61 @@ impl StreamWriter {
         Ok(appended)
     }
 
-    /// Writes a gathered block, with a control block before it if one is due; says where in `buffer` it begins.
+    /// The payload compressed as configured, if that makes it smaller; the header then says so.
+    fn pack(&mut self, payload: &Payload<'_>, header: &mut BlockHeader) -> Option<Vec<u8>> {
+        let codec = self.core.config().compression;
+        if codec == Codec::None {
+            return None;
+        }
+        let mut plain = std::mem::take(&mut self.buffer);
+        plain.clear();
+        payload.write(&mut plain);
+        let packed = pack(&plain, header, codec, &mut lock(&self.core.around.packer)).map(<[u8]>::to_vec);
+        // One very large block must not keep its memory for ever.
+        plain.shrink_to(2 << 20);
+        self.buffer = plain;
+        packed
+    }
+
+    /// Writes a gathered block, with a control block before it if one is due.
     fn write_block(
         &mut self,
-        buffer: &mut Vec<u8>,
+        payload: &Payload<'_>,
         mut header: BlockHeader,
         since_boot: Duration,
-    ) -> Result<u64, CommitError> {
-        let bytes = buffer.len() as u64;
+    ) -> Result<Written, CommitError> {
+        let bytes = (BLOCK_HEADER_BYTES + payload.len()) as u64;
         let most = bytes + padding_max(bytes);
         self.roll_if_due(most)?;
         self.room_under_quota(self.active.growth(most))?;
         self.close_gap(header.first, header.arrival)?;
         // Only now is it known which segment it goes to, and where.
         let control = self.control_is_due(since_boot) || self.has_news_of_boots();
-        let (mut before, mut boots_told) = (Vec::new(), self.active.boots_told);
+        let (mut head, mut boots_told) = (Vec::new(), self.active.boots_told);
         if control {
             let mut control = BlockHeader::new(BlockKind::Control, header.first, 0, header.arrival);
             control.together = self.unsynced.is_some();
-            boots_told = write_control(&self.core, &mut before, control, self.active.salt, boots_told);
+            boots_told = write_control(&self.core, &mut head, control, self.active.salt, boots_told);
         }
-        let block_at = before.len() as u64;
+        let block_at = head.len() as u64;
         header.padding = padding(self.active.len + block_at, bytes);
         header.together = self.unsynced.is_some();
-        let padding = usize::from(header.padding);
-        finish_block(buffer, 0, header, self.active.salt);
-        buffer.resize(buffer.len() + padding, 0);
-        buffer.splice(0..0, before);
+        let padding = &[0; PADDING_BYTES_MAX][..header.padding.into()];
+        head.extend_from_slice(&header.before(payload, self.active.salt));
+        let parts = payload.parts().map(|part| IoSlice::new(part.bytes));
+        let mut parts: Vec<_> = once(IoSlice::new(&head)).chain(parts).chain(once(IoSlice::new(padding))).collect();
+        let bytes = parts.iter().map(|part| part.len() as u64).sum();
+        self.write(bytes, &mut parts)?;
         match self.core.config().durability {
-            Durability::Interval(_) => self.write(buffer),
-            Durability::Sync | Durability::MemoryFirst { .. } => self.write_durably(buffer),
-        }?;
+            Durability::Interval(_) => {}
+            Durability::Sync | Durability::MemoryFirst { .. } => self.sync_file()?,
+        }
         if control {
             (self.active.boots_told, self.active.has_control) = (boots_told, true);
             self.control_written = since_boot;
             lock(&self.core.checkpoints).moved = false;
         }
-        Ok(block_at)
+        Ok(Written { block_at, bytes })
     }
 
     pub(super) fn roll_if_due(&mut self, bytes: u64) -> Result<(), CommitError> {
@@ -255,15 +279,15 @@ impl StreamWriter {
         Ok(())
     }
 
-    /// Appends the runs of all batches' records to the block at the end of `buffer`, by shard.
-    pub(super) fn gather(
+    /// Appends the runs of all batches' records to a payload, by shard.
+    pub(super) fn gather<'a>(
         &self,
-        buffer: &mut Vec<u8>,
-        batches: &[&Batch],
+        payload: &mut Payload<'a>,
+        batches: &[&'a Batch],
         stamp: Stamp,
     ) -> (BlockHeader, Vec<Appended>, Vec<(ShardIndex, u32, u64)>) {
-        let mut runs: Vec<(usize, &Run)> =
-            batches.iter().enumerate().flat_map(|(i, batch)| batch.runs().iter().map(move |run| (i, run))).collect();
+        let mut runs: Vec<(usize, &'a Run)> =
+            batches.iter().enumerate().flat_map(|(i, &batch)| batch.runs().iter().map(move |run| (i, run))).collect();
         runs.sort_by_key(|(_, run)| run.shard);
         let mut places: Vec<Vec<AppendedRun>> = vec![Vec::new(); batches.len()];
         let mut shards = Vec::new();
@@ -272,7 +296,7 @@ impl StreamWriter {
         for group in runs.chunk_by(|(_, a), (_, b)| a.shard == b.shard) {
             let shard = group[0].1.shard;
             let records = group.iter().map(|(_, run)| run.records).sum();
-            header.shard_bits |= write_run(buffer, shard, records, group.iter().map(|(_, run)| run.encoded.as_slice()));
+            header.shard_bits |= payload.push_run(shard, records, group.iter().map(|(_, run)| run.part()));
             header.records += records;
             for (batch, run) in group {
                 places[*batch].push(AppendedRun { of: shard, shard, first: next, records: run.records });
@@ -289,12 +313,12 @@ impl StreamWriter {
 
     /// Writes and syncs `bytes` behind what was written; poisons the stream unless the disk is merely full.
     pub(super) fn write_durably(&mut self, bytes: &[u8]) -> Result<(), CommitError> {
-        self.write(bytes)?;
+        self.write(bytes.len() as u64, &mut [IoSlice::new(bytes)])?;
         self.sync_file()
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<(), CommitError> {
-        if let Err(error) = self.active.file.write_at(self.active.len, bytes) {
+    fn write(&mut self, bytes: u64, parts: &mut [IoSlice<'_>]) -> Result<(), CommitError> {
+        if let Err(error) = self.active.file.write_parts_at(self.active.len, parts) {
             if !is_full(&error) {
                 return Err(self.poison("write to", &error));
             }
@@ -304,7 +328,7 @@ impl StreamWriter {
                 return Err(self.poison("cut", &error));
             }
             self.active.file_len = self.active.len;
-            return Err(CommitError::DiskFull(Shortage::of_disk(bytes.len() as u64, &error)));
+            return Err(CommitError::DiskFull(Shortage::of_disk(bytes, &error)));
         }
         Ok(())
     }
