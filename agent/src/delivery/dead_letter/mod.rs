@@ -1,8 +1,8 @@
 //! Dead letters: records that a destination will never take as it is, kept in a stream of their own with the reason, so that
 //! a person can look at them and nothing else waits for them.
 //!
-//! [`burial`] puts them there; [`Letter`] is one as it is read; [`Letters`] are all of a destination: shown, delivered once
-//! more, and dropped. What was settled in either way is noted in marks of their stream ([`settled`]), so that it survives
+//! `burial` puts them there; [`Letter`] is one as it is read; [`Letters`] are all of a destination: shown, delivered once
+//! more, and dropped. What was settled in either way is noted in marks of their stream (`settled`), so that it survives
 //! whatever the letters themselves survive. `docs/dead-letters.md` says what a person does with them.
 
 mod burial;
