@@ -4,6 +4,7 @@
 //! keeper of ours, because the SDK's own cache goes by the wall clock and never reads a file again.
 
 pub(super) mod answer;
+pub(super) mod body;
 mod config;
 
 use std::{sync::Arc, time::SystemTime};

@@ -11,12 +11,17 @@ mod tests;
 
 use std::{sync::Arc, time::Duration};
 
-use aws_sdk_firehose::{Client, primitives::Blob, types::Record as Entry};
+use aws_sdk_firehose::Client;
 use forebay_log_store::Record;
 
 use self::config::RECORD_BYTES;
 pub use self::config::{Aggregation, Config};
-use super::{Limits, Outcome, Parcel, Place, RecordOutcome, Sent, aws, hash, tally::Tally};
+use super::{
+    Limits, Outcome, Parcel, Place, RecordOutcome, Sent,
+    aws::{self, body::Body},
+    hash,
+    tally::Tally,
+};
 use crate::{
     credentials::{Keeper, KnownTime},
     outgoing::{Outgoing, WireBytes},
@@ -106,13 +111,20 @@ impl Firehose {
     }
 
     pub(super) async fn send(&self, parcels: &[Parcel]) -> Outcome {
-        let data: Vec<Vec<u8>> = parcels.iter().map(|parcel| self.joined(parcel)).collect();
-        let sizes: Vec<u64> = data.iter().map(|data| data.len() as u64).collect();
-        parcels.iter().zip(&sizes).for_each(|(parcel, bytes)| self.tally.sent(parcel, *bytes));
-        let entries = data.into_iter().map(|data| Entry::builder().data(Blob::new(data)).build().expect("data is set"));
         let stream = self.config.stream.as_deref().unwrap_or_default();
-        let request = self.client.put_record_batch().delivery_stream_name(stream).set_records(Some(entries.collect()));
-        let outcome = match request.send().await {
+        let payload = parcels.iter().flat_map(|parcel| &parcel.records).map(|record| self.bytes_of(record)).sum();
+        let mut body = Body::new("DeliveryStreamName", stream, parcels.len(), payload);
+        let mut sizes = Vec::with_capacity(parcels.len());
+        let mut joined = Vec::new();
+        for parcel in parcels {
+            joined.clear();
+            self.join(parcel, &mut joined);
+            self.tally.sent(parcel, joined.len() as u64);
+            sizes.push(joined.len() as u64);
+            body.push(&joined, []);
+        }
+        let request = self.client.put_record_batch().delivery_stream_name(stream).customize();
+        let outcome = match request.mutate_request(body.into_request()).send().await {
             Ok(output) => classify::answered(&output, parcels.len()),
             Err(error) => {
                 let failure = aws::answer::failed(&error, classify::of_code);
@@ -129,16 +141,14 @@ impl Firehose {
         outcome
     }
 
-    /// A parcel's records behind each other, each with its delimiter.
-    fn joined(&self, parcel: &Parcel) -> Vec<u8> {
-        let mut joined = Vec::with_capacity(parcel.records.iter().map(|record| record.data.len() + 1).sum());
+    /// Puts a parcel's records behind each other, each with its delimiter.
+    fn join(&self, parcel: &Parcel, joined: &mut Vec<u8>) {
         for record in &parcel.records {
             joined.extend_from_slice(&record.data);
             if self.lacks_delimiter(record) {
                 joined.extend_from_slice(self.config.delimiter().as_bytes());
             }
         }
-        joined
     }
 
     fn bytes_of(&self, record: &Record) -> u64 {

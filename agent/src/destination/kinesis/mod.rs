@@ -16,7 +16,7 @@ mod tests;
 
 use std::{sync::Arc, time::Duration};
 
-use aws_sdk_kinesis::{Client, primitives::Blob, types::PutRecordsRequestEntry};
+use aws_sdk_kinesis::Client;
 use forebay_log_store::{PARTITION_KEY_CHARS_MAX, Record};
 
 pub use self::{
@@ -24,12 +24,12 @@ pub use self::{
     packing::{Aggregation, Compress},
     tags::TagName,
 };
-use self::{
-    map::ShardMap,
-    packing::{Packed, Packing},
-    tags::Tags,
+use self::{map::ShardMap, packing::Packing, tags::Tags};
+use super::{
+    Limits, Origin, Outcome, Parcel, Place, RecordOutcome, Sent,
+    aws::{self, body::Body},
+    tally::Tally,
 };
-use super::{Limits, Origin, Outcome, Parcel, Place, RecordOutcome, Sent, aws, tally::Tally};
 use crate::{
     credentials::{Keeper, KnownTime},
     outgoing::{Outgoing, WireBytes},
@@ -132,20 +132,25 @@ impl Kinesis {
 
     pub(super) async fn send(&self, parcels: &[Parcel]) -> Outcome {
         let shards = self.map.as_ref().and_then(ShardMap::current);
-        let (mut entries, mut expected) = (Vec::with_capacity(parcels.len()), Vec::with_capacity(parcels.len()));
+        let payload = parcels.iter().flat_map(|parcel| &parcel.records).map(|record| record.payload_bytes()).sum();
+        let mut body = Body::new("StreamName", &self.stream, parcels.len(), payload);
+        let mut expected = Vec::with_capacity(parcels.len());
         for parcel in parcels {
             let packed = self.packing.pack(parcel, shards.as_deref());
             self.tally.sent(parcel, packed.bytes());
-            expected.push((packed.bytes(), packed.shard.clone()));
-            entries.push(entry(packed));
+            expected.push((packed.bytes(), packed.shard));
+            let hash_key = packed.explicit_hash_key.map(|key| key.to_string());
+            let hash_key = hash_key.as_deref().map(|key| ("ExplicitHashKey", key));
+            body.push(&packed.data, [("PartitionKey", packed.partition_key)].into_iter().chain(hash_key));
         }
-        match self.client.put_records().stream_name(&self.stream).set_records(Some(entries)).send().await {
+        let request = self.client.put_records().stream_name(&self.stream).customize();
+        match request.mutate_request(body.into_request()).send().await {
             Ok(output) => {
                 let mut outcome = classify::answered(&output, parcels.len());
                 if let Outcome::Answered(outcomes) = &mut outcome {
                     let shards = output.records.iter().map(|record| record.shard_id.as_deref());
                     for ((outcome, (bytes, shard)), taken_by) in outcomes.iter_mut().zip(expected).zip(shards) {
-                        self.look_at(outcome, bytes, shard.as_deref(), taken_by);
+                        self.look_at(outcome, bytes, shard, taken_by);
                     }
                 }
                 outcome
@@ -181,13 +186,4 @@ impl Kinesis {
             _ => {}
         }
     }
-}
-
-fn entry(packed: Packed) -> PutRecordsRequestEntry {
-    PutRecordsRequestEntry::builder()
-        .data(Blob::new(packed.data))
-        .partition_key(packed.partition_key)
-        .set_explicit_hash_key(packed.explicit_hash_key.map(|key| key.to_string()))
-        .build()
-        .expect("data and partition key are set")
 }

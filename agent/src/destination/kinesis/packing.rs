@@ -1,6 +1,7 @@
 //! How records become records of the wire: each alone, as lines, or as an aggregate of the Kinesis Producer Library.
 
 use std::{
+    borrow::Cow,
     collections::hash_map::DefaultHasher,
     hash::{Hash as _, Hasher as _},
 };
@@ -57,15 +58,15 @@ pub(super) struct Packing {
 
 /// A record of the wire.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Packed {
-    pub(super) data: Vec<u8>,
-    pub(super) partition_key: Box<str>,
+pub(super) struct Packed<'a> {
+    pub(super) data: Cow<'a, [u8]>,
+    pub(super) partition_key: &'a str,
     pub(super) explicit_hash_key: Option<HashKey>,
     /// The shard that has to take it, or nobody sees all of its records.
-    pub(super) shard: Option<String>,
+    pub(super) shard: Option<&'a str>,
 }
 
-impl Packed {
+impl Packed<'_> {
     /// What Kinesis counts.
     pub(super) fn bytes(&self) -> u64 {
         (self.data.len() + self.partition_key.len()) as u64
@@ -112,20 +113,20 @@ impl Packing {
         }
     }
 
-    pub(super) fn pack(&self, parcel: &Parcel, shards: Option<&Shards>) -> Packed {
+    pub(super) fn pack<'a>(&self, parcel: &'a Parcel, shards: Option<&'a Shards>) -> Packed<'a> {
         let first = &parcel.records[0];
         let data = match self.aggregation {
-            Aggregation::Lines => lines::encode(&parcel.records, self.gzip),
-            Aggregation::Kpl if self.worth_an_aggregate(parcel) => kpl::encode(&parcel.records, &self.tags),
-            Aggregation::None | Aggregation::Kpl => first.data.to_vec(),
+            Aggregation::Lines => lines::encode(&parcel.records, self.gzip).into(),
+            Aggregation::Kpl if self.worth_an_aggregate(parcel) => kpl::encode(&parcel.records, &self.tags).into(),
+            Aggregation::None | Aggregation::Kpl => Cow::Borrowed(&*first.data),
         };
         // Who reads an aggregate of several hash keys skips those that are not of its shard.
         let own = || hash_key(first);
         let shard = shards
             .filter(|_| self.aggregation == Aggregation::Kpl && parcel.records.len() > 1)
             .filter(|_| parcel.records.iter().any(|record| hash_key(record) != own()))
-            .map(|shards| shards.of(own()).id.clone());
-        Packed { data, partition_key: first.partition_key.clone(), explicit_hash_key: first.explicit_hash_key, shard }
+            .map(|shards| &*shards.of(own()).id);
+        Packed { data, partition_key: &first.partition_key, explicit_hash_key: first.explicit_hash_key, shard }
     }
 
     /// A record alone is sent as it is, unless tags ride with it and there is room for them.
@@ -199,7 +200,8 @@ mod tests {
                 bytes += place.bytes;
                 filled.push(record);
             }
-            let packed = packing.pack(&Parcel { records: filled }, None);
+            let parcel = Parcel { records: filled };
+            let packed = packing.pack(&parcel, None);
             let most = if gzip { lines::gzip_bytes_max(packing.aggregate_bytes) } else { packing.aggregate_bytes };
             prop_assert!(packed.data.len() as u64 <= most, "{} bytes", packed.data.len());
         }
@@ -223,17 +225,18 @@ mod tests {
         let packing = packing(Aggregation::Kpl, false, &[]);
         let (one, same, other) =
             (record("a", Some(1), vec![1]), record("b", Some(1), vec![]), record("c", Some(2), vec![]));
-        let pack = |records: &[&Arc<Record>], shards: Option<&Shards>| {
-            packing.pack(&Parcel { records: records.iter().map(|record| Arc::clone(record)).collect() }, shards)
-        };
+        let parcel =
+            |records: &[&Arc<Record>]| Parcel { records: records.iter().map(|&one| Arc::clone(one)).collect() };
         let halves = halves();
-        assert_eq!(pack(&[&one, &other], Some(&halves)).shard.as_deref(), Some("low"));
-        assert_eq!(pack(&[&one, &same], Some(&halves)).shard, None);
-        assert_eq!(pack(&[&one, &same], None).shard, None);
-        let alone = pack(&[&one], Some(&halves));
+        let shard = |parcel: &Parcel, shards| packing.pack(parcel, shards).shard.map(ToOwned::to_owned);
+        assert_eq!(shard(&parcel(&[&one, &other]), Some(&halves)).as_deref(), Some("low"));
+        assert_eq!(shard(&parcel(&[&one, &same]), Some(&halves)), None);
+        assert_eq!(shard(&parcel(&[&one, &same]), None), None);
+        let alone = parcel(&[&one]);
+        let alone = packing.pack(&alone, Some(&halves));
         assert_eq!(
-            (&alone.data[..], &*alone.partition_key, alone.explicit_hash_key),
-            (&[1][..], "a", Some(HashKey(1)))
+            (&alone.data[..], alone.partition_key, alone.explicit_hash_key, alone.shard),
+            (&[1][..], "a", Some(HashKey(1)), None)
         );
     }
 
