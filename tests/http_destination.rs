@@ -241,6 +241,37 @@ fn keys_keep_their_order_and_an_id_stands_for_its_records() {
 }
 
 #[test]
+fn a_receiver_that_drops_known_ids_has_each_record_once() {
+    const KEYS: usize = 20;
+    const EACH: usize = 50;
+    let seen = Arc::new(Mutex::new(Hub::default()));
+    let endpoint = hub(&Arc::new(Mutex::new(Hub::default())), {
+        let seen = Arc::clone(&seen);
+        move |nth, good| {
+            seen.lock().expect("no panic").taken.push(good.clone());
+            (nth % 3 == 1).then_some(Answer::Hangup)
+        }
+    });
+    let gateway = gateway(&endpoint.endpoint(), "lanes = 4");
+    let agent = Forebay::start_in(gateway.home, &[]);
+    let mut device = Device::connect(gateway.mqtt, Version::V311, "device");
+    for number in 0..EACH {
+        for key in 0..KEYS {
+            device.publish(&format!("plant/{key}"), format!("{key} {number}").as_bytes());
+        }
+    }
+    eventually(PATIENCE, "the backlog is gone", || agent.status()["destinations"]["hub"]["backlog_records"] == 0);
+    let taken = &seen.lock().expect("no panic").taken;
+    let by_id: BTreeMap<&str, &Good> = taken.iter().map(|good| (&*good.id, good)).collect();
+    assert!(by_id.len() < taken.len(), "something came again");
+    let mut texts: Vec<_> = by_id.values().flat_map(|good| &good.data).collect();
+    texts.sort_unstable();
+    let count = texts.len();
+    texts.dedup();
+    assert_eq!((count, texts.len()), (KEYS * EACH, KEYS * EACH));
+}
+
+#[test]
 fn what_is_too_large_by_itself_is_set_aside_and_the_rest_flows() {
     let seen = Arc::new(Mutex::new(Hub::default()));
     let endpoint = hub(&seen, |_, good| {

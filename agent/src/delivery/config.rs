@@ -185,6 +185,7 @@ mod tests {
             request_bytes: 10 << 20,
             parcel_records: 1,
             parcel_bytes: 1 << 20,
+            keeps_requests: false,
             request_timeout: Duration::from_secs(30),
         };
         let config = Config { batch_records: 9000, window_bytes: 1 << 30, ..Config::default() };

@@ -110,6 +110,8 @@ pub struct Limits {
     pub parcel_records: usize,
     /// What a parcel takes on the wire, in bytes; one record is always taken.
     pub parcel_bytes: u64,
+    /// Whether a request that failed is sent again as it was, without newer records, so that the other side knows it again.
+    pub keeps_requests: bool,
     /// How long a request may take before the destination gives it up itself.
     pub request_timeout: Duration,
 }

@@ -191,6 +191,7 @@ pub(crate) struct Window {
     lanes: Lanes,
     relaxed: Relaxed,
     parcel_size: Size,
+    keeps_requests: bool,
     map: Map,
     saved: SequenceNumber,
 
@@ -280,6 +281,7 @@ impl Window {
             lanes: Lanes::default(),
             relaxed: Relaxed::default(),
             parcel_size: Size { records: limits.parcel_records.max(1), bytes: limits.parcel_bytes.min(request_bytes) },
+            keeps_requests: limits.keeps_requests,
             map: Map::Current,
             saved: checkpoint,
             ready: BinaryHeap::new(),

@@ -104,6 +104,11 @@ impl Window {
                     Some(history) if flight.bytes > self.pace.bytes => self.halve(flight.slots, history, now),
                     // The link's fault, so it tells nothing about the group: it goes on as one.
                     Some(history) => self.keep_together(flight.slots, history, now),
+                    // The other side may have taken it, and would know it again.
+                    None if self.keeps_requests => {
+                        let history = History { strikes: 0, accepted: self.counts.records };
+                        self.keep_together(flight.slots, history, now);
+                    }
                     None => flight.slots.into_iter().for_each(|slot| self.make_ready(slot, now)),
                 }
             }

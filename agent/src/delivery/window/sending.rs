@@ -65,7 +65,8 @@ impl Window {
             return None;
         }
         let payload = self.ready_bytes - RECORD_OVERHEAD * self.ready.len() as u64;
-        let full = self.ready.len() >= self.request_records
+        // Many small parcels had better grow.
+        let full = (self.ready.len() >= self.request_records && self.oldest_is_grown())
             || self.ready_bytes >= self.pace.bytes
             || payload >= self.request_bytes;
         if full {
@@ -86,6 +87,13 @@ impl Window {
             Some(last) => Some(by_age.min(last + wait)),
             None => Some(Duration::ZERO),
         }
+    }
+
+    /// Whether the oldest parcel that is ready gains little by waiting for more records.
+    fn oldest_is_grown(&self) -> bool {
+        let Some(Reverse((_, head))) = self.ready.peek() else { return false };
+        let (head, size) = (&self.entries[*head], self.parcel_size());
+        head.parcel as usize >= size.records || head.parcel_bytes >= size.bytes / 2
     }
 
     /// About how many bytes the next request takes of what is ready.

@@ -285,6 +285,7 @@ impl World {
             request_bytes: rng.u64(80..=1000),
             parcel_records: if kind == Parcels::Single { 1 } else { rng.usize(1..=20) },
             parcel_bytes: rng.u64(1..=600),
+            keeps_requests: rng.bool(),
             request_timeout: Duration::from_millis(rng.u64(300..=10_000)),
         };
         let keys = rng.u32(1..=12);

@@ -13,6 +13,7 @@ const LIMITS: Limits = Limits {
     request_bytes: 10 << 20,
     parcel_records: 1,
     parcel_bytes: 1 << 20,
+    keeps_requests: false,
     request_timeout: Duration::from_secs(30),
 };
 
@@ -32,8 +33,12 @@ struct Bench {
 
 impl Bench {
     fn new(config: Config) -> Self {
+        Self::with_limits(config, LIMITS)
+    }
+
+    fn with_limits(config: Config, limits: Limits) -> Self {
         Self {
-            window: Window::new(&config, &LIMITS, SequenceNumber::ZERO, 7),
+            window: Window::new(&config, &limits, SequenceNumber::ZERO, 7),
             log: VecDeque::new(),
             now: Duration::ZERO,
             sent: VecDeque::new(),
@@ -406,4 +411,30 @@ fn the_cost_of_a_record_does_not_grow_with_the_records_of_its_key() {
         // Two microseconds on a quiet machine; a scan of the window would take tens or hundreds.
         assert!(each < Duration::from_micros(40), "{name}: {each:?} per record");
     }
+}
+
+/// Records that came while a request was under way.
+fn tried_again(keeps_requests: bool, kind: FailureKind) -> (Vec<u64>, Vec<u64>) {
+    let numbers = |batch: &Batch| batch.records().map(|record| record.sequence_number.0).collect::<Vec<_>>();
+    let limits = Limits { parcel_records: 100, keeps_requests, ..LIMITS };
+    let mut bench = Bench::with_limits(Config::default(), limits).warmed_up();
+    bench.log(&["a", "b"]);
+    bench.drive();
+    let first = numbers(&bench.sent[0]);
+    bench.log(&["a", "c"]);
+    bench.fail(kind);
+    while bench.sent.is_empty() {
+        bench.after(ms(500));
+    }
+    (first, numbers(&bench.sent[0]))
+}
+
+#[test]
+fn a_request_that_failed_takes_newer_records_along_unless_the_other_side_is_to_know_it_again() {
+    for kind in [FailureKind::Refused, FailureKind::TimedOut, FailureKind::Throttled, FailureKind::EndpointFailed] {
+        let (first, again) = tried_again(true, kind);
+        assert_eq!(first, again, "{kind:?}");
+    }
+    let (first, again) = tried_again(false, FailureKind::Refused);
+    assert!(again.len() > first.len() && first.iter().all(|number| again.contains(number)), "{first:?} {again:?}");
 }

@@ -89,6 +89,7 @@ impl Firehose {
             request_bytes: REQUEST_BYTES,
             parcel_records,
             parcel_bytes,
+            keeps_requests: false,
             request_timeout: self.request_timeout,
         }
     }

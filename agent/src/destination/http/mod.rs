@@ -100,6 +100,8 @@ impl Http {
             request_bytes: REQUEST_BYTES,
             parcel_records: REQUEST_RECORDS / lanes,
             parcel_bytes: REQUEST_BYTES,
+            // Its id is that of its records.
+            keeps_requests: true,
             request_timeout: self.request_timeout,
         }
     }

@@ -62,6 +62,13 @@ impl ShardMap {
         self.asked_for.notify_one();
     }
 
+    /// The destination has answered a request.
+    pub(super) fn heard(&self) {
+        if self.lock().survey.heard(self.started.elapsed()) {
+            self.asked_for.notify_one();
+        }
+    }
+
     pub(super) fn doubt(&self) {
         self.lock().survey.doubt(self.started.elapsed());
         self.asked_for.notify_one();

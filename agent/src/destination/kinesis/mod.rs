@@ -94,6 +94,7 @@ impl Kinesis {
             request_bytes: REQUEST_BYTES,
             parcel_records,
             parcel_bytes,
+            keeps_requests: false,
             request_timeout: self.request_timeout,
         }
     }
@@ -146,6 +147,9 @@ impl Kinesis {
         let request = self.client.put_records().stream_name(&self.stream).customize();
         match request.mutate_request(body.into_request()).send().await {
             Ok(output) => {
+                if let Some(map) = &self.map {
+                    map.heard();
+                }
                 let mut outcome = classify::answered(&output, parcels.len());
                 if let Outcome::Answered(outcomes) = &mut outcome {
                     let shards = output.records.iter().map(|record| record.shard_id.as_deref());

@@ -41,6 +41,10 @@ pub(super) struct Survey {
     astray: bool,
     /// How often in a row that did not help, or there was no answer.
     vain: u32,
+    /// The newest question got no answer, and no request has got one since.
+    silent: bool,
+    /// How often in a row a question got no answer although requests got theirs.
+    ignored: u32,
     /// A map by which parcels went astray, again and again.
     distrusted: Map,
     /// Whether a person was told that there is no map.
@@ -56,6 +60,8 @@ impl Survey {
             asked: None,
             astray: false,
             vain: 0,
+            silent: false,
+            ignored: 0,
             distrusted: None,
             told: false,
         }
@@ -82,6 +88,16 @@ impl Survey {
         self.hint(now, AGAIN_MAX);
     }
 
+    /// A request got its answer: if the newest question got none, the next one may. Tells whether that is of interest.
+    pub(super) fn heard(&mut self, now: Duration) -> bool {
+        let was_silent = std::mem::take(&mut self.silent);
+        if was_silent {
+            self.hint(now, AGAIN * (1 << self.ignored.min(6)));
+            self.ignored = self.ignored.saturating_add(1);
+        }
+        was_silent
+    }
+
     fn hint(&mut self, now: Duration, apart: Duration) {
         let earliest = self.asked.map_or(now, |asked| asked + apart).max(now);
         self.next = self.next.min(earliest);
@@ -91,8 +107,10 @@ impl Survey {
     pub(super) fn on_answer(&mut self, answer: Answer, now: Duration) -> (Option<Map>, Option<String>) {
         self.asked = Some(now);
         self.next = now + self.interval;
+        self.silent = matches!(answer, Answer::Failed(_));
         match answer {
             Answer::Shards(shards) => {
+                self.ignored = 0;
                 let is_current = self.current.as_deref() == Some(&shards);
                 if self.distrusted.as_deref() == Some(&shards) {
                     return (self.take(None), None);
@@ -217,5 +235,26 @@ mod tests {
         survey.went_astray(s(700));
         assert_eq!((survey.hear(failed(), 700), survey.hear(failed(), 702)), (None, None));
         assert_eq!(survey.hear(failed(), 706), Some(None));
+    }
+
+    #[test]
+    fn who_is_back_is_asked_at_once_and_who_answers_all_else_more_and_more_seldom() {
+        let mut survey = Survey::new(INTERVAL);
+        let failed = || Answer::Failed("no route".to_owned());
+        for at in [0, 2, 6, 14, 30, 62] {
+            survey.hear(failed(), at);
+        }
+        assert_eq!(survey.due(), s(122));
+        survey.heard(s(90));
+        assert_eq!(survey.due(), s(90), "the endpoint is back");
+        for (at, due) in [(90, 92), (92, 96), (96, 104)] {
+            survey.hear(failed(), at);
+            survey.heard(s(at));
+            survey.heard(s(at));
+            assert_eq!(survey.due(), s(due));
+        }
+        survey.hear(Answer::Shards(two()), 104);
+        survey.heard(s(105));
+        assert_eq!(survey.due(), s(704));
     }
 }
