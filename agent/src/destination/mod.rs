@@ -11,6 +11,7 @@ use std::{
 };
 
 use forebay_log_store::Record;
+use smallvec::SmallVec;
 
 use crate::{credentials::KnownTime, outgoing::WireBytes};
 
@@ -46,7 +47,7 @@ pub enum Destination {
 #[derive(Debug, Clone)]
 pub struct Parcel {
     /// At least one; more only where [`Limits::parcel_records`] says so.
-    pub records: Vec<Arc<Record>>,
+    pub records: SmallVec<[Arc<Record>; 1]>,
 }
 
 /// Where a destination's records come from. With its sequence number, that tells a record from all others.

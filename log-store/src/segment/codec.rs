@@ -10,10 +10,14 @@ use zstd::{
 const ZSTD_LEVEL: i32 = 1;
 /// No byte of lz4 stands for more bytes than this; a few more come with the block's end.
 const LZ4_RATIO_MAX: usize = 255;
+/// A block is stored as it is unless it gets smaller by one part in so many: less is not worth that readers decompress it.
+const WORTH_PART: usize = 16;
+/// Blocks that are stored untried after as many in a row that were not worth it; never more than this.
+const UNTRIED_MAX: u32 = 15;
 /// One very large block must not keep its memory for ever.
 const KEPT_BYTES_MAX: usize = 2 << 20;
 
-/// How records are compressed on the disk. A block that would not get smaller is stored as it is.
+/// How records are compressed on the disk. A block that would get smaller by less than a sixteenth is stored as it is.
 ///
 /// Persisted: never renumber.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +45,30 @@ impl Codec {
     }
 }
 
+/// Whether compressing a stream's next block is likely to be worth it: after noise, ever fewer blocks are tried.
+#[derive(Debug, Default)]
+pub(crate) struct Prospects {
+    /// Tries in a row that were not worth it.
+    in_vain: u32,
+    /// Blocks to be left untried before the next try.
+    untried: u32,
+}
+
+impl Prospects {
+    /// Whether the next block is to be tried.
+    pub(crate) fn are_good(&mut self) -> bool {
+        let tries = self.untried == 0;
+        self.untried = self.untried.saturating_sub(1);
+        tries
+    }
+
+    /// What became of a try.
+    pub(crate) fn learn(&mut self, worth_it: bool) {
+        self.in_vain = if worth_it { 0 } else { self.in_vain.saturating_add(1) };
+        self.untried = self.in_vain.min(UNTRIED_MAX);
+    }
+}
+
 /// Compresses blocks, one after the other.
 #[derive(Default)]
 pub(crate) struct Packer {
@@ -49,7 +77,7 @@ pub(crate) struct Packer {
 }
 
 impl Packer {
-    /// `payload` compressed; `None` if that does not make it smaller.
+    /// `payload` compressed; `None` if that is not worth it.
     pub(crate) fn pack(&mut self, codec: Codec, payload: &[u8]) -> Option<&[u8]> {
         if codec == Codec::None || payload.is_empty() {
             return None;
@@ -70,7 +98,7 @@ impl Packer {
                 self.zstd.as_mut()?.compress_to_buffer(payload, &mut self.packed[..payload.len()]).ok()
             }
         };
-        len.filter(|len| *len < payload.len()).map(|len| &self.packed[..len])
+        len.filter(|len| *len <= payload.len() - payload.len().div_ceil(WORTH_PART)).map(|len| &self.packed[..len])
     }
 }
 
@@ -139,6 +167,37 @@ mod tests {
     /// From noise to one byte again and again, so that blocks shrink and blocks do not.
     fn payload() -> impl Strategy<Value = Vec<u8>> {
         (1u8..=255, 0usize..3000).prop_flat_map(|(values, len)| prop::collection::vec(0..values, len))
+    }
+
+    #[test]
+    fn after_noise_ever_fewer_blocks_are_tried_until_one_gets_smaller() {
+        let mut prospects = Prospects::default();
+        let mut tried = |worth_it| {
+            let tries = prospects.are_good();
+            if tries {
+                prospects.learn(worth_it);
+            }
+            tries
+        };
+        let tries: Vec<_> = (0..40).filter(|_| tried(false)).collect();
+        assert_eq!(tries, [0, 2, 5, 9, 14, 20, 27, 35]);
+        for _ in 0..200 {
+            tried(false);
+        }
+        let until_worth_it = (0..).find(|_| tried(true)).expect("some time");
+        assert!(until_worth_it <= UNTRIED_MAX, "{until_worth_it}");
+        assert!((0..10).all(|_| tried(true)), "and from then on each");
+    }
+
+    #[test]
+    fn a_block_that_hardly_gets_smaller_is_left_alone() {
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut block: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(5000).collect();
+        block.extend([7; 200]);
+        let mut packer = Packer::default();
+        assert_eq!(packer.pack(Codec::Zstd, &block), None);
+        block.extend([7; 400]);
+        assert!(packer.pack(Codec::Zstd, &block).is_some());
     }
 
     #[test]

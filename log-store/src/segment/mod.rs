@@ -19,9 +19,9 @@ pub(crate) use block::{
     pack_block, padding, padding_max, start_block, write_absent,
 };
 pub use codec::Codec;
-pub(crate) use codec::Packer;
 #[cfg(any(test, fuzzing))]
 pub(crate) use codec::Unpacker;
+pub(crate) use codec::{Packer, Prospects};
 pub(crate) use definition::StreamDefinition;
 pub(crate) use header::{FORMAT_VERSION, SPARE_FILE_NAME, SegmentHeader, file_name, parse_file_name, salt};
 pub(crate) use names::{Holds, Step, mend_names};

@@ -22,8 +22,8 @@ use crate::{
     event::Event,
     marks::Marks,
     segment::{
-        BLOCK_HEADER_BYTES, BlockHeader, BlockKind, Codec, PADDING_BYTES_MAX, Payload, StreamDefinition, pack, padding,
-        padding_max,
+        BLOCK_HEADER_BYTES, BlockHeader, BlockKind, Codec, PADDING_BYTES_MAX, Payload, Prospects, StreamDefinition,
+        pack, padding, padding_max,
     },
     sequence::SequenceNumber,
     shard::ShardIndex,
@@ -121,6 +121,7 @@ pub(crate) struct StreamWriter {
     pub(super) spare: Option<u64>,
     pub(super) control_written: Duration,
     pub(super) buffer: Vec<u8>,
+    pub(super) prospects: Prospects,
     pub(super) poisoned: Option<String>,
     pub(super) full: Option<String>,
     /// Whether the opening left copies of torn ends.
@@ -211,16 +212,17 @@ impl StreamWriter {
         Ok(appended)
     }
 
-    /// The payload compressed as configured, if that makes it smaller; the header then says so.
+    /// The payload compressed as configured, if that is worth it; the header then says so.
     fn pack(&mut self, payload: &Payload<'_>, header: &mut BlockHeader) -> Option<Vec<u8>> {
         let codec = self.core.config().compression;
-        if codec == Codec::None {
+        if codec == Codec::None || !self.prospects.are_good() {
             return None;
         }
         let mut plain = std::mem::take(&mut self.buffer);
         plain.clear();
         payload.write(&mut plain);
         let packed = pack(&plain, header, codec, &mut lock(&self.core.around.packer)).map(<[u8]>::to_vec);
+        self.prospects.learn(packed.is_some());
         // One very large block must not keep its memory for ever.
         plain.shrink_to(2 << 20);
         self.buffer = plain;

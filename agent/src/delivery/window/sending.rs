@@ -3,6 +3,7 @@
 use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc, time::Duration};
 
 use forebay_log_store::ReadLimit;
+use smallvec::SmallVec;
 
 use super::{
     super::config::Ordering,
@@ -137,7 +138,7 @@ impl Window {
     /// A parcel leaves.
     fn parcel(&mut self, head: Slot, now: Duration) -> Parcel {
         let Entry { lane, parcel, .. } = self.entries[head];
-        let mut records = Vec::with_capacity(parcel as usize);
+        let mut records = SmallVec::with_capacity(parcel as usize);
         let mut slot = head;
         for _ in 0..parcel {
             let entry = &mut self.entries[slot];

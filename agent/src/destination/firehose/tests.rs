@@ -34,7 +34,7 @@ fn record(key: &str, data: impl Into<Bytes>) -> Arc<Record> {
 }
 
 fn alone(key: &str, data: impl Into<Bytes>) -> Parcel {
-    Parcel { records: vec![record(key, data)] }
+    Parcel { records: vec![record(key, data)].into() }
 }
 
 async fn destination(endpoint: SocketAddr, config: Config) -> Firehose {
@@ -93,7 +93,7 @@ async fn lines_become_one_record_and_are_charged_as_one() {
         )
     })
     .await;
-    let together = Parcel { records: vec![record("a", "one"), record("b", "two\n"), record("a", "")] };
+    let together = Parcel { records: vec![record("a", "one"), record("b", "two\n"), record("a", "")].into() };
     let outcome = destination.send(&[together, alone("c", "three")]).await;
     assert_eq!(outcome, Outcome::Answered(vec![RecordOutcome::Accepted; 2]));
     let (headers, body) = heard.recv().await.expect("a request");

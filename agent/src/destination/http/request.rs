@@ -82,7 +82,7 @@ mod tests {
             tags: Vec::new(),
             data: bytes::Bytes::from_static(data),
         };
-        Parcel { records: vec![Arc::new(record)] }
+        Parcel { records: vec![Arc::new(record)].into() }
     }
 
     #[test]

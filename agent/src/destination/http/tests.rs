@@ -28,7 +28,7 @@ fn parcel(number: u64, key: &str, data: impl Into<Bytes>) -> Parcel {
         tags: Vec::new(),
         data: data.into(),
     };
-    Parcel { records: vec![Arc::new(record)] }
+    Parcel { records: vec![Arc::new(record)].into() }
 }
 
 /// A server that answers by `answer`, and a destination that asks it.

@@ -101,8 +101,9 @@ impl Kinesis {
 
     pub(super) fn accepts(&self, record: &Record) -> Result<(), String> {
         self.packing.accepts(record)?;
-        let chars = record.partition_key.chars().count();
-        if !(1..=PARTITION_KEY_CHARS_MAX).contains(&chars) {
+        let key = &*record.partition_key;
+        if key.is_empty() || (key.len() > PARTITION_KEY_CHARS_MAX && key.chars().count() > PARTITION_KEY_CHARS_MAX) {
+            let chars = key.chars().count();
             return Err(format!(
                 "its partition key has {chars} characters; 1 to {PARTITION_KEY_CHARS_MAX} are allowed"
             ));

@@ -200,7 +200,7 @@ mod tests {
                 bytes += place.bytes;
                 filled.push(record);
             }
-            let parcel = Parcel { records: filled };
+            let parcel = Parcel { records: filled.into() };
             let packed = packing.pack(&parcel, None);
             let most = if gzip { lines::gzip_bytes_max(packing.aggregate_bytes) } else { packing.aggregate_bytes };
             prop_assert!(packed.data.len() as u64 <= most, "{} bytes", packed.data.len());
@@ -243,8 +243,9 @@ mod tests {
     #[test]
     fn a_record_alone_is_plain_unless_tags_ride_with_it_and_fit() {
         let tagged = packing(Aggregation::Kpl, false, &[TagName::Id]);
-        let pack =
-            |bytes: usize| tagged.pack(&Parcel { records: vec![record("a", None, vec![0; bytes])] }, None).data.len();
+        let pack = |bytes: usize| {
+            tagged.pack(&Parcel { records: vec![record("a", None, vec![0; bytes])].into() }, None).data.len()
+        };
         assert!(pack(10) > 10);
         assert_eq!(pack((10 << 10) - 1), (10 << 10) - 1);
     }

@@ -92,7 +92,7 @@ impl Survey {
     pub(super) fn heard(&mut self, now: Duration) -> bool {
         let was_silent = std::mem::take(&mut self.silent);
         if was_silent {
-            self.hint(now, AGAIN * (1 << self.ignored.min(6)));
+            self.hint(now, AGAIN * ((1 << self.ignored.min(6)) - 1));
             self.ignored = self.ignored.saturating_add(1);
         }
         was_silent
@@ -247,14 +247,14 @@ mod tests {
         assert_eq!(survey.due(), s(122));
         survey.heard(s(90));
         assert_eq!(survey.due(), s(90), "the endpoint is back");
-        for (at, due) in [(90, 92), (92, 96), (96, 104)] {
+        for (at, due) in [(90, 91), (91, 94), (94, 101)] {
             survey.hear(failed(), at);
             survey.heard(s(at));
             survey.heard(s(at));
             assert_eq!(survey.due(), s(due));
         }
-        survey.hear(Answer::Shards(two()), 104);
+        survey.hear(Answer::Shards(two()), 101);
         survey.heard(s(105));
-        assert_eq!(survey.due(), s(704));
+        assert_eq!(survey.due(), s(701));
     }
 }

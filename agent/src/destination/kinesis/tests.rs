@@ -44,7 +44,7 @@ fn record(key: &str, data: &'static [u8]) -> Arc<Record> {
 const ORIGIN: Origin<'static> = Origin { gateway: "truck-7", stream: "telemetry" };
 
 fn parcel(key: &str, data: &'static [u8]) -> Parcel {
-    Parcel { records: vec![record(key, data)] }
+    Parcel { records: vec![record(key, data)].into() }
 }
 
 fn config(endpoint: SocketAddr) -> Config {
@@ -120,7 +120,7 @@ async fn keys_bytes_and_hash_keys_go_through_unchanged() {
     server.spawn(async move { axum::serve(socket, Router::new().route("/", post(handler))).await });
     let mut sent = (*record("Grüße/1", b"\x00\xff")).clone();
     sent.explicit_hash_key = Some(HashKey(u128::MAX));
-    let outcome = destination(address).await.send(&[Parcel { records: vec![Arc::new(sent)] }]).await;
+    let outcome = destination(address).await.send(&[Parcel { records: vec![Arc::new(sent)].into() }]).await;
     assert_eq!(outcome, Outcome::Answered(vec![RecordOutcome::Accepted]));
     let request = heard.recv().await.expect("a request");
     assert_eq!(request["StreamName"], "plant");
@@ -428,7 +428,7 @@ async fn an_aggregate_in_the_wrong_shard_is_astray_and_the_shards_are_asked_for_
         let record = (*record(key, b"x")).clone();
         Arc::new(Record { explicit_hash_key: Some(HashKey(hash_key)), ..record })
     };
-    let aggregate = [Parcel { records: vec![with("a", 1), with("b", u128::MAX)] }];
+    let aggregate = [Parcel { records: vec![with("a", 1), with("b", u128::MAX)].into() }];
     let lane = |key: u128| destination.place(&with("k", key)).lane;
 
     assert_ne!(lane(1), lane(u128::MAX), "nothing is known yet");
