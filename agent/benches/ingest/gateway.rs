@@ -29,7 +29,10 @@ impl Gateway {
         let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
         command.args(["run", "--config"]).arg(&configuration).current_dir(home.path());
         // Its log is of interest only if it says more than that it runs.
-        command.env("NO_COLOR", "1").stdout(fs::File::create(home.path().join("out")).expect("a file"));
+        command
+            .env("NO_COLOR", "1")
+            .envs(of_the_unit())
+            .stdout(fs::File::create(home.path().join("out")).expect("a file"));
         command.stderr(fs::File::create(home.path().join("log")).expect("a file"));
         let gateway = Self { process: Process::start(command), _home: home, mqtt, api };
         eventually("the gateway is ready", || http::get(api, "/healthz").is_ok_and(|answer| answer.status == 200));
@@ -45,6 +48,13 @@ impl Gateway {
         let answer = http::get(self.api, "/status").expect("a running agent answers");
         serde_json::from_str(&answer.body).expect("its status is JSON")
     }
+}
+
+/// What systemd gives it.
+fn of_the_unit() -> impl Iterator<Item = (&'static str, &'static str)> {
+    include_str!("../../../systemd/forebay.service")
+        .lines()
+        .filter_map(|line| line.strip_prefix("Environment=")?.split_once('='))
 }
 
 fn settings(mqtt: u16, api: SocketAddr, destination: Option<(String, &str)>) -> String {

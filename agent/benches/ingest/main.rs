@@ -2,7 +2,7 @@
 //!
 //! Four connections publish at QoS 1 with 200 messages in flight each: to a listener that stores nothing, which shows
 //! what the machine and this generator give at best, then to a gateway without a destination, then to one that delivers to
-//! a fast upstream. Run with `cargo bench -p forebay --bench ingest`; it needs nothing installed. The data lies below the
+//! a fast upstream. Run with `cargo bench -p forebay --bench ingest`, after `tests/counterparts/install`. The data lies below the
 //! target directory: a real disk, where `/tmp` may not be one. `FOREBAY_BENCH_MESSAGES` sets the number of messages of 100
 //! bytes (default 1,000,000; there are two fifths as many of 1,000 bytes). These figures are for people; what `deliveries`
 //! shows after them is judged, and the program fails where something is missed. `FOREBAY_BENCH_ONLY=deliveries` leaves the
@@ -14,6 +14,13 @@ mod gateway;
 mod process;
 mod traffic;
 mod upstream;
+mod yardstick;
+
+#[allow(dead_code, reason = "a part is enough here")]
+#[path = "../mqtt/mosquitto.rs"]
+mod mosquitto;
+#[path = "../mqtt/rumqttc_alone.rs"]
+mod rumqttc_alone;
 
 // The black-box tests' own.
 #[allow(dead_code, reason = "a part is enough here")]
@@ -56,6 +63,10 @@ struct Delivered {
 fn main() -> ExitCode {
     if ceiling::is_asked_for() {
         ceiling::listen();
+    }
+    if rumqttc_alone::is_asked_for() {
+        rumqttc_alone::receive();
+        return ExitCode::SUCCESS;
     }
     let messages = match std::env::var("FOREBAY_BENCH_MESSAGES") {
         Ok(messages) => messages.parse().expect("FOREBAY_BENCH_MESSAGES is a number"),

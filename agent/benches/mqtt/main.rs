@@ -47,6 +47,16 @@ trait Receiver {
     fn wait_for(&self, messages: u64) -> Duration;
 }
 
+impl Receiver for Alone {
+    fn pid(&self) -> u32 {
+        self.pid()
+    }
+
+    fn wait_for(&self, messages: u64) -> Duration {
+        self.wait_for(messages)
+    }
+}
+
 /// What one run showed.
 struct Run {
     took: Duration,

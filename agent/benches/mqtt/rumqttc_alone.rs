@@ -9,7 +9,7 @@ use std::{
 
 use rumqttc::{AsyncClient, Event, Incoming, MqttOptions, QoS};
 
-use crate::{Receiver, mosquitto::CLIENT_ID};
+use crate::mosquitto::CLIENT_ID;
 
 const BROKER: &str = "FOREBAY_BENCH_BROKER";
 /// Acknowledgements that may wait for the connection.
@@ -67,14 +67,13 @@ impl Alone {
         output.read_line(&mut line).expect("it runs");
         Self { child, output: RefCell::new(output), began: Instant::now() }
     }
-}
 
-impl Receiver for Alone {
-    fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    fn wait_for(&self, messages: u64) -> Duration {
+    /// Waits until it has received this many; how long that took since it was ready.
+    pub(crate) fn wait_for(&self, messages: u64) -> Duration {
         let mut output = self.output.borrow_mut();
         let mut received = 0;
         while received < messages {

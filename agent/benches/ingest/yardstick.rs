@@ -1,0 +1,44 @@
+//! What this machine makes of a program that was measured elsewhere, too: rumqttc, which receives, acknowledges and forgets.
+//!
+//! Seconds of a processor mean little on another machine, or on the same one beside other work. So the aims, which come from the machine on which
+//! Fluent Bit was measured, hold in units of what rumqttc needed there.
+
+use std::{thread, time::Duration};
+
+use crate::{
+    mosquitto::Mosquitto,
+    process::Usage,
+    rumqttc_alone::Alone,
+    traffic::{Payload, TOPICS_PER_CONNECTION, Traffic},
+};
+
+/// CPU seconds per million messages of 100 bytes, on the machine of the aims.
+const THERE: f64 = 2.2;
+
+/// What rumqttc needs here.
+pub(crate) struct Yardstick {
+    pub(crate) messages_per_second: f64,
+    pub(crate) cpu_per_million: f64,
+}
+
+impl Yardstick {
+    /// Measures.
+    pub(crate) fn take(messages: u64) -> Self {
+        let traffic = Traffic::new(Payload::Random(100), TOPICS_PER_CONNECTION, messages);
+        let broker = Mosquitto::start();
+        let alone = Alone::start(broker.port);
+        let before = Usage::of(alone.pid());
+        let took: Duration = thread::scope(|scope| {
+            scope.spawn(|| traffic.publish(broker.port));
+            alone.wait_for(messages)
+        });
+        let cpu = Usage::of(alone.pid()).since(&before).cpu;
+        let messages = messages as f64;
+        Self { messages_per_second: messages / took.as_secs_f64(), cpu_per_million: cpu.as_secs_f64() / messages * 1e6 }
+    }
+
+    /// How much more of its time a processor of this machine needs for the same, never less than 1.
+    pub(crate) fn slower(&self) -> f64 {
+        (self.cpu_per_million / THERE).max(1.0)
+    }
+}
