@@ -1,9 +1,10 @@
 //! Synced appends of the log beside a plain `write` and `fdatasync` of the very same bytes in the same pieces; and reading.
 //!
-//! Both take turns in the same run, because a disk's speed changes by the minute; the ratio is the median of the turns.
+//! Both take turns in the same run, each a fraction of a second, because a disk's speed changes by the second; the ratio is
+//! the median of the turns' ratios, and the quartiles beside it say how much to believe it.
 //! What is measured is commits that follow each other: not the first ones of a turn, nor how its data is made up.
 //! Run with `cargo bench -p forebay-log-store`. The files lie below the target directory: a real disk, where `/tmp` may
-//! not be one. `FOREBAY_BENCH_ROUNDS` sets the number of turns (default 9). It fails where a median falls below [`RATIO_MIN`], which can be
+//! not be one. `FOREBAY_BENCH_ROUNDS` sets the number of turns (default 31). It fails where a median falls below [`RATIO_MIN`], which can be
 //! judged on a quiet machine only.
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures real time on a real disk")]
@@ -30,8 +31,8 @@ use forebay_log_store::{
 
 /// The aim: the log's synced appends in units of plain `write` and `fdatasync`.
 const RATIO_MIN: f64 = 0.9;
-/// What one turn appends, in records' data.
-const BYTES_PER_TURN: usize = 64 << 20;
+/// What one turn appends, in records' data: it begins at least one segment, as so many bytes always do.
+const BYTES_PER_TURN: usize = 16 << 20;
 const RECORDS_PER_BATCH: usize = 100;
 /// As a source does that goes on while its earlier batches are on their way to the disk.
 const BATCHES_IN_FLIGHT: usize = 8;
@@ -66,7 +67,7 @@ fn main() -> ExitCode {
     // `cargo test --benches` and `cargo bench -- name` pass arguments; there is nothing to choose here.
     let rounds = match std::env::var("FOREBAY_BENCH_ROUNDS") {
         Ok(rounds) => rounds.parse().expect("FOREBAY_BENCH_ROUNDS is a number"),
-        Err(_) => 9,
+        Err(_) => 31,
     };
     let scratch = tempfile::tempdir_in(target_dir()).expect("a directory below the target directory");
     println!(
@@ -81,7 +82,7 @@ fn main() -> ExitCode {
         "block KiB",
         "log MB/s",
         "plain",
-        "ratio (least..most)",
+        "ratio (quartiles)",
         "written/payload",
         "read MB/s"
     );
@@ -103,19 +104,20 @@ fn target_dir() -> PathBuf {
     program.ancestors().nth(2).expect("below the target directory").to_owned()
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+fn median(values: Vec<f64>) -> f64 {
+    quartiles(values)[1]
+}
+
+fn quartiles(mut values: Vec<f64>) -> [f64; 3] {
     values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    [1, 2, 3].map(|quarter| values[(values.len() - 1) * quarter / 4])
 }
 
 /// Gives the median of the ratios.
 fn report(case: &Case, turns: &[Turn]) -> f64 {
     let of = |figure: &dyn Fn(&Turn) -> f64| median(turns.iter().map(figure).collect());
     let rate = |bytes: u64, time: Duration| bytes as f64 / time.as_secs_f64() / 1e6;
-    let ratios: Vec<f64> = turns.iter().map(Turn::ratio).collect();
-    let least = ratios.iter().copied().fold(f64::MAX, f64::min);
-    let most = ratios.iter().copied().fold(0.0, f64::max);
-    let ratio = median(ratios);
+    let [least, ratio, most] = quartiles(turns.iter().map(Turn::ratio).collect());
     println!(
         "{:>12} {:>9} {:>8.0} {:>10.1} {:>9.1} {:>9.1} {:>10.2} ({least:>4.2} .. {most:>4.2}) {:>16.3} {:>9.0}",
         case.record_bytes,
