@@ -1,7 +1,5 @@
-//! The committer: what is queued is taken, committed as a block per stream, and the outcome told.
-//!
-//! Two threads take turns at it. Only the one whose turn it is writes; once its block is synced, the next block is the
-//! other's, and it tells those who wait for its own.
+//! The committer: the one thread that writes. What is queued is taken, committed as a block per stream, and the outcome told
+//! by [another thread](crate::answers).
 
 #![expect(
     clippy::disallowed_methods,
@@ -15,6 +13,7 @@ use std::{
 };
 
 use crate::{
+    answers::Answers,
     batch::Batch,
     error::Error,
     event::Event,
@@ -120,6 +119,7 @@ impl Writers {
         match reserved {
             Ok(()) => {
                 writer.hold(entries);
+                self.around.answers.hand_over();
                 true
             }
             Err(error) => self.not_committed(queue, slot, entries, error),
@@ -231,35 +231,32 @@ pub(crate) fn poisoned(stream: &str, reason: &str) -> Error {
     Error::Poisoned { stream: stream.to_owned(), reason: reason.to_owned() }
 }
 
-/// What the threads pass on to each other.
-pub(crate) struct Turn {
+/// What the thread is at.
+struct Committer {
     next_tick: Instant,
     /// When something is due before that.
     next_due: Option<Instant>,
     /// The one that is not through.
     round: Option<Round>,
-    has_ended: bool,
 }
 
-impl Turn {
-    pub(crate) fn new(pace: Pace) -> Mutex<Self> {
-        Mutex::new(Self { next_tick: Instant::now() + pace.tick, next_due: None, round: None, has_ended: false })
-    }
-
-    /// Waits until there is something to do, and does it: one block, or what comes when all streams had their turn.
-    fn take(&mut self, writers: &Mutex<Writers>, queue: &Queue, pace: Pace) {
+impl Committer {
+    /// Waits until there is something to do, and does it: one block, or what comes when all streams had their turn. `false` once the
+    /// queue is closed and everything is written.
+    fn step(&mut self, writers: &Mutex<Writers>, queue: &Queue, answers: &Answers, pace: Pace) -> bool {
         if self.round.is_none() {
+            // Nothing is on its way to the disk.
+            answers.hand_over();
             let wake = self.next_due.map_or(self.next_tick, |due| due.min(self.next_tick));
             if !queue.wait(wake, pace.commit_delay, BLOCK_BYTES / 2) {
                 lock(writers).close(queue);
-                self.has_ended = true;
-                return;
+                return false;
             }
         }
         let mut writers = lock(writers);
         let round = self.round.get_or_insert_default();
         if writers.commit_next(queue, round) {
-            return;
+            return true;
         }
         let mut again = round.committed;
         self.next_due = writers.do_due().map(|due| Instant::now() + due);
@@ -272,7 +269,11 @@ impl Turn {
         if writers.streams.iter().flatten().any(StreamWriter::is_full) {
             self.next_tick = self.next_tick.min(Instant::now() + ROOM_LOOKED_FOR_EVERY);
         }
-        self.round = again.then(Round::default);
+        self.round = again.then(|| {
+            queue.go_on();
+            Round::default()
+        });
+        true
     }
 }
 
@@ -281,22 +282,22 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The loop of each thread; returns when the queue is closed and everything is written.
-pub(crate) fn run(turn: &Mutex<Turn>, writers: &Mutex<Writers>, queue: &Queue, pace: Pace) {
+/// The thread's loop; returns when the queue is closed and everything is written. The answers then are closed.
+pub(crate) fn run(writers: &Mutex<Writers>, queue: &Queue, pace: Pace) {
     let answers = lock(writers).around.answers.clone();
+    let mut committer = Committer { next_tick: Instant::now() + pace.tick, next_due: None, round: None };
     loop {
-        let mut turn = lock(turn);
-        if turn.has_ended {
-            return;
+        match catch_unwind(AssertUnwindSafe(|| committer.step(writers, queue, &answers, pace))) {
+            Ok(true) => answers.keep_few(),
+            Ok(false) => break,
+            // That would be a bug; sources must then not wait for ever for what never comes.
+            Err(_) => {
+                give_up(&mut lock(writers), queue);
+                break;
+            }
         }
-        // A panic here would be a bug; sources must then not wait for ever for what never comes.
-        if catch_unwind(AssertUnwindSafe(|| turn.take(writers, queue, pace))).is_err() {
-            turn.has_ended = true;
-            give_up(&mut lock(writers), queue);
-        }
-        drop(turn);
-        answers.tell();
     }
+    answers.close();
 }
 
 fn give_up(writers: &mut Writers, queue: &Queue) {

@@ -12,7 +12,6 @@ use std::{
 };
 
 use crate::{
-    answers::Answers,
     batch::{Batch, Rerouted},
     committer::poisoned,
     error::{Appended, Error, Refused},
@@ -66,12 +65,12 @@ struct State {
     streams: Vec<Waiting>,
     /// Whether something changed since the committer last looked.
     changed: bool,
-    /// Whether that does not wait for company.
-    is_urgent: bool,
     closed: bool,
-    /// Bytes taken since the committer last waited.
+    /// Whether the committer looks for more without a wait.
+    goes_on: bool,
+    /// Bytes taken since the committer last waited, or went on without.
     taken: usize,
-    /// When it last had waited.
+    /// When that was.
     waited: Option<Instant>,
     rhythm: Rhythm,
 }
@@ -201,6 +200,9 @@ impl Queue {
             waiting.bytes -= entry.batch.encoded_bytes();
             taken.extend(waiting.entries.pop_front());
         }
+        if state.goes_on && !taken.is_empty() {
+            (state.goes_on, state.taken, state.waited) = (false, 0, Some(Instant::now()));
+        }
         state.taken += taken.iter().map(|entry| entry.batch.encoded_bytes()).sum::<usize>();
         drop(state);
         self.room.notify_all();
@@ -226,15 +228,9 @@ impl Queue {
         self.work.notify_one();
     }
 
-    /// Makes the committer look at once if there are answers that it did not give itself: it tells them, too.
-    pub(crate) fn hurry_for(&self, answers: &Answers) {
-        if !answers.are_due() {
-            return;
-        }
-        let mut state = self.state();
-        (state.changed, state.is_urgent) = (true, true);
-        drop(state);
-        self.work.notify_one();
+    /// Says that the committer goes on without a wait, if there is more to take.
+    pub(crate) fn go_on(&self) {
+        self.state().goes_on = true;
     }
 
     /// Refuses what comes for this stream, until [`Queue::take_again`]. What waits stays.
@@ -285,7 +281,7 @@ impl Queue {
         let is_enough = |state: &State| {
             state.streams.iter().map(|waiting| waiting.bytes).max().unwrap_or(0) >= enough_bytes || is_wanted(state)
         };
-        while !state.closed && !state.is_urgent && !is_enough(&state) {
+        while !state.closed && !is_enough(&state) {
             let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) else { break };
             state = self.work.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -293,8 +289,8 @@ impl Queue {
         if is_wanted(&state) {
             state.rhythm.refilled(returns.duration_since(entered));
         }
-        state.waited = Some(returns);
-        (state.changed, state.is_urgent) = (false, false);
+        (state.waited, state.goes_on) = (Some(returns), false);
+        state.changed = false;
         !state.closed
     }
 }
@@ -321,6 +317,26 @@ mod tests {
             assert!(queue.wait(far, DELAY_THAT_SAVES_COMMITS, usize::MAX));
             assert!(begun.elapsed() >= DELAY_THAT_SAVES_COMMITS);
             assert_eq!(queue.take(slot, usize::MAX).len(), 1);
+        }
+    }
+
+    #[test]
+    fn what_is_taken_without_a_wait_is_counted_anew() {
+        let queue = Queue::new(1 << 20);
+        let slot = queue.add_stream();
+        let far = Instant::now() + Duration::from_secs(3600);
+        push(&queue, slot);
+        let bytes = queue.state().bytes();
+        assert!(queue.wait(far, Duration::ZERO, usize::MAX));
+        queue.take(slot, usize::MAX);
+        for _ in 0..2 {
+            queue.go_on();
+            push(&queue, slot);
+            queue.take(slot, usize::MAX);
+            // Nothing was left: what came last is still what counts.
+            queue.go_on();
+            queue.take(slot, usize::MAX);
+            assert_eq!(queue.state().taken, bytes);
         }
     }
 

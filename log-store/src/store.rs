@@ -13,7 +13,7 @@ use crate::{
     batch::Batch,
     catalogue::{Catalogue, Kv, KvError, open_sled},
     clock::{Clock, ClockStatus, Now, TimeKeeper, Timestamp},
-    committer::{self, Pace, Turn, Writers},
+    committer::{self, Pace, Writers},
     config::{StoreConfig, StreamConfig},
     cursor::{Cursor, Start},
     disk::{Disk, RealDisk},
@@ -40,7 +40,7 @@ pub enum WhenFull {
     Refuse,
 }
 
-/// Called once with the outcome of an append, on a committing thread or, where it is refused at once, on the caller's. It must
+/// Called once with the outcome of an append, on a thread of the store or, where it is refused at once, on the caller's. It must
 /// neither block nor append: nobody might be left to commit.
 pub type Done = Box<dyn FnOnce(Result<Appended, Refused>) + Send>;
 
@@ -79,23 +79,23 @@ impl Store {
         let (writers, queue) = (Arc::clone(&parts.writers), Arc::clone(&parts.queue));
         let lock = Arc::clone(&parts.lock);
         let pace = Pace { commit_delay: config.commit_delay, tick: config.checkpoint_interval };
-        let turn = Arc::new(Turn::new(pace));
-        parts.around.answers.gather();
-        let spawn = |work: Box<dyn FnOnce() + Send>| {
-            let spawned = std::thread::Builder::new().name("committer".into()).spawn(work);
+        let answers = parts.around.answers.clone();
+        answers.gather();
+        let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
+            let spawned = std::thread::Builder::new().name(name.into()).spawn(work);
             spawned.map_err(|source| Error::Io { action: "start a thread for", path: config.dir.clone(), source })
         };
-        let commits = move || committer::run(&turn, &writers, &queue, pace);
-        let other = spawn(Box::new(commits.clone()))?;
-        let thread = spawn(Box::new(move || {
-            commits();
+        let tells = answers.clone();
+        let teller = spawn("answers", Box::new(move || tells.tell_all()))?;
+        let commits = move || {
+            committer::run(&writers, &queue, pace);
             // Nobody else may open the directory before the last byte is written.
             drop(guard(&lock).take());
             // What panics there is dealt with there.
-            let _ = other.join();
-        }));
+            let _ = teller.join();
+        };
         // Without this one, the other one ends.
-        let thread = thread.inspect_err(|_| parts.queue.close())?;
+        let thread = spawn("committer", Box::new(commits)).inspect_err(|_| answers.close())?;
         Ok(Self { config, parts, thread: Mutex::new(Some(thread)) })
     }
 
@@ -247,7 +247,7 @@ impl Parts {
             }
         };
         drop(writers);
-        self.queue.hurry_for(&self.around.answers);
+        self.around.answers.hand_over();
         Ok(Stream { core, writers: Arc::clone(&self.writers), queue: Arc::clone(&self.queue), slot })
     }
 }
@@ -290,7 +290,7 @@ impl Parts {
         // Under the lock, so that nobody opens it meanwhile.
         let deleted = delete(&self.around, &stream_dir(&store.dir, stream), stream);
         drop(writers);
-        self.queue.hurry_for(&self.around.answers);
+        self.around.answers.hand_over();
         deleted.map(|()| true)
     }
 }
@@ -418,7 +418,7 @@ impl Stream {
         let writer = writers.streams.get_mut(self.slot).and_then(Option::as_mut);
         let changed = writer.ok_or(Error::Closed)?.change_shards(change);
         drop(writers);
-        self.queue.hurry_for(&self.core.around.answers);
+        self.core.around.answers.hand_over();
         changed.map(|_| self.core.shards())
     }
 

@@ -11,7 +11,7 @@ use super::{DEADLINE, store_config, stream_config, watched_disk::WatchedDisk};
 use crate::{
     catalogue::open_sled,
     clock::manual::ManualClock,
-    committer::{self, Pace, Turn},
+    committer::{self, Pace},
     cursor::{Cursor, ReadLimit, Start},
     queue::Queue,
     record::{NewRecord, Record},
@@ -111,10 +111,9 @@ fn readers_beside_writers_see_everything_once_in_order_and_durable() {
         let (writers, queue) = (Arc::clone(&parts.writers), Arc::clone(&parts.queue));
         let pace = Pace { commit_delay: Duration::ZERO, tick: Duration::from_millis(5) };
         parts.around.answers.gather();
-        let turn = Arc::new(Turn::new(pace));
-        let commits = move || committer::run(&turn, &writers, &queue, pace);
-        scope.spawn(commits.clone());
-        scope.spawn(commits);
+        let answers = parts.around.answers.clone();
+        scope.spawn(move || answers.tell_all());
+        scope.spawn(move || committer::run(&writers, &queue, pace));
         // Whatever fails below, the threads above end.
         let _closing = CloseOnDrop(Arc::clone(&parts.queue));
         let producers: Vec<_> = (0..PRODUCERS)

@@ -332,6 +332,8 @@ impl StreamWriter {
             self.active.file_len = self.active.len;
             return Err(CommitError::DiskFull(Shortage::of_disk(bytes, &error)));
         }
+        // Whoever is told of what was committed before works while this is synced.
+        self.core.around.answers.hand_over();
         Ok(())
     }
 
