@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::http;
-use crate::support::upstream::{Accepted, Keep, SentRecord};
+use crate::support::upstream::{Accepted, Keep, SentRecord, hash_key};
 use crate::support::{Kinesis, Reply, Upstream, eventually};
 
 const PATIENT: Duration = Duration::from_secs(20);
@@ -150,6 +150,45 @@ fn refuses_what_kinesis_refuses() {
     assert_eq!(put(&upstream, &[&format!("{key}=1")]), refused);
     assert_eq!(put(&upstream, &[&format!("{}=1", &key[..512])])["failed"], 0);
     assert_eq!(upstream.arrived().len(), 2, "what is refused for its form never reaches a script");
+}
+
+#[test]
+fn lists_its_shards_and_puts_records_where_they_belong() {
+    let upstream = Upstream::start_divided(2);
+    let half = u128::MAX / 2;
+    put(&upstream, &["a=1", "b=2", "c=3"]);
+    let before = upstream.shards().open();
+    upstream.shards().split(1);
+    upstream.shards().merge(0);
+    put(&upstream, &["a=4", "b=5", "c=6"]);
+
+    let listed = Kinesis::at(&upstream.endpoint()).shards("plant");
+    let told = |shard: &Value| {
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let number = |value: &Value| value.as_str().map(|id| id.trim_start_matches("shardId-").parse::<u32>().unwrap());
+        let (range, numbers) = (&shard["HashKeyRange"], &shard["SequenceNumberRange"]);
+        let parents = (number(&shard["ParentShardId"]), number(&shard["AdjacentParentShardId"]));
+        let range = [&range["StartingHashKey"], &range["EndingHashKey"]].map(|key| text(key).unwrap().parse().unwrap());
+        (number(&shard["ShardId"]).unwrap(), range, parents, numbers["EndingSequenceNumber"].is_null())
+    };
+    let middle = half + 1 + half / 2;
+    let expected = [
+        (0, [0, half], (None, None), false),
+        (1, [half + 1, u128::MAX], (None, None), false),
+        (2, [half + 1, middle], (Some(1), None), false),
+        (3, [middle + 1, u128::MAX], (Some(1), None), true),
+        (4, [0, middle], (Some(0), Some(2)), true),
+    ];
+    assert_eq!(listed.iter().map(told).collect::<Vec<_>>(), expected);
+    assert_eq!(upstream.listed(), 2, "three on a page");
+    for (number, record) in upstream.accepted().iter().enumerate() {
+        assert!(record.shard.has(hash_key(&record.partition_key)), "{record:?}");
+        let open = if number < 3 { before.clone() } else { upstream.shards().open() };
+        assert!(open.contains(&record.shard), "{record:?}");
+    }
+
+    upstream.listing(|_| Reply::Listed(vec![]));
+    assert_eq!(Kinesis::at(&upstream.endpoint()).shards("plant"), [] as [Value; 0]);
 }
 
 #[test]

@@ -8,18 +8,19 @@ use fastrand::Rng;
 use rcgen::ExtendedKeyUsagePurpose::ServerAuth;
 use tempfile::TempDir;
 
-use super::trial::{Passes, Scene, Tells, Trial};
+use super::trial::{Passes, Scene, Sent, Tells, Trial, both_ways};
 use crate::support::certificates::Authority;
 use crate::support::counterpart::program;
 use crate::support::forebay::Home;
+use crate::support::kpl::records_of;
 use crate::support::tls_front::TlsFront;
-use crate::support::upstream::PutRecords;
+use crate::support::upstream::{Accepted, PutRecords, hash_key};
 use crate::support::{Forebay, Reply, Upstream};
 
 /// An endpoint that something happens to for a while.
-struct Scripted<B> {
-    upstream: Upstream,
-    begin: Option<B>,
+pub(super) struct Scripted<B> {
+    pub(super) upstream: Upstream,
+    pub(super) begin: Option<B>,
 }
 
 impl<B: FnOnce(&Upstream)> Scene for Scripted<B> {
@@ -41,32 +42,35 @@ impl<B: FnOnce(&Upstream)> Scene for Scripted<B> {
     }
 }
 
+/// One with four shards.
+pub(super) fn upstream() -> Upstream {
+    Upstream::start_divided(4)
+}
+
 fn taken(upstream: &Upstream) -> Vec<(String, Vec<u8>)> {
-    upstream.accepted().into_iter().map(|record| (record.partition_key, record.data)).collect()
+    upstream.accepted().iter().flat_map(Accepted::consumed).collect()
 }
 
 /// Its answers follow a rule.
 #[track_caller]
-fn answering(rule: impl FnMut(&PutRecords) -> Reply + Send + 'static, tells: Tells, passes: Passes) {
+fn answering(sent: Sent, rule: impl FnMut(&PutRecords) -> Reply + Send + 'static, tells: Tells, passes: Passes) {
     let begin = |upstream: &Upstream| upstream.otherwise(rule);
-    Trial::new(tells, passes).run(&mut Scripted { upstream: Upstream::start(), begin: Some(begin) });
+    Trial::new(sent, tells, passes).run(&mut Scripted { upstream: upstream(), begin: Some(begin) });
 }
 
 /// Every request is answered so.
 #[track_caller]
-fn always(reply: Reply, kind: &'static str) {
-    answering(move |_| reply.clone(), Tells::Kind(kind), Passes::Nothing);
+fn always(sent: Sent, reply: Reply, kind: &'static str) {
+    answering(sent, move |_| reply.clone(), Tells::Kind(kind), Passes::Nothing);
 }
 
-#[test]
-fn connections_refused_delay_records() {
+fn connections_refused_delay_records(sent: Sent) {
     let begin = Some(Upstream::link_down);
-    let trial = Trial::new(Tells::Kind("refused"), Passes::Nothing);
-    trial.run(&mut Scripted { upstream: Upstream::start(), begin });
+    let trial = Trial::new(sent, Tells::Kind("refused"), Passes::Nothing);
+    trial.run(&mut Scripted { upstream: upstream(), begin });
 }
 
-#[test]
-fn bursts_of_5xx_cost_nothing() {
+fn bursts_of_5xx_cost_nothing(sent: Sent) {
     let mut number = 0;
     let burst = move |_: &PutRecords| {
         number += 1;
@@ -77,26 +81,22 @@ fn bursts_of_5xx_cost_nothing() {
             _ => Reply::server_error(),
         }
     };
-    answering(burst, Tells::Kind("endpoint-failed"), Passes::Some);
+    answering(sent, burst, Tells::Kind("endpoint-failed"), Passes::Some);
 }
 
-#[test]
-fn a_captive_portal_that_shows_its_page_delays_records_and_takes_none() {
-    always(Reply::Html { status: 200 }, "endpoint-failed");
+fn a_captive_portal_that_shows_its_page_delays_records_and_takes_none(sent: Sent) {
+    always(sent, Reply::Html { status: 200 }, "endpoint-failed");
 }
 
-#[test]
-fn a_captive_portal_that_redirects_delays_records_and_takes_none() {
-    always(Reply::Html { status: 302 }, "endpoint-failed");
+fn a_captive_portal_that_redirects_delays_records_and_takes_none(sent: Sent) {
+    always(sent, Reply::Html { status: 302 }, "endpoint-failed");
 }
 
-#[test]
-fn expired_credentials_delay_records() {
-    always(Reply::Error { status: 400, code: "ExpiredTokenException" }, "credentials-expired");
+fn expired_credentials_delay_records(sent: Sent) {
+    always(sent, Reply::Error { status: 400, code: "ExpiredTokenException" }, "credentials-expired");
 }
 
-#[test]
-fn wrong_credentials_delay_records() {
+fn wrong_credentials_delay_records(sent: Sent) {
     let mut number = 0;
     let wrong = move |_: &PutRecords| {
         number += 1;
@@ -106,121 +106,131 @@ fn wrong_credentials_delay_records() {
             _ => Reply::Error { status: 403, code: "AccessDeniedException" },
         }
     };
-    answering(wrong, Tells::Kind("credentials-refused"), Passes::Nothing);
+    answering(sent, wrong, Tells::Kind("credentials-refused"), Passes::Nothing);
 }
 
-#[test]
-fn a_stream_that_is_not_there_delays_records() {
-    always(Reply::no_such_stream(), "misconfigured");
+fn a_stream_that_is_not_there_delays_records(sent: Sent) {
+    always(sent, Reply::no_such_stream(), "misconfigured");
 }
 
-#[test]
-fn a_throttled_stream_delays_records() {
-    always(Reply::throttle_all(), "throttled");
+fn a_throttled_stream_delays_records(sent: Sent) {
+    always(sent, Reply::throttle_all(), "throttled");
 }
 
-#[test]
-fn an_endpoint_that_finds_fault_with_everything_delays_records_and_buries_none() {
-    always(Reply::validation(), "request-invalid");
+fn an_endpoint_that_finds_fault_with_everything_delays_records_and_buries_none(sent: Sent) {
+    always(sent, Reply::validation(), "request-invalid");
 }
 
-#[test]
-fn answers_that_get_lost_repeat_records_and_keep_their_order() {
+fn answers_that_get_lost_repeat_records_and_keep_their_order(sent: Sent) {
     let mut random = Rng::with_seed(5);
     let lost = move |_: &PutRecords| match random.u8(0..6) {
         0 => Reply::AcceptThenHang,
         1..4 => Reply::AcceptThenReset,
         _ => Reply::Accept,
     };
-    answering(lost, Tells::Kind("disconnected"), Passes::Some);
+    answering(sent, lost, Tells::Kind("disconnected"), Passes::Some);
 }
 
 /// Answered requests in which these records are refused; in turn because there were too many, and for no reason at all.
 #[track_caller]
-fn refusing(mut refused: impl FnMut(&PutRecords) -> Vec<usize> + Send + 'static, passes: Passes) {
+fn refusing(sent: Sent, mut refused: impl FnMut(&PutRecords) -> Vec<usize> + Send + 'static, passes: Passes) {
     let mut number = 0;
     let rule = move |request: &PutRecords| {
         number += 1;
         let places = refused(request);
         if number % 2 == 0 { Reply::Throttle(places) } else { Reply::Fail(places) }
     };
-    answering(rule, Tells::Failed, passes);
+    answering(sent, rule, Tells::Failed, passes);
 }
 
 fn all(request: &PutRecords) -> std::ops::Range<usize> {
     0..request.records.len()
 }
 
-#[test]
-fn random_records_refused() {
+fn random_records_refused(sent: Sent) {
     let mut random = Rng::with_seed(7);
-    refusing(move |request| all(request).filter(|_| random.bool()).collect(), Passes::Some);
+    refusing(sent, move |request| all(request).filter(|_| random.bool()).collect(), Passes::Some);
 }
 
-#[test]
-fn all_records_but_one_refused() {
+fn all_records_but_one_refused(sent: Sent) {
     let mut random = Rng::with_seed(8);
     let but_one = move |request: &PutRecords| {
         let taken = random.usize(all(request));
         all(request).filter(|place| *place != taken).collect()
     };
-    refusing(but_one, Passes::Some);
+    refusing(sent, but_one, Passes::Some);
 }
 
 /// A request of one record is taken: else the oldest record could wait for ever.
-#[test]
-fn the_first_record_refused() {
-    refusing(|request| if request.records.len() > 1 { vec![0] } else { vec![] }, Passes::ALL);
+fn the_first_record_refused(sent: Sent) {
+    refusing(sent, |request| if request.records.len() > 1 { vec![0] } else { vec![] }, Passes::ALL);
 }
 
-#[test]
-fn the_last_record_refused() {
-    refusing(|request| if request.records.len() > 1 { vec![request.records.len() - 1] } else { vec![] }, Passes::ALL);
+fn the_last_record_refused(sent: Sent) {
+    refusing(
+        sent,
+        |request| if request.records.len() > 1 { vec![request.records.len() - 1] } else { vec![] },
+        Passes::ALL,
+    );
 }
 
-#[test]
-fn every_other_record_refused() {
+fn every_other_record_refused(sent: Sent) {
     let mut first = 0;
     let alternating = move |request: &PutRecords| {
         first = 1 - first;
         all(request).filter(|place| place % 2 == first).collect()
     };
-    refusing(alternating, Passes::ALL);
+    refusing(sent, alternating, Passes::ALL);
+}
+
+/// One after the other, every way in which the first four parcels of a request can be taken and refused.
+fn every_pattern_of_refusals(sent: Sent) {
+    let mut pattern = 0;
+    let next = move |request: &PutRecords| {
+        pattern = (pattern + 1) % 16;
+        all(request).filter(|place| *place < 4 && pattern >> place & 1 == 1).collect()
+    };
+    refusing(sent, next, Passes::ALL);
 }
 
 /// Each record meets its own fate, whatever request it comes in: it is refused twice, and taken the third time.
-#[test]
-fn every_record_refused_twice() {
+fn every_record_refused_twice(sent: Sent) {
     let mut seen = std::collections::HashMap::<Vec<u8>, u32>::new();
     let twice = move |request: &PutRecords| {
-        let mut again = |place: &usize| {
-            let times = seen.entry(request.records[*place].data.clone()).or_default();
+        let mut again = |data: &Vec<u8>| {
+            let times = seen.entry(data.clone()).or_default();
             *times += 1;
             *times <= 2
         };
-        all(request).filter(|place| again(place)).collect()
+        let mut refused = |place: &usize| {
+            let data = &request.records[*place].data;
+            let inner = records_of(data).map(|records| records.into_iter().map(|record| record.data).collect());
+            let mut inner: Vec<_> = inner.unwrap_or_else(|| vec![data.clone()]);
+            // Every record of an aggregate is counted, whatever is known of it by then.
+            inner.retain(|data| again(data));
+            !inner.is_empty()
+        };
+        all(request).filter(|place| refused(place)).collect()
     };
-    refusing(twice, Passes::ALL);
+    refusing(sent, twice, Passes::ALL);
 }
 
-/// Stands for the shard of a key: any division does for an endpoint that has none.
+/// Each of the four shards is a quarter of the hash keys.
 fn shard(key: &str) -> u32 {
-    key.bytes().fold(0, |sum: u32, byte| sum.wrapping_mul(31).wrapping_add(byte.into())) % 4
+    (hash_key(key) >> 126) as u32
 }
 
 fn of_shards(request: &PutRecords, shards: std::ops::Range<u32>) -> Vec<usize> {
     all(request).filter(|place| shards.contains(&shard(&request.records[*place].partition_key))).collect()
 }
 
-#[test]
-fn keys_that_are_refused_hold_up_no_others() {
-    refusing(|request| of_shards(request, 1..2), Passes::Keys(|key| shard(key) != 1));
+fn keys_that_are_refused_hold_up_no_others(sent: Sent) {
+    refusing(sent, |request| of_shards(request, 1..2), Passes::Keys(|key| shard(key) != 1));
 }
 
-#[test]
-fn a_throttled_shard_holds_up_no_others() {
+fn a_throttled_shard_holds_up_no_others(sent: Sent) {
     let throttled = |request: &PutRecords| Reply::Throttle(of_shards(request, 0..2));
-    answering(throttled, Tells::Throttled, Passes::Keys(|key| shard(key) >= 2));
+    answering(sent, throttled, Tells::Throttled, Passes::Keys(|key| shard(key) >= 2));
 }
 
 /// An endpoint that takes no signature of another time than its own, as AWS does not; it tells its time in every answer.
@@ -232,7 +242,7 @@ struct WrongClock {
 
 impl WrongClock {
     fn by(offset: &'static str) -> Self {
-        let upstream = Upstream::start();
+        let upstream = upstream();
         upstream.otherwise(|request| match skew_minutes(&request.signed_at) {
             -5..=5 => Reply::Accept,
             ..-5 => Reply::Saying {
@@ -301,14 +311,12 @@ fn skew_minutes(signed_at: &str) -> i64 {
     (signed - now + DAY / 2).rem_euclid(DAY) - DAY / 2
 }
 
-#[test]
-fn a_clock_an_hour_behind_is_told_and_corrected() {
-    Trial::new(Tells::Kind("clock"), Passes::ALL).run(&mut WrongClock::by("-1h"));
+fn a_clock_an_hour_behind_is_told_and_corrected(sent: Sent) {
+    Trial::new(sent, Tells::Kind("clock"), Passes::ALL).run(&mut WrongClock::by("-1h"));
 }
 
-#[test]
-fn a_clock_an_hour_ahead_is_told_and_corrected() {
-    Trial::new(Tells::Kind("clock"), Passes::ALL).run(&mut WrongClock::by("+1h"));
+fn a_clock_an_hour_ahead_is_told_and_corrected(sent: Sent) {
+    Trial::new(sent, Tells::Kind("clock"), Passes::ALL).run(&mut WrongClock::by("+1h"));
 }
 
 /// Somebody else answers in the endpoint's place, over TLS.
@@ -328,15 +336,15 @@ impl Impostor {
         authority.issue("right", "localhost", ServerAuth, dir);
         authority.issue("of-another-host", "login.hotel.example", ServerAuth, dir);
         Authority::new("hotel", dir).issue("of-a-stranger", "localhost", ServerAuth, dir);
-        let upstream = Upstream::start();
+        let upstream = upstream();
         let front = TlsFront::start(upstream.port(), dir, "right");
         Self { upstream, front, certificates, certificate }
     }
 
     #[track_caller]
-    fn told_as(mut self, kind: &'static str) {
+    fn told_as(mut self, sent: Sent, kind: &'static str) {
         let trust = format!("ca-file = \"{}\"", self.dir().join("authority.crt").display());
-        Trial::new(Tells::Kind(kind), Passes::Nothing).with(trust).run(&mut self);
+        Trial::new(sent, Tells::Kind(kind), Passes::Nothing).with(trust).run(&mut self);
     }
 
     fn dir(&self) -> &Path {
@@ -365,23 +373,47 @@ impl Scene for Impostor {
     }
 }
 
-#[test]
-fn tls_from_the_wrong_host_gets_nothing() {
-    Impostor::with("of-another-host").told_as("tls-wrong-host");
+fn tls_from_the_wrong_host_gets_nothing(sent: Sent) {
+    Impostor::with("of-another-host").told_as(sent, "tls-wrong-host");
 }
 
-#[test]
-fn tls_that_nobody_vouches_for_gets_nothing() {
-    Impostor::with("of-a-stranger").told_as("tls-unknown-authority");
+fn tls_that_nobody_vouches_for_gets_nothing(sent: Sent) {
+    Impostor::with("of-a-stranger").told_as(sent, "tls-unknown-authority");
 }
 
 /// Answers so late that the agent has given them up.
-#[test]
-fn answers_that_come_too_late_repeat_records_and_keep_their_order() {
+fn answers_that_come_too_late_repeat_records_and_keep_their_order(sent: Sent) {
     let mut random = Rng::with_seed(9);
     let late = move |_: &PutRecords| match random.u8(0..3) {
         0 => Reply::Accept,
         _ => Reply::After(Duration::from_millis(2500), Box::new(Reply::Accept)),
     };
-    answering(late, Tells::Kind("timed-out"), Passes::Some);
+    answering(sent, late, Tells::Kind("timed-out"), Passes::Some);
+}
+
+both_ways! {
+    connections_refused_delay_records
+    bursts_of_5xx_cost_nothing
+    a_captive_portal_that_shows_its_page_delays_records_and_takes_none
+    a_captive_portal_that_redirects_delays_records_and_takes_none
+    expired_credentials_delay_records
+    wrong_credentials_delay_records
+    a_stream_that_is_not_there_delays_records
+    a_throttled_stream_delays_records
+    an_endpoint_that_finds_fault_with_everything_delays_records_and_buries_none
+    answers_that_get_lost_repeat_records_and_keep_their_order
+    random_records_refused
+    all_records_but_one_refused
+    the_first_record_refused
+    the_last_record_refused
+    every_other_record_refused
+    every_pattern_of_refusals
+    every_record_refused_twice
+    keys_that_are_refused_hold_up_no_others
+    a_throttled_shard_holds_up_no_others
+    a_clock_an_hour_behind_is_told_and_corrected
+    a_clock_an_hour_ahead_is_told_and_corrected
+    tls_from_the_wrong_host_gets_nothing
+    tls_that_nobody_vouches_for_gets_nothing
+    answers_that_come_too_late_repeat_records_and_keep_their_order
 }

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::endpoint::upstream;
+use super::trial::{Sent, both_ways};
 use crate::support::daemon::PATIENCE;
 use crate::support::device::Version;
 use crate::support::upstream::{Accepted, PutRecords};
-use crate::support::{Device, Forebay, Gateway, Reply, Upstream, eventually, free_port};
+use crate::support::{Device, Forebay, Gateway, Reply, eventually, free_port};
 
 /// Deliveries, by what they suffer from, and what status calls it.
 const SICK: [(&str, &str); 8] = [
@@ -47,30 +49,34 @@ fn answer(request: &PutRecords) -> Reply {
     }
 }
 
-fn delivery(name: &str, stream: &str, endpoint: &str) -> String {
+fn delivery(name: &str, stream: &str, endpoint: &str, sent: Sent) -> String {
+    // Half as many records are then more than a window and the quota.
+    let window = if sent == Sent::Alone { "" } else { "window-bytes = \"1MiB\"" };
     format!(
         "[destinations.{name}]\ntype = \"kinesis\"\nfrom = \"telemetry\"\nstream = \"{stream}\"\nregion = \"eu-west-1\"\n\
-         endpoint = \"{endpoint}\"\nmax-backoff = \"500ms\"\nrequest-timeout = \"2s\"\n"
+         endpoint = \"{endpoint}\"\nmax-backoff = \"500ms\"\nrequest-timeout = \"2s\"\n{}{window}\n",
+        sent.settings()
     )
 }
 
-#[test]
-fn eight_sick_deliveries_cost_the_two_healthy_ones_and_the_devices_nothing() {
-    let upstream = Upstream::start();
+fn eight_sick_deliveries_cost_the_two_healthy_ones_and_the_devices_nothing(sent: Sent) {
+    let upstream = upstream();
     upstream.otherwise(answer);
     let nobody = format!("http://127.0.0.1:{}", free_port());
     let mut gateway = Gateway::to(&upstream.endpoint());
+    gateway.destination = sent.settings().to_owned();
     gateway.log = format!("segment-size = \"{SEGMENT_BYTES}B\"");
     gateway.stream = format!("quota = \"{QUOTA_BYTES}B\"\non-full = \"drop-oldest\"\ncompression = \"none\"");
     gateway.more = SICK
         .iter()
-        .map(|(name, _)| delivery(name, name, if *name == "refused" { &nobody } else { &gateway.endpoint }))
-        .chain([delivery("healthy", "healthy", &gateway.endpoint)])
+        .map(|(name, _)| delivery(name, name, if *name == "refused" { &nobody } else { &gateway.endpoint }, sent))
+        .chain([delivery("healthy", "healthy", &gateway.endpoint, sent)])
         .collect();
     let mut agent = Forebay::start(&gateway.configuration());
 
     let mut device = Device::connect(gateway.mqtt, Version::V5, "device");
-    for round in 0..ROUNDS {
+    let rounds = if sent == Sent::Alone { ROUNDS } else { ROUNDS / 2 };
+    for round in 0..rounds {
         let numbers = round * RECORDS_AT_ONCE..(round + 1) * RECORDS_AT_ONCE;
         // Acknowledged each: a device is not held up.
         numbers.clone().for_each(|number| device.publish(&key(number), &data(number)));
@@ -99,7 +105,7 @@ fn eight_sick_deliveries_cost_the_two_healthy_ones_and_the_devices_nothing() {
         let told = of(&agent, name);
         assert!(told["down"].is_null() && told["last_error"].is_null(), "{name}: {told}");
     }
-    let all = ROUNDS * RECORDS_AT_ONCE;
+    let all = rounds * RECORDS_AT_ONCE;
     for stream in [crate::support::gateway::CLOUD_STREAM, "healthy"] {
         assert_eq!(in_order(&upstream.accepted(), stream), all, "{stream} has everything, once");
     }
@@ -135,12 +141,18 @@ fn in_order(accepted: &[Accepted], stream: &str) -> u64 {
     let mut newest = HashMap::new();
     let mut count = 0;
     for record in accepted.iter().filter(|record| record.stream == stream) {
-        let text = String::from_utf8_lossy(&record.data);
-        let number: u64 = text.trim().parse().expect("a number");
-        assert_eq!((&record.partition_key, &record.data), (&key(number), &data(number)));
-        let before = newest.insert(record.partition_key.clone(), number);
-        assert!(before < Some(number), "{number} of {} came to {stream} behind {before:?}", record.partition_key);
-        count += 1;
+        for (partition_key, bytes) in record.consumed() {
+            let text = String::from_utf8_lossy(&bytes);
+            let number: u64 = text.trim().parse().expect("a number");
+            assert_eq!((&partition_key, &bytes), (&key(number), &data(number)));
+            let before = newest.insert(partition_key.clone(), number);
+            assert!(before < Some(number), "{number} of {partition_key} came to {stream} behind {before:?}");
+            count += 1;
+        }
     }
     count
+}
+
+both_ways! {
+    eight_sick_deliveries_cost_the_two_healthy_ones_and_the_devices_nothing
 }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::trial::{Passes, Scene, Tells, Trial};
+use super::trial::{Passes, Scene, Sent, Tells, Trial, both_ways};
 use crate::support::forebay::Home;
 use crate::support::gateway::CLOUD_STREAM;
+use crate::support::kpl::consumed;
 use crate::support::weather::Trouble;
 use crate::support::{Forebay, Kinesalite, Kinesis, Network, Proxy, Weather};
 
@@ -69,7 +70,7 @@ impl<B: Fn(&Link), E: Fn(&Link)> Scene for Condition<'_, B, E> {
     fn taken(&self) -> Vec<(String, Vec<u8>)> {
         let address = (self.link.network.outside(), self.link.kinesalite.port());
         let read = Kinesis::at(&format!("http://{}:{}", address.0, address.1)).read(CLOUD_STREAM, 0, Duration::ZERO);
-        read.into_iter().map(|record| (record.partition_key, record.data)).collect()
+        read.into_iter().flat_map(|record| consumed(record.partition_key, record.data, &record.range)).collect()
     }
 }
 
@@ -79,78 +80,75 @@ fn in_weather(trial: Trial, weather: &Weather) {
 }
 
 #[track_caller]
-fn in_trouble(trouble: Trouble, kind: &'static str) {
-    in_weather(Trial::new(Tells::Kind(kind), Passes::Nothing), &Weather::with(trouble));
+fn in_trouble(sent: Sent, trouble: Trouble, kind: &'static str) {
+    in_weather(Trial::new(sent, Tells::Kind(kind), Passes::Nothing), &Weather::with(trouble));
 }
 
 #[test]
 fn two_seconds_of_latency() {
     let weather = Weather { delay: Duration::from_secs(1), ..Weather::fine() };
-    in_weather(Trial::new(Tells::Nothing, Passes::Some).with_patience(), &weather);
+    in_weather(Trial::new(Sent::Alone, Tells::Nothing, Passes::Some).with_patience(), &weather);
 }
 
 #[test]
 fn a_fifth_of_all_packets_lost() {
     let weather = Weather { loss: 0.2, ..Weather::fine() };
-    in_weather(Trial::new(Tells::Nothing, Passes::Some).with_patience(), &weather);
+    in_weather(Trial::new(Sent::Alone, Tells::Nothing, Passes::Some).with_patience(), &weather);
 }
 
-#[test]
-fn twenty_kilobits_a_second() {
+fn twenty_kilobits_a_second(sent: Sent) {
     let weather = Weather { bits_per_second: Some(20_000), ..Weather::fine() };
-    in_weather(Trial::new(Tells::Nothing, Passes::Some).with_patience(), &weather);
+    in_weather(Trial::new(sent, Tells::Nothing, Passes::Some).with_patience(), &weather);
 }
 
 /// As before, by the kernel, on the gateway's own interface: what it sends piles up in its own queue.
 #[test]
 fn twenty_kilobits_a_second_on_the_interface() {
     let begin = |link: &Link| link.network.shape("tbf rate 20kbit burst 2kb latency 10s");
-    let trial = Trial::new(Tells::Nothing, Passes::Some).with_patience();
+    let trial = Trial::new(Sent::Alone, Tells::Nothing, Passes::Some).with_patience();
     Link::new().tried(trial, begin, |link| link.network.unshape());
 }
 
 /// All of it together, so that requests time out.
-#[test]
-fn a_thin_slow_and_lossy_link() {
+fn a_thin_slow_and_lossy_link(sent: Sent) {
     let weather =
         Weather { delay: Duration::from_millis(500), bits_per_second: Some(50_000), loss: 0.2, trouble: None };
-    in_weather(Trial::new(Tells::Nothing, Passes::Some), &weather);
+    in_weather(Trial::new(sent, Tells::Nothing, Passes::Some), &weather);
 }
 
 #[test]
 fn connections_reset() {
-    in_trouble(Trouble::Resets, "disconnected");
+    in_trouble(Sent::Alone, Trouble::Resets, "disconnected");
 }
 
-#[test]
-fn resets_in_the_middle_of_answers() {
-    in_trouble(Trouble::ResetsInAnswers(80), "disconnected");
+fn resets_in_the_middle_of_answers(sent: Sent) {
+    in_trouble(sent, Trouble::ResetsInAnswers(80), "disconnected");
 }
 
 #[test]
 fn answers_that_end_after_their_head() {
-    in_trouble(Trouble::HangsAfterHead, "timed-out");
+    in_trouble(Sent::Alone, Trouble::HangsAfterHead, "timed-out");
 }
 
 #[test]
 fn connections_that_the_server_has_half_closed() {
-    in_trouble(Trouble::HalfCloses, "disconnected");
+    in_trouble(Sent::Alone, Trouble::HalfCloses, "disconnected");
 }
 
 #[test]
 fn connections_on_which_nothing_is_heard() {
-    in_trouble(Trouble::Swallows, "timed-out");
+    in_trouble(Sent::Alone, Trouble::Swallows, "timed-out");
 }
 
 #[test]
 fn no_route() {
-    let trial = Trial::new(Tells::Kind("no-route"), Passes::Nothing);
+    let trial = Trial::new(Sent::Alone, Tells::Kind("no-route"), Passes::Nothing);
     Link::new().tried(trial, |link| link.network.interface_down(), |link| link.network.interface_up());
 }
 
 #[test]
 fn a_cable_that_is_pulled() {
-    let trial = Trial::new(Tells::Kind("timed-out"), Passes::Nothing);
+    let trial = Trial::new(Sent::Alone, Tells::Kind("timed-out"), Passes::Nothing);
     Link::new().tried(trial, |link| link.network.unplug(), |link| link.network.plug());
 }
 
@@ -160,6 +158,13 @@ fn names_that_nobody_knows() {
         link.network.forget_names();
         link.proxy.cut();
     };
-    let trial = Trial::new(Tells::Kind("dns"), Passes::Nothing);
+    let trial = Trial::new(Sent::Alone, Tells::Kind("dns"), Passes::Nothing);
     Link::new().tried(trial, forget, |link| link.network.name(NAME));
+}
+
+// Those in which the bytes of a record matter. Each takes long, and in the others a request is a request.
+both_ways! {
+    twenty_kilobits_a_second
+    a_thin_slow_and_lossy_link
+    resets_in_the_middle_of_answers
 }

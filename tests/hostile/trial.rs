@@ -1,5 +1,6 @@
 //! How a condition is tried, and what has to hold in each.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,45 @@ const IN_FLIGHT: u64 = 4;
 /// For what has gathered to be delivered over what the link is again.
 const LONG: Duration = Duration::from_secs(90);
 
+/// How records are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// Each as a record of the wire.
+    Alone,
+    /// Those of a shard as aggregates.
+    Aggregated,
+}
+
+impl Sent {
+    /// The destination's settings for it. Small aggregates, so that there are many.
+    pub(super) fn settings(self) -> &'static str {
+        match self {
+            Self::Alone => "",
+            Self::Aggregated => "aggregation = \"kpl\"\naggregate-bytes = \"4KiB\"\n",
+        }
+    }
+}
+
+/// Makes two tests of each condition, one for each way of sending: `NAME::alone` and `NAME::aggregated`.
+macro_rules! both_ways {
+    ($($condition:ident)*) => {$(
+        mod $condition {
+            use crate::hostile::trial::Sent;
+
+            #[test]
+            fn alone() {
+                super::$condition(Sent::Alone);
+            }
+
+            #[test]
+            fn aggregated() {
+                super::$condition(Sent::Aggregated);
+            }
+        }
+    )*};
+}
+pub(super) use both_ways;
+
 /// What the agent says while the condition lasts.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Tells {
@@ -32,6 +72,8 @@ pub(super) enum Tells {
     Throttled,
     /// Requests are answered, and say that records failed.
     Failed,
+    /// Aggregates went to other shards than they were made for.
+    Astray,
 }
 
 /// What passes meanwhile.
@@ -72,23 +114,24 @@ pub(super) trait Scene {
     /// It is over.
     fn end(&mut self, agent: &Forebay);
 
-    /// All records that the endpoint has: partition key and data, those of a key in their order.
+    /// All records that a consumer gets of what the endpoint has: partition key and data, those of a key in their order.
     fn taken(&self) -> Vec<(String, Vec<u8>)>;
 }
 
 /// A condition to be tried.
 pub(super) struct Trial {
-    pub(super) tells: Tells,
-    pub(super) passes: Passes,
+    sent: Sent,
+    tells: Tells,
+    passes: Passes,
     /// How long the agent waits for an answer.
-    pub(super) request_timeout: &'static str,
+    request_timeout: &'static str,
     /// Added to the destination's settings.
-    pub(super) destination: String,
+    destination: String,
 }
 
 impl Trial {
-    pub(super) fn new(tells: Tells, passes: Passes) -> Self {
-        Self { tells, passes, request_timeout: "2s", destination: String::new() }
+    pub(super) fn new(sent: Sent, tells: Tells, passes: Passes) -> Self {
+        Self { sent, tells, passes, request_timeout: "2s", destination: String::new() }
     }
 
     /// For links on which answers take longer.
@@ -104,8 +147,10 @@ impl Trial {
     #[track_caller]
     pub(super) fn run(self, scene: &mut impl Scene) {
         let destination = format!(
-            "max-backoff = \"500ms\"\nin-flight = {IN_FLIGHT}\nconnect-timeout = \"1s\"\nrequest-timeout = \"{}\"\n{}",
-            self.request_timeout, self.destination
+            "max-backoff = \"500ms\"\nin-flight = {IN_FLIGHT}\nconnect-timeout = \"1s\"\nrequest-timeout = \"{}\"\n{}{}",
+            self.request_timeout,
+            self.sent.settings(),
+            self.destination
         );
         let gateway = Gateway { destination, data_dir: scene.data_dir(), ..Gateway::to(&scene.endpoint()) };
         let environment = scene.environment();
@@ -134,6 +179,9 @@ impl Trial {
         assert_eq!((&status["dead_letters"], &status["out_of_order"]), (&0.into(), &0.into()), "{status}");
         let lost = &agent.status()["streams"]["telemetry"]["lost"];
         assert!(lost.as_object().is_some_and(|lost| lost.values().all(|count| count == 0)), "{lost}");
+        let each = status["wire"]["records_each"].as_f64();
+        let expected = if self.sent == Sent::Aggregated { each > Some(1.0) } else { each == Some(1.0) };
+        assert!(expected, "{each:?} records in a record of the wire, sent {:?}: {status}", self.sent);
         self.judge(scene, &books);
         assert!(agent.terminate().success());
     }
@@ -152,7 +200,7 @@ impl Trial {
             Passes::Keys(pass) => {
                 let owed = topics(book).filter(|topic| pass(topic)).count();
                 let counts = |key: &str| pass(key) && key.starts_with("device-1/");
-                let passed = || scene.taken().iter().filter(|(key, _)| counts(key)).count();
+                let passed = || scene.taken().into_iter().filter(|(key, _)| counts(key)).collect::<HashSet<_>>().len();
                 eventually(LONG, "what can pass does meanwhile", || passed() >= owed);
             }
         }
@@ -181,6 +229,7 @@ impl Trial {
             }
             Tells::Throttled => cloud["throttled_records"].as_u64() >= Some(1),
             Tells::Failed => cloud["failed_records"].as_u64() >= Some(1),
+            Tells::Astray => cloud["astray_records"].as_u64() >= Some(1),
         };
         eventually(PATIENCE, &format!("status tells {:?}", self.tells), || told(&cloud(agent)));
         if let (Tells::Kind(kind), Passes::Nothing) = (self.tells, self.passes) {

@@ -2,6 +2,7 @@
 
 kinesis.py ENDPOINT create STREAM SHARDS
 kinesis.py ENDPOINT read STREAM COUNT SECONDS    waits until COUNT records are there, then prints all
+kinesis.py ENDPOINT shards STREAM    prints all shards as the endpoint lists them, page after page
 kinesis.py ENDPOINT put STREAM READ_TIMEOUT KEY=TEXT...    one PutRecords request; prints its answer or its error
 """
 
@@ -30,12 +31,13 @@ def create(endpoint, stream, shards):
 def read(endpoint, stream, count, seconds):
     client = connect(endpoint)
     deadline = time.monotonic() + float(seconds)
-    iterators = {}
+    iterators, ranges = {}, {}
     for shard in client.list_shards(StreamName=stream)["Shards"]:
         answer = client.get_shard_iterator(
             StreamName=stream, ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON"
         )
         iterators[shard["ShardId"]] = answer["ShardIterator"]
+        ranges[shard["ShardId"]] = shard["HashKeyRange"]
     found = 0
     while True:
         new = 0
@@ -49,12 +51,25 @@ def read(endpoint, stream, count, seconds):
                     sequence_number=record["SequenceNumber"],
                     partition_key=record["PartitionKey"],
                     data=base64.b64encode(record["Data"]).decode(),
+                    first=ranges[shard]["StartingHashKey"],
+                    last=ranges[shard]["EndingHashKey"],
                 )
         found += new
         if new == 0:
             if found >= int(count) or time.monotonic() >= deadline:
                 return
             time.sleep(0.05)
+
+
+def shards(endpoint, stream):
+    client = connect(endpoint)
+    page = client.list_shards(StreamName=stream)
+    while True:
+        for shard in page["Shards"]:
+            show(**shard)
+        if "NextToken" not in page:
+            return
+        page = client.list_shards(NextToken=page["NextToken"])
 
 
 def put(endpoint, stream, read_timeout, *records):
@@ -80,4 +95,4 @@ def show(**values):
 
 
 endpoint, action, *arguments = sys.argv[1:]
-{"create": create, "read": read, "put": put}[action](endpoint, *arguments)
+{"create": create, "read": read, "shards": shards, "put": put}[action](endpoint, *arguments)

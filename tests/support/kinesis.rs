@@ -1,5 +1,6 @@
 //! A Kinesis endpoint as boto3 sees it: creates streams, reads back what arrived.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -23,6 +24,8 @@ pub(crate) struct Received {
     pub(crate) sequence_number: String,
     pub(crate) partition_key: String,
     pub(crate) data: Vec<u8>,
+    /// The hash keys of the shard.
+    pub(crate) range: RangeInclusive<u128>,
 }
 
 impl Kinesis {
@@ -46,13 +49,17 @@ impl Kinesis {
             sequence_number: String,
             partition_key: String,
             data: String,
+            first: String,
+            last: String,
         }
         let (count, within) = (count.to_string(), within.as_secs_f64().to_string());
         let mut records: Vec<Received> = python(SCRIPT, &[&self.endpoint, "read", stream, &count, &within])
             .into_iter()
             .map(|line| {
                 let line: Line = serde_json::from_value(line).expect("the script prints these fields");
+                let hash_key = |text: &str| text.parse().expect("a hash key");
                 Received {
+                    range: hash_key(&line.first)..=hash_key(&line.last),
                     shard: line.shard,
                     sequence_number: line.sequence_number,
                     partition_key: line.partition_key,
@@ -63,6 +70,12 @@ impl Kinesis {
         // Stable: the rounds of reading are put together, the order within a shard stays.
         records.sort_by(|a, b| a.shard.cmp(&b.shard));
         records
+    }
+
+    /// All shards as the endpoint lists them, in its own words.
+    #[track_caller]
+    pub(crate) fn shards(&self, stream: &str) -> Vec<Value> {
+        python(SCRIPT, &[&self.endpoint, "shards", stream])
     }
 
     /// One PutRecords request of `KEY=TEXT` records; returns what boto3 made of the answer.

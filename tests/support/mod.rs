@@ -17,6 +17,7 @@ pub(crate) mod iot;
 pub(crate) mod judge;
 pub(crate) mod kinesalite;
 pub(crate) mod kinesis;
+pub(crate) mod kpl;
 pub(crate) mod link;
 pub(crate) mod modbus;
 pub(crate) mod mosquitto;

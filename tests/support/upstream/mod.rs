@@ -1,11 +1,13 @@
 //! An endpoint that takes PutRecords as AWS does, remembers what it took, and misbehaves as it is told.
 //!
 //! It refuses what Kinesis refuses (limits, wrong protocol) unless a script says otherwise, and it is fast enough not to
-//! be what a throughput test measures (on two cores, a test build takes 800,000 records of 100 bytes a second). It has one stream of every name and never gives records back: tests that read
-//! through a real client use kinesalite or moto.
+//! be what a throughput test measures (on two cores, a test build takes 800,000 records of 100 bytes a second). It has one
+//! stream of every name, all with the same shards, which it lists (ListShards), and never gives records back: tests that
+//! read through a real client use kinesalite or moto.
 
 mod reply;
 mod server;
+mod shards;
 mod wire;
 
 use std::collections::VecDeque;
@@ -13,8 +15,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 pub(crate) use reply::Reply;
+pub(crate) use shards::{Shard, Shards, hash_key};
 pub(crate) use wire::{PutRecords, SentRecord};
 
+use super::kpl::consumed;
 use super::port::free_port;
 use super::wait::eventually;
 
@@ -25,8 +29,18 @@ pub(crate) struct Accepted {
     pub(crate) partition_key: String,
     pub(crate) explicit_hash_key: Option<String>,
     pub(crate) data: Vec<u8>,
+    /// The shard that took it, as it was then.
+    pub(crate) shard: Shard,
     /// Number of the request that brought it, from 0.
     pub(crate) request: u64,
+}
+
+impl Accepted {
+    /// What a consumer gets of it: partition key and data of each record.
+    #[track_caller]
+    pub(crate) fn consumed(&self) -> Vec<(String, Vec<u8>)> {
+        consumed(self.partition_key.clone(), self.data.clone(), &(self.shard.first..=self.shard.last))
+    }
 }
 
 /// A request that reached the upstream, whatever became of it.
@@ -54,17 +68,23 @@ pub(crate) struct Upstream {
 }
 
 impl Upstream {
-    /// Starts one that accepts everything.
+    /// Starts one that accepts everything, with one shard.
     pub(crate) fn start() -> Self {
-        Self::start_keeping(Keep::Records)
+        Self::start_with(Keep::Records, 1)
     }
 
     pub(crate) fn start_keeping(keep: Keep) -> Self {
-        Self::start_on(free_port(), keep)
+        Self::start_with(keep, 1)
     }
 
-    fn start_on(port: u16, keep: Keep) -> Self {
-        let memory = Arc::new(Memory::new(keep));
+    /// As [`Upstream::start`], with so many shards.
+    pub(crate) fn start_divided(shards: usize) -> Self {
+        Self::start_with(Keep::Records, shards)
+    }
+
+    fn start_with(keep: Keep, shards: usize) -> Self {
+        let port = free_port();
+        let memory = Arc::new(Memory::new(keep, shards));
         let server = server::Server::start(port, Arc::clone(&memory));
         Self { port, memory, server }
     }
@@ -89,6 +109,22 @@ impl Upstream {
         self.memory.lock().otherwise = Box::new(decide);
     }
 
+    /// How every question for the shards is answered from now on; the rule is given all of them, closed ones too.
+    /// [`Reply::Accept`] lists them as they are.
+    pub(crate) fn listing(&self, decide: impl FnMut(&[Shard]) -> Reply + Send + 'static) {
+        self.memory.lock().listing = Box::new(decide);
+    }
+
+    /// How often the shards were asked for; each page counts.
+    pub(crate) fn listed(&self) -> u64 {
+        self.memory.lock().listed
+    }
+
+    /// Its shards.
+    pub(crate) fn shards(&self) -> Shards {
+        self.memory.shards.clone()
+    }
+
     /// Accepts everything from now on: forgets what is scripted, and ends the silence of [`Reply::Hang`] by cutting
     /// those connections.
     pub(crate) fn behave(&self) {
@@ -96,6 +132,7 @@ impl Upstream {
             let mut state = self.memory.lock();
             state.script.clear();
             state.otherwise = Box::new(|_| Reply::Accept);
+            state.listing = Box::new(|_| Reply::Accept);
         }
         self.server.cut_hanging();
     }
@@ -140,24 +177,33 @@ impl Upstream {
 /// What the endpoint knows and how it is told to behave; shared with the connections.
 struct Memory {
     state: Mutex<State>,
+    shards: Shards,
 }
+
+/// Says how a question for the shards is answered, given all there are.
+type ListingRule = Box<dyn FnMut(&[Shard]) -> Reply + Send>;
 
 struct State {
     keep: Keep,
     script: VecDeque<Reply>,
     otherwise: Box<dyn FnMut(&PutRecords) -> Reply + Send>,
+    listing: ListingRule,
+    listed: u64,
     accepted: Vec<Accepted>,
     accepted_count: u64,
     arrived: Vec<Arrived>,
 }
 
 impl Memory {
-    fn new(keep: Keep) -> Self {
+    fn new(keep: Keep, shards: usize) -> Self {
         Self {
+            shards: Shards::new(shards),
             state: Mutex::new(State {
                 keep,
                 script: VecDeque::new(),
                 otherwise: Box::new(|_| Reply::Accept),
+                listing: Box::new(|_| Reply::Accept),
+                listed: 0,
                 accepted: Vec::new(),
                 accepted_count: 0,
                 arrived: Vec::new(),
@@ -166,7 +212,47 @@ impl Memory {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("a test's `otherwise` does not panic")
+        self.state.lock().expect("a test's rules do not panic")
+    }
+
+    /// Chooses how to answer a question for the shards.
+    fn list(&self) -> Reply {
+        let mut state = self.lock();
+        state.listed += 1;
+        (state.listing)(&self.shards.all())
+    }
+
+    /// Takes those records of a request that are not refused; says per record what became of it.
+    fn take(
+        &self,
+        number: u64,
+        request: PutRecords,
+        refused: impl Fn(usize) -> Option<&'static str>,
+    ) -> Vec<wire::Outcome> {
+        let mut state = self.lock();
+        let PutRecords { stream, records, .. } = request;
+        let mut outcomes = Vec::with_capacity(records.len());
+        for (index, record) in records.into_iter().enumerate() {
+            if let Some(code) = refused(index) {
+                outcomes.push(wire::Outcome::Refused { code });
+                continue;
+            }
+            let shard = self.shards.of(&record.partition_key, record.explicit_hash_key.as_deref());
+            outcomes
+                .push(wire::Outcome::Taken { sequence_number: state.accepted_count, shard_id: Arc::clone(&shard.id) });
+            state.accepted_count += 1;
+            if state.keep == Keep::Records {
+                state.accepted.push(Accepted {
+                    stream: stream.clone(),
+                    partition_key: record.partition_key,
+                    explicit_hash_key: record.explicit_hash_key,
+                    data: record.data,
+                    shard,
+                    request: number,
+                });
+            }
+        }
+        outcomes
     }
 }
 
@@ -182,34 +268,5 @@ impl State {
         });
         let reply = self.script.pop_front().unwrap_or_else(|| (self.otherwise)(request));
         (number, reply)
-    }
-
-    /// Takes those records of a request that are not refused; says per record what became of it.
-    fn take(
-        &mut self,
-        number: u64,
-        request: PutRecords,
-        refused: impl Fn(usize) -> Option<&'static str>,
-    ) -> Vec<wire::Outcome> {
-        let PutRecords { stream, records, .. } = request;
-        let mut outcomes = Vec::with_capacity(records.len());
-        for (index, record) in records.into_iter().enumerate() {
-            if let Some(code) = refused(index) {
-                outcomes.push(wire::Outcome::Refused { code });
-                continue;
-            }
-            outcomes.push(wire::Outcome::Taken { sequence_number: self.accepted_count });
-            self.accepted_count += 1;
-            if self.keep == Keep::Records {
-                self.accepted.push(Accepted {
-                    stream: stream.clone(),
-                    partition_key: record.partition_key,
-                    explicit_hash_key: record.explicit_hash_key,
-                    data: record.data,
-                    request: number,
-                });
-            }
-        }
-        outcomes
     }
 }

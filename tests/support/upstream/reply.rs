@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
+use super::shards::Shard;
+
 /// One answer, or the lack of one.
 #[derive(Debug, Clone)]
 pub(crate) enum Reply {
-    /// Every record is taken.
+    /// Every record is taken; the shards are listed.
     Accept,
+    /// These are listed as the shards.
+    Listed(Vec<Shard>),
     /// The records at these places in the request are throttled, the others taken.
     Throttle(Vec<usize>),
     /// The records at these places fail inside the service, the others are taken.

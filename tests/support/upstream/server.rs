@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::wire::{self, PutRecords};
+use super::wire::{self, ListShards, PutRecords};
 use super::{Memory, Reply};
 
 /// A server on a thread of its own; it ends when dropped.
@@ -200,7 +200,14 @@ async fn answer(
     let Ok(body) = body.collect().await else {
         return ending.close().await;
     };
-    let request = match wire::parse(&head.headers, &body.to_bytes()) {
+    let body = body.to_bytes();
+    if wire::asks_for_shards(&head.headers) {
+        return match wire::parse_list(&body) {
+            Ok(list) => listed(memory.list(), &list, memory, ending, let_go).await,
+            Err(invalid) => json(400, wire::error(invalid.code, &invalid.message)),
+        };
+    }
+    let request = match wire::parse(&head.headers, &body) {
         Ok(request) => request,
         Err(invalid) => return json(400, wire::error(invalid.code, &invalid.message)),
     };
@@ -208,44 +215,70 @@ async fn answer(
     carry_out(reply, number, request, memory, ending, let_go).await
 }
 
+async fn listed(
+    reply: Reply,
+    list: &ListShards,
+    memory: &Memory,
+    ending: &Ending,
+    let_go: watch::Receiver<()>,
+) -> Response<Full<Bytes>> {
+    match after(reply).await {
+        Reply::Accept => json(200, wire::page(&memory.shards.all(), list)),
+        Reply::Listed(shards) => json(200, wire::page(&shards, list)),
+        other => nothing_done(other, ending, let_go).await,
+    }
+}
+
+/// Waits until a reply is due.
+async fn after(mut reply: Reply) -> Reply {
+    while let Reply::After(delay, then) = reply {
+        tokio::time::sleep(delay).await;
+        reply = *then;
+    }
+    reply
+}
+
 async fn carry_out(
-    mut reply: Reply,
+    reply: Reply,
     number: u64,
     request: PutRecords,
     memory: &Memory,
     ending: &Ending,
     let_go: watch::Receiver<()>,
 ) -> Response<Full<Bytes>> {
-    while let Reply::After(delay, then) = reply {
-        tokio::time::sleep(delay).await;
-        reply = *then;
-    }
     let refuse = |places: Vec<usize>, code: &'static str| move |index: usize| places.contains(&index).then_some(code);
-    let outcomes = match reply {
-        Reply::Accept => memory.lock().take(number, request, |_| None),
+    let outcomes = match after(reply).await {
+        Reply::Accept => memory.take(number, request, |_| None),
         Reply::Throttle(places) => {
             let refused = refuse(places, "ProvisionedThroughputExceededException");
-            memory.lock().take(number, request, refused)
+            memory.take(number, request, refused)
         }
-        Reply::Fail(places) => memory.lock().take(number, request, refuse(places, "InternalFailure")),
-        Reply::Error { status, code } => return json(status, wire::error(code, "as the test asked for")),
-        Reply::Saying { code, message } => return json(400, wire::error(code, message)),
-        Reply::Html { status } => return html(status),
-        Reply::Empty => return Response::new(Full::default()),
-        Reply::Close => return ending.close().await,
-        Reply::Reset => return ending.reset().await,
+        Reply::Fail(places) => memory.take(number, request, refuse(places, "InternalFailure")),
         Reply::AcceptThenReset => {
-            memory.lock().take(number, request, |_| None);
+            memory.take(number, request, |_| None);
             return ending.reset().await;
         }
-        Reply::Hang => return hang(ending, let_go).await,
         Reply::AcceptThenHang => {
-            memory.lock().take(number, request, |_| None);
+            memory.take(number, request, |_| None);
             return hang(ending, let_go).await;
         }
-        Reply::After(..) => unreachable!("unwrapped above"),
+        other => return nothing_done(other, ending, let_go).await,
     };
     json(200, wire::answer(&outcomes))
+}
+
+/// A reply to a request that did nothing.
+async fn nothing_done(reply: Reply, ending: &Ending, let_go: watch::Receiver<()>) -> Response<Full<Bytes>> {
+    match reply {
+        Reply::Error { status, code } => json(status, wire::error(code, "as the test asked for")),
+        Reply::Saying { code, message } => json(400, wire::error(code, message)),
+        Reply::Html { status } => html(status),
+        Reply::Empty => Response::new(Full::default()),
+        Reply::Close => ending.close().await,
+        Reply::Reset => ending.reset().await,
+        Reply::Hang => hang(ending, let_go).await,
+        other => unreachable!("no reply to such a request: {other:?}"),
+    }
 }
 
 /// Silent until the script is thrown away, the link goes down or the client gives up.

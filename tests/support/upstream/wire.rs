@@ -1,14 +1,23 @@
-//! PutRecords in Kinesis JSON 1.1: what a request says, what makes it invalid, what an answer looks like.
+//! PutRecords and ListShards in Kinesis JSON 1.1: what a request says, what makes it invalid, what an answer looks like.
 //!
 //! Without I/O and without memory.
+
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use hyper::HeaderMap;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::shards::Shard;
 
 pub(super) const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
 const TARGET: &str = "Kinesis_20131202.PutRecords";
+const TARGET_LIST: &str = "Kinesis_20131202.ListShards";
+
+/// Shards on a page. AWS has 1,000 of them at the most, and promises no number.
+const PAGE_SHARDS: usize = 3;
 
 // The limits are those of the service's model.
 const RECORDS_MAX: usize = 500;
@@ -58,7 +67,7 @@ pub(super) struct Invalid {
 
 /// What became of a record.
 pub(super) enum Outcome {
-    Taken { sequence_number: u64 },
+    Taken { sequence_number: u64, shard_id: Arc<str> },
     Refused { code: &'static str },
 }
 
@@ -66,6 +75,66 @@ pub(super) enum Outcome {
 fn access_key(authorization: &str) -> String {
     let credential = authorization.split_once("Credential=").map_or("", |(_, credential)| credential);
     credential.split('/').next().unwrap_or_default().to_owned()
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
+}
+
+pub(super) fn asks_for_shards(headers: &HeaderMap) -> bool {
+    header(headers, "x-amz-target") == TARGET_LIST
+}
+
+/// A question for shards: where it begins in their list.
+pub(super) struct ListShards {
+    from: usize,
+}
+
+pub(super) fn parse_list(body: &[u8]) -> Result<ListShards, Invalid> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase", deny_unknown_fields)]
+    struct Request {
+        stream_name: Option<String>,
+        next_token: Option<String>,
+    }
+    let request: Request = match serde_json::from_slice(body) {
+        Ok(request) => request,
+        Err(error) => return invalid("SerializationException", error.to_string()),
+    };
+    match (request.stream_name, request.next_token.map(|token| token.parse())) {
+        (Some(_), None) => Ok(ListShards { from: 0 }),
+        (None, Some(Ok(from))) => Ok(ListShards { from }),
+        _ => invalid("InvalidArgumentException", "either a stream or a token of a page before".to_owned()),
+    }
+}
+
+/// A page of the list of these shards.
+pub(super) fn page(shards: &[Shard], list: &ListShards) -> Vec<u8> {
+    let shard = |shard: &Shard| {
+        let mut listed = json!({
+            "ShardId": *shard.id,
+            "HashKeyRange": {
+                "StartingHashKey": shard.first.to_string(),
+                "EndingHashKey": shard.last.to_string(),
+            },
+            "SequenceNumberRange": { "StartingSequenceNumber": format!("49{:054}", 0) },
+        });
+        for (field, parent) in ["ParentShardId", "AdjacentParentShardId"].into_iter().zip(&shard.parents) {
+            if let Some(parent) = parent {
+                listed[field] = (**parent).into();
+            }
+        }
+        if !shard.is_open {
+            listed["SequenceNumberRange"]["EndingSequenceNumber"] = format!("49{:054}", 1).into();
+        }
+        listed
+    };
+    let mut rest = shards.iter().skip(list.from);
+    let mut page = json!({ "Shards": rest.by_ref().take(PAGE_SHARDS).map(shard).collect::<Vec<_>>() });
+    if rest.next().is_some() {
+        page["NextToken"] = (list.from + PAGE_SHARDS).to_string().into();
+    }
+    serde_json::to_vec(&page).expect("strings are always JSON")
 }
 
 /// Reads a request and holds it against the limits of the service.
@@ -86,7 +155,7 @@ pub(super) fn parse(headers: &HeaderMap, body: &[u8]) -> Result<PutRecords, Inva
         explicit_hash_key: Option<String>,
     }
 
-    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let header = |name: &str| header(headers, name);
     if header("x-amz-target") != TARGET {
         return invalid("UnknownOperationException", format!("target {:?}", header("x-amz-target")));
     }
@@ -137,6 +206,8 @@ fn broken_limit(request: &PutRecords) -> Option<String> {
             Some(format!("record {index}: partition key of {characters} characters"))
         } else if record.bytes() > RECORD_BYTES_MAX {
             Some(format!("record {index}: {} bytes", record.bytes()))
+        } else if record.explicit_hash_key.as_ref().is_some_and(|key| key.parse::<u128>().is_err()) {
+            Some(format!("record {index}: {:?} is no hash key", record.explicit_hash_key))
         } else {
             None
         }
@@ -151,25 +222,25 @@ fn invalid<T>(code: &'static str, message: String) -> Result<T, Invalid> {
 pub(super) fn answer(outcomes: &[Outcome]) -> Vec<u8> {
     #[derive(Serialize)]
     #[serde(rename_all = "PascalCase")]
-    struct Answer {
+    struct Answer<'a> {
         failed_record_count: usize,
         encryption_type: &'static str,
-        records: Vec<Entry>,
+        records: Vec<Entry<'a>>,
     }
     #[derive(Serialize)]
     #[serde(untagged)]
-    enum Entry {
+    enum Entry<'a> {
         #[serde(rename_all = "PascalCase")]
-        Taken { sequence_number: String, shard_id: &'static str },
+        Taken { sequence_number: String, shard_id: &'a str },
         #[serde(rename_all = "PascalCase")]
         Refused { error_code: &'static str, error_message: &'static str },
     }
-    let records: Vec<Entry> = outcomes
+    let records: Vec<Entry<'_>> = outcomes
         .iter()
         .map(|outcome| match outcome {
             // 56 digits that begin with 49, as AWS's have been for years.
-            Outcome::Taken { sequence_number } => {
-                Entry::Taken { sequence_number: format!("49{sequence_number:054}"), shard_id: "shardId-000000000000" }
+            Outcome::Taken { sequence_number, shard_id } => {
+                Entry::Taken { sequence_number: format!("49{sequence_number:054}"), shard_id }
             }
             Outcome::Refused { code } => Entry::Refused { error_code: code, error_message: "as the test asked for" },
         })

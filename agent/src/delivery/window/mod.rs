@@ -289,7 +289,7 @@ impl Window {
             ready_since: Duration::ZERO,
             throttled: BinaryHeap::new(),
             failed: BinaryHeap::new(),
-            throttles: Throttles::default(),
+            throttles: Throttles::new(config.max_backoff),
             suspects: Suspects::default(),
             marks: 0,
             trial: None,

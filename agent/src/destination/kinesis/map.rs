@@ -82,7 +82,10 @@ impl ShardMap {
                 () = tokio::time::sleep_until(due.into()) => {}
                 () = self.asked_for.notified() => continue,
             }
-            let answer = self.ask().await;
+            let answer = tokio::select! {
+                answer = self.ask() => answer,
+                () = self.given_up() => Answer::Failed("ListShards: no answer in time".to_owned()),
+            };
             let mut state = self.lock();
             let (map, told) = state.survey.on_answer(answer, self.started.elapsed());
             if let Some(why) = told {
@@ -99,6 +102,24 @@ impl ShardMap {
                 );
                 state.next = Some(map);
                 return;
+            }
+        }
+    }
+
+    /// Ends when parcels have waited long enough for the answer to a question that is out.
+    async fn given_up(&self) {
+        loop {
+            let gives_up = self.lock().survey.gives_up();
+            let too_late = async {
+                match gives_up {
+                    Some(at) => tokio::time::sleep_until((self.started + at).into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = too_late => return,
+                // Perhaps a parcel went astray. What else there was to ask for, the question that is out asks for.
+                () = self.asked_for.notified() => {}
             }
         }
     }

@@ -1,6 +1,8 @@
 //! When the destination is asked for its shards, and what follows from its answer: which map is to count next. Pure.
 //!
-//! Without a map, records of one hash key travel together, which is right whatever the shards are.
+//! Without a map, records of one hash key travel together, which is right whatever the shards are. So nothing ever waits for a
+//! right answer: parcels that went astray wait for one answer, and if that is of no use they go by their keys until a better
+//! one comes.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,7 +14,10 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// The longest wait after questions that got no answer.
 const AGAIN_MAX: Duration = Duration::from_secs(60);
 
-/// So often the destination may give no answer, or one that cannot be, while parcels wait for it.
+/// Parcels wait no longer than this for an answer.
+const AWAITED: Duration = Duration::from_secs(5);
+
+/// After so many useless answers in a row a person is told.
 const PATIENCE: u32 = 3;
 
 /// What became of a question.
@@ -37,15 +42,15 @@ pub(super) struct Survey {
     /// When to ask next.
     next: Duration,
     asked: Option<Duration>,
-    /// A parcel went to another shard than the map says: parcels wait for a new one.
-    astray: bool,
-    /// How often in a row that did not help, or there was no answer.
+    /// A parcel went to another shard than the map says: until then parcels wait for an answer.
+    awaited: Option<Duration>,
+    /// How many answers in a row were of no use.
     vain: u32,
     /// The newest question got no answer, and no request has got one since.
     silent: bool,
     /// How often in a row a question got no answer although requests got theirs.
     ignored: u32,
-    /// A map by which parcels went astray, again and again.
+    /// The newest map by which a parcel went astray although it was what the destination listed.
     distrusted: Map,
     /// Whether a person was told that there is no map.
     told: bool,
@@ -58,7 +63,7 @@ impl Survey {
             current: None,
             next: Duration::ZERO,
             asked: None,
-            astray: false,
+            awaited: None,
             vain: 0,
             silent: false,
             ignored: 0,
@@ -71,16 +76,21 @@ impl Survey {
         self.next
     }
 
+    /// When a question that is out counts as failed, because parcels wait for it.
+    pub(super) fn gives_up(&self) -> Option<Duration> {
+        self.awaited
+    }
+
     /// A parcel went to another shard than it was made for.
     pub(super) fn went_astray(&mut self, now: Duration) {
-        self.astray = true;
-        self.hint(now, AGAIN * (1 << self.vain.min(6)));
+        self.hint(now, AGAIN);
+        self.awaited.get_or_insert(self.next.max(now) + AWAITED);
     }
 
     /// This map counts from now on. Nothing is under way by an older one, so that nothing more goes astray by that.
     pub(super) fn follow(&mut self, map: Map) {
         self.current = map;
-        self.astray = false;
+        self.awaited = None;
     }
 
     /// Something speaks for other shards than are known.
@@ -112,39 +122,31 @@ impl Survey {
             Answer::Shards(shards) => {
                 self.ignored = 0;
                 let is_current = self.current.as_deref() == Some(&shards);
+                if is_current && self.awaited.is_some() {
+                    self.distrusted = self.current.clone();
+                }
                 if self.distrusted.as_deref() == Some(&shards) {
-                    return (self.take(None), None);
+                    // Perhaps it is only late.
+                    return self.in_vain("the shards that take records are not those that it lists", now);
                 }
-                self.told = false;
-                if self.astray && is_current {
-                    self.vain += 1;
-                    if self.vain >= PATIENCE {
-                        self.distrusted = self.current.clone();
-                        let told = "the shards that take records are not those that it lists";
-                        return (self.take(None), self.tell(told));
-                    }
-                    // It may be that what it lists is late.
-                    return (self.take(self.current.clone()), None);
-                }
-                self.vain = 0;
-                let taken = (!is_current).then(|| self.take(Some(Arc::new(shards)))).flatten();
-                (taken, None)
+                (self.vain, self.told) = (0, false);
+                (if is_current { None } else { self.take(Some(Arc::new(shards))) }, None)
             }
             Answer::Refused(why) => (self.take(None), self.tell(&why)),
-            Answer::Failed(why) => {
-                self.vain = self.vain.saturating_add(1);
-                self.next = now + (AGAIN * (1 << self.vain.min(6))).min(AGAIN_MAX).min(self.interval);
-                if self.astray && self.vain >= PATIENCE {
-                    return (self.take(None), self.tell(&why));
-                }
-                (None, None)
-            }
+            Answer::Failed(why) => self.in_vain(&why, now),
         }
+    }
+
+    fn in_vain(&mut self, why: &str, now: Duration) -> (Option<Map>, Option<String>) {
+        self.vain = self.vain.saturating_add(1);
+        self.next = now + (AGAIN * (1 << self.vain.min(6))).min(AGAIN_MAX).min(self.interval);
+        let taken = if self.awaited.is_some() { self.take(None) } else { None };
+        (taken, if self.vain >= PATIENCE { self.tell(why) } else { None })
     }
 
     /// A map to count next, unless there is none and nobody waits for one.
     fn take(&mut self, map: Map) -> Option<Map> {
-        let waits = std::mem::take(&mut self.astray);
+        let waits = self.awaited.take().is_some();
         (waits || map != self.current).then_some(map)
     }
 
@@ -202,17 +204,31 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_is_late_is_asked_for_again_and_then_distrusted() {
+    fn by_a_list_that_is_late_nobody_goes_and_it_is_asked_for_again() {
         let mut survey = Survey::new(INTERVAL);
         survey.hear(Answer::Shards(two()), 0);
-        for (at, due) in [(100, 100), (101, 102), (103, 106)] {
-            survey.went_astray(s(at));
-            assert_eq!(survey.due(), s(due));
-            let map = survey.hear(Answer::Shards(two()), due).expect("somebody waits");
-            assert_eq!(map.is_some(), at != 103);
+        survey.went_astray(s(100));
+        assert_eq!(survey.hear(Answer::Shards(two()), 100), Some(None), "parcels go by their keys, and at once");
+        for (at, due) in [(100, 102), (102, 106)] {
+            assert_eq!(survey.due(), s(due), "after {at}");
+            assert_eq!(survey.hear(Answer::Shards(two()), due), None, "that one is not trusted any more");
         }
-        assert_eq!(survey.hear(Answer::Shards(two()), 706), None, "that one is not trusted any more");
-        assert!(survey.hear(Answer::Shards(three()), 1306).expect("another").is_some());
+        assert!(survey.hear(Answer::Shards(three()), 114).expect("another").is_some());
+        assert_eq!(survey.due(), s(714));
+        assert_eq!(survey.hear(Answer::Shards(two()), 714), None, "a list that is late again changes nothing");
+        assert_eq!((survey.current.is_some(), survey.due()), (true, s(716)));
+    }
+
+    #[test]
+    fn a_list_that_stays_wrong_is_told_once() {
+        let mut survey = Survey::new(INTERVAL);
+        survey.hear(Answer::Shards(two()), 0);
+        survey.went_astray(s(100));
+        let told = (0..10).map(|_| survey.on_answer(Answer::Shards(two()), survey.due()).1);
+        assert_eq!(
+            told.map(|told| told.is_some()).collect::<Vec<_>>(),
+            [[false; 2].as_slice(), &[true], &[false; 7]].concat()
+        );
     }
 
     #[test]
@@ -225,16 +241,31 @@ mod tests {
     }
 
     #[test]
-    fn parcels_do_not_wait_for_ever_for_an_answer_and_a_map_is_kept_while_none_waits() {
+    fn parcels_wait_for_one_answer_and_a_map_is_kept_while_none_waits() {
         let mut survey = Survey::new(INTERVAL);
         survey.hear(Answer::Shards(two()), 0);
         let failed = || Answer::Failed("no route".to_owned());
         assert_eq!(survey.hear(failed(), 600), None);
         assert_eq!(survey.due(), s(602));
         assert!(survey.hear(Answer::Shards(two()), 602).is_none() && survey.current.is_some());
-        survey.went_astray(s(700));
-        assert_eq!((survey.hear(failed(), 700), survey.hear(failed(), 702)), (None, None));
-        assert_eq!(survey.hear(failed(), 706), Some(None));
+        // The list cannot be had for a long time, and then the shards change.
+        (700..710).for_each(|at| assert_eq!(survey.hear(failed(), at), None));
+        survey.went_astray(s(720));
+        assert_eq!((survey.due(), survey.gives_up()), (s(720), Some(s(725))));
+        survey.went_astray(s(722));
+        assert_eq!(survey.gives_up(), Some(s(725)), "the first one has waited since");
+        assert_eq!(survey.hear(failed(), 725), Some(None));
+        assert_eq!(survey.gives_up(), None);
+        assert!(survey.due() > s(726), "nobody waits for it now");
+        assert!(survey.hear(Answer::Shards(three()), 785).expect("another").is_some());
+    }
+
+    #[test]
+    fn an_answer_that_never_comes_is_told_once_though_nobody_waits() {
+        let mut survey = Survey::new(INTERVAL);
+        let mut told = (0..10).map(|at| survey.on_answer(Answer::Failed("no route".to_owned()), s(at)).1);
+        assert_eq!(told.by_ref().take(3).collect::<Vec<_>>(), [None, None, Some("no route".to_owned())]);
+        assert_eq!(told.flatten().count(), 0);
     }
 
     #[test]
