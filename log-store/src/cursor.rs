@@ -153,10 +153,7 @@ impl Cursor {
     #[must_use]
     pub fn ages(&self) -> Vec<Duration> {
         let time = &self.core.around.time;
-        self.returned
-            .iter()
-            .flat_map(|(count, stamp)| std::iter::repeat_n(time.age_at_least(*stamp), *count))
-            .collect()
+        self.returned.iter().flat_map(|(count, stamp)| std::iter::repeat_n(time.age_at_least(*stamp), *count)).collect()
     }
 
     fn read_records(&mut self, limit: ReadLimit) -> Result<Vec<Record>, Error> {

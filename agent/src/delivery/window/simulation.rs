@@ -315,7 +315,7 @@ impl World {
         }
         let mut world = Self {
             fates: vec![Fate::default(); log.len()],
-            window: Window::new(&config, &limits, SequenceNumber::ZERO, rng.u64(..)),
+            window: Window::new(&config, &limits, SequenceNumber::ZERO, &[], rng.u64(..)),
             config,
             limits,
             kind,
@@ -472,7 +472,9 @@ impl World {
                         Flaw::NotAccepted => Err("too long".to_owned()),
                         _ => Ok(self.kind.place(map, record)),
                     };
-                    self.window.on_read(records, place, self.now);
+                    let reached = records.last().map(|record| record.sequence_number);
+                    let records = records.into_iter().map(|record| (record, Duration::ZERO)).collect();
+                    self.window.on_read(Found { records, reached }, place, self.now);
                 }
                 None => self.window.on_read_failed(self.now),
             },
@@ -521,7 +523,7 @@ impl World {
         self.saved.truncate(durable + 1);
         let checkpoint = self.saved[durable];
         self.cursor = self.log.iter().filter(|(record, _)| record.sequence_number <= checkpoint).count();
-        self.window = Window::new(&self.config, &self.limits, checkpoint, self.rng.u64(..));
+        self.window = Window::new(&self.config, &self.limits, checkpoint, &[], self.rng.u64(..));
         self.in_flight.clear();
         self.probes.clear();
         self.hanging.clear();
@@ -675,7 +677,7 @@ impl World {
         for _ in 0..10_000 {
             self.check_window();
             match self.window.next(self.now) {
-                Step::Read(limit) => self.read(limit),
+                Step::Read(piece) => self.read(piece.limit),
                 Step::Send(batch) => self.send(batch),
                 Step::StoreDeadLetters(letters) => {
                     let letters = letters.iter().map(|letter| self.index(letter.record.sequence_number)).collect();
@@ -688,6 +690,7 @@ impl World {
                     self.window.on_map(|record| Ok(kind.place(map, record)), self.now);
                 }
                 Step::Save(checkpoint) => self.save(checkpoint),
+                Step::SaveFinished(_) | Step::TellExpired(_) => {}
                 Step::Wait(None) => return,
                 Step::Wait(Some(until)) => {
                     assert!(until > self.now, "waits for the past");
@@ -703,7 +706,7 @@ impl World {
         self.log.iter().position(|(record, _)| record.sequence_number == number).expect("a record of the log")
     }
 
-    fn read(&mut self, limit: ReadLimit) {
+    fn read(&mut self, limit: forebay_log_store::ReadLimit) {
         assert!(limit.records > 0 && limit.payload_bytes > 0);
         let life = self.life;
         if self.rng.u8(..20) == 0 {
@@ -800,11 +803,11 @@ impl World {
         // Beyond that, one record for each refusal that needs to be compared with something.
         let span_max = self.config.window_records * SPAN_WINDOWS;
         assert!(
-            window.ledger.span()
+            window.stretches.live().ledger.span()
                 <= span_max + window.counts().failed_requests[FailureKind::RequestInvalid.index()] as usize
         );
         if self.config.ordering == Ordering::Strict {
-            window.lanes.check_chains(&window.entries, window.parcel_size());
+            window.stretches.live().lanes.check_chains(&window.entries, window.parcel_size());
         }
         let mut states = HashMap::<State, usize>::new();
         for (_, entry) in window.entries.iter() {
@@ -812,8 +815,8 @@ impl World {
         }
         let count = |state| states.get(&state).copied().unwrap_or_default();
         assert_eq!(count(State::Ready), window.ready.len());
-        let ready = window.ready.iter().map(|Reverse((_, head))| window.entries[*head].parcel_bytes + RECORD_OVERHEAD);
-        assert_eq!(window.ready_bytes, ready.sum::<u64>());
+        let ready = window.ready.iter().map(|head| window.entries[head].parcel_bytes + RECORD_OVERHEAD);
+        assert_eq!(window.ready.bytes, ready.sum::<u64>());
         assert_eq!(count(State::Waiting), window.throttled.len() + window.failed.len());
         let suspects = window.suspects.iter().map(|group| group.slots.len()).sum::<usize>();
         assert_eq!(count(State::Suspect), suspects + usize::from(window.trial.is_some()));
