@@ -226,7 +226,8 @@ impl Window {
     fn give_back(&mut self, id: u32, now: Duration) {
         let before = self.kept_before(id);
         let slots: Vec<_> = self.stretches[id].ledger.slots_from(before).collect();
-        let Some(first) = slots.first().map(|slot| self.entries[*slot].record.sequence_number) else { return };
+        let Some(oldest) = slots.first().map(|slot| &self.entries[*slot]) else { return };
+        let (first, expires) = (oldest.record.sequence_number, oldest.expires);
         let size = self.parcel_size();
         let stretch = &mut self.stretches[id];
         stretch.lanes.cut(before, &mut self.entries);
@@ -237,9 +238,9 @@ impl Window {
                 if entry.ordinal >= before {
                     continue;
                 }
-                let is_kept = |slot: &Slot| self.entries[*slot].ordinal < before;
-                let kept = self.entries.parcel(head).take_while(is_kept).count();
                 if self.config.ordering == Ordering::Relaxed {
+                    let is_kept = |slot: &Slot| self.entries[*slot].ordinal < before;
+                    let kept = self.entries.parcel(head).take_while(is_kept).count();
                     self.entries.cut(head, u32::try_from(kept).expect("at most all of a parcel"));
                 }
                 self.entries.form(head, size);
@@ -249,6 +250,7 @@ impl Window {
         let stretch = &mut self.stretches[id];
         stretch.lanes.recount(&self.entries, size);
         stretch.ledger.give_back(before, first.previous());
+        stretch.expires = expires;
         for slot in slots {
             let entry = self.entries.remove(slot);
             stretch.records -= 1;
