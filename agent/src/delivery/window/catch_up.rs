@@ -4,7 +4,7 @@
 //!
 //! - the endpoint answers, and its link lets records pass;
 //! - more lies between the oldest unfinished live record and the head of the log than one request takes;
-//! - the delivery has just begun, or an outage has just ended; or what is not read yet is more than a window of records;
+//! - that much was there when the delivery began, or when an outage ended; or what is not read yet is more than a window of records;
 //!   or a live record was read more than [`LATE`] ago and is not finished. With each gap there is, it takes another window
 //!   of records and another [`LATE`], so that a link that never catches up makes no gap after the other.
 //!
@@ -38,7 +38,8 @@ pub(super) const GAPS_MAX: usize = 64;
 /// What a leap leaves to be sent is at most this share of a window.
 const NEWEST_SHARE: usize = 4;
 
-/// Leaping was in vain because what is under way is almost the newest; it is not tried before so long.
+/// Leaping was in vain because what is under way is almost the newest, or takes too much of the window; it is not tried
+/// again before so long.
 const IN_VAIN: Duration = Duration::from_secs(1);
 
 /// How long a change of what is finished ahead waits before it is saved, if it is at least a request's worth of records.
@@ -52,7 +53,7 @@ const SAVE_LATER: Duration = Duration::from_secs(10);
 pub(super) struct CatchingUp {
     /// The number that the next record of the log will get.
     head: SequenceNumber,
-    /// The delivery has begun, or an outage has ended, and no leap came yet.
+    /// The delivery has begun, or an outage has ended, and what has gathered is neither leapt over nor delivered yet.
     begun: bool,
     not_before: Duration,
     /// The ordinal of the live record that was to be read next at some time, and that time.
@@ -133,13 +134,23 @@ impl Window {
         if live.ledger.first() >= self.catching_up.read_by.0 {
             self.catching_up.read_by = (live.ledger.next(), now);
         }
-        if self.is_leap_due(now) {
+        let live = self.stretches.live().done(&self.entries);
+        if self.to_head(live) <= self.newest_records() {
+            // There is no backlog. One that comes of itself is another matter than one that was found.
+            self.catching_up.begun &= self.link != Link::Up;
+        } else if self.is_leap_due(now) {
             self.leap(now);
         }
     }
 
+    /// How many numbers lie between this one and the head of the log.
+    fn to_head(&self, number: SequenceNumber) -> usize {
+        let behind = self.catching_up.head.0.saturating_sub(number.0.saturating_add(1));
+        usize::try_from(behind).unwrap_or(usize::MAX)
+    }
+
     fn is_leap_due(&self, now: Duration) -> bool {
-        let CatchingUp { head, begun, not_before, read_by, .. } = &self.catching_up;
+        let CatchingUp { begun, not_before, read_by, .. } = &self.catching_up;
         let gaps = self.stretches.gaps().len();
         if self.config.catch_up == CatchUp::OldestFirst
             || self.stopping
@@ -151,20 +162,15 @@ impl Window {
         {
             return false;
         }
-        let live = self.stretches.live();
-        let behind = |done: SequenceNumber| usize::try_from(head.0.saturating_sub(done.0 + 1)).unwrap_or(usize::MAX);
-        if behind(live.done(&self.entries)) <= self.newest_records() {
-            return false;
-        }
         // Nor may what lies behind stuck records pile up.
         let span: usize = self.stretches.gaps().iter().map(|gap| gap.ledger.span()).sum();
         if span >= self.span_max() {
             return false;
         }
-        let times = gaps + 1;
+        let (live, times) = (self.stretches.live(), gaps + 1);
         let is_late = live.ledger.span() > 0 && now >= read_by.1 + LATE * u32::try_from(times).unwrap_or(u32::MAX);
         let far = self.config.window_records.saturating_mul(times);
-        *begun || is_late || behind(live.ledger.last_read()) > far
+        *begun || is_late || self.to_head(live.ledger.last_read()) > far
     }
 
     /// How many of the newest records a leap leaves to be sent.
@@ -174,12 +180,12 @@ impl Window {
 
     fn leap(&mut self, now: Duration) {
         let to = SequenceNumber(self.catching_up.head.0 - self.newest_records() as u64);
+        let ids: Vec<_> = self.stretches.iter().map(|stretch| stretch.id).collect();
         let live = self.stretches.live().id;
-        if self.kept_up_to(live) >= to {
+        if self.kept_up_to(live) >= to || !self.leaves_room(&ids) {
             self.catching_up.not_before = now + IN_VAIN;
             return;
         }
-        let ids: Vec<_> = self.stretches.iter().map(|stretch| stretch.id).collect();
         for id in ids {
             self.give_back(id, now);
         }
@@ -211,6 +217,20 @@ impl Window {
             }
         }
         before
+    }
+
+    /// Whether what stays in memory takes less than half of the window, so that there is room for what is newer.
+    fn leaves_room(&self, ids: &[u32]) -> bool {
+        let (mut records, mut bytes) = (0, 0);
+        for id in ids {
+            let before = self.kept_before(*id);
+            let slots = self.stretches[*id].ledger.unfinished();
+            for slot in slots.take_while(|slot| self.entries[*slot].ordinal < before) {
+                records += 1;
+                bytes += self.entries[slot].cost;
+            }
+        }
+        records <= self.config.window_records / 2 && bytes <= self.config.window_bytes / 2
     }
 
     /// The newest number of a stretch that [`Window::give_back`] keeps.

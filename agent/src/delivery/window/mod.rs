@@ -27,6 +27,8 @@ mod stretches;
 mod suspects;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_of_catching_up;
 mod throttles;
 mod turns;
 
