@@ -190,7 +190,8 @@ impl Window {
             self.give_back(id, now);
         }
         self.stretches.leap(to, &self.entries);
-        self.at_end = false;
+        // The newest are read first.
+        (self.at_end, self.read_live) = (false, false);
         (self.catching_up.begun, self.catching_up.read_by) = (false, (0, now));
         self.rank_anew();
     }
