@@ -11,6 +11,7 @@ const LIMITS: Limits = Limits {
     request_bytes: 1 << 20,
     parcel_records: 1,
     parcel_bytes: 1 << 20,
+    keeps_requests: false,
     request_timeout: Duration::from_secs(30),
 };
 
