@@ -9,6 +9,7 @@ mod aggregation;
 mod api;
 mod backlog;
 mod bad_input;
+mod catch_up;
 mod cli;
 mod clock;
 mod dead_letter_life;

@@ -1,11 +1,11 @@
 //! Cursors: reading committed records in order, of a whole stream or of one shard.
 
-use std::{collections::VecDeque, io, ops::Range, sync::Arc};
+use std::{collections::VecDeque, io, ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
 use crate::{
-    clock::{Arrival, Pass, Timestamp},
+    clock::{Arrival, Pass, Stamp, Timestamp},
     error::Error,
     record::{Encoded, Record},
     segment::{BlockHeader, BlockKind, Found, SegmentReader, decode_runs, salt},
@@ -52,6 +52,10 @@ pub struct Cursor {
     next: SequenceNumber,
     /// Decoded, but not returned yet.
     pending: VecDeque<Record>,
+    /// When the blocks of `pending` were written, each by the number behind its last record.
+    stamps: VecDeque<(SequenceNumber, Stamp)>,
+    /// When the records of the newest read were written: runs of so many.
+    returned: Vec<(usize, Stamp)>,
     open: Option<Open>,
     failures: u32,
     pass: Pass,
@@ -86,7 +90,18 @@ impl Cursor {
         // Nothing of a shard lies before it was opened.
         let opened = shard.and_then(|shard| core.shards().get(shard).map(|shard| shard.starts));
         let next = next.max(opened.unwrap_or_default());
-        Self { core, shard, not_before, next, pending: VecDeque::new(), open: None, failures: 0, pass: Pass::default() }
+        Self {
+            core,
+            shard,
+            not_before,
+            next,
+            pending: VecDeque::new(),
+            stamps: VecDeque::new(),
+            returned: Vec::new(),
+            open: None,
+            failures: 0,
+            pass: Pass::default(),
+        }
     }
 
     /// Number of the next record to be read, if it exists already.
@@ -118,6 +133,30 @@ impl Cursor {
     /// # Errors
     /// [`Error::Io`]; the cursor has not moved. A place that fails again and again is passed over as damaged.
     pub fn read(&mut self, limit: ReadLimit) -> Result<Vec<Record>, Error> {
+        self.returned.clear();
+        let records = self.read_records(limit)?;
+        for record in &records {
+            while self.stamps.front().is_some_and(|(end, _)| *end <= record.sequence_number) {
+                self.stamps.pop_front();
+            }
+            let (_, stamp) = *self.stamps.front().expect("every block that is decoded leaves its stamp");
+            match self.returned.last_mut() {
+                Some((count, same)) if *same == stamp => *count += 1,
+                _ => self.returned.push((1, stamp)),
+            }
+        }
+        Ok(records)
+    }
+
+    /// How old each record of the newest read is now, at the least and by what is known of the clocks: what retention goes
+    /// by. `docs/time.md` has the rules.
+    #[must_use]
+    pub fn ages(&self) -> Vec<Duration> {
+        let time = &self.core.around.time;
+        self.returned.iter().flat_map(|(count, stamp)| std::iter::repeat_n(time.age_at_least(*stamp), *count)).collect()
+    }
+
+    fn read_records(&mut self, limit: ReadLimit) -> Result<Vec<Record>, Error> {
         let mut records = Vec::new();
         let mut bytes = 0;
         loop {
@@ -192,7 +231,11 @@ impl Cursor {
     fn load_held(&mut self) -> io::Result<bool> {
         let mut found = VecDeque::new();
         let (core, pass) = (&self.core, &mut self.pass);
-        let arrived = |stamp| pass.next(core.around.time.arrival(stamp), core.around.time.changes());
+        let mut written = Stamp::default();
+        let arrived = |stamp| {
+            written = stamp;
+            pass.next(core.around.time.arrival(stamp), core.around.time.changes())
+        };
         let end = core.read_held(self.next, self.shard, arrived, &mut found)?;
         // It is visible in the log before it leaves the memory.
         if self.core.view(|view| view.segment_for(self.next)).is_some() {
@@ -200,6 +243,9 @@ impl Cursor {
         }
         let Some(end) = end else { return Ok(false) };
         found.retain(|record| record.arrival >= self.not_before);
+        if !found.is_empty() {
+            self.stamps.push_back((end, written));
+        }
         self.pending.extend(found);
         self.next = end;
         Ok(true)
@@ -240,7 +286,12 @@ impl Cursor {
             }
         };
         match decoded {
-            Ok(()) => self.next = header.end(),
+            Ok(()) => {
+                if !self.pending.is_empty() {
+                    self.stamps.push_back((header.end(), header.arrival));
+                }
+                self.next = header.end();
+            }
             Err(_) if self.leave_if_dropped(segment.first) => self.pending.clear(),
             Err(what) => {
                 self.pending.clear();

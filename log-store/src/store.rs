@@ -499,6 +499,12 @@ impl Stream {
         self.core.records_between(from, end)
     }
 
+    /// The oldest record that is there, and the number that the next one will get.
+    #[must_use]
+    pub fn extent(&self) -> (SequenceNumber, SequenceNumber) {
+        self.core.view(|view| (view.oldest(), view.next))
+    }
+
     /// A snapshot of its counters.
     #[must_use]
     pub fn stats(&self) -> StreamStats {

@@ -21,6 +21,9 @@ const IN_FLIGHT_MAX: usize = 64;
 /// What one request is given by default as a share of the window, so that several are under way.
 const REQUESTS_PER_WINDOW: u64 = 4;
 
+/// A record is not sent at once, however good the link.
+const MAX_AGE_MIN: Duration = Duration::from_secs(1);
+
 /// How a destination is delivered to.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
@@ -45,6 +48,12 @@ pub struct Config {
     /// The longest wait between two attempts when the endpoint answers, but not as it should.
     #[serde(with = "duration")]
     pub max_backoff: Duration,
+    /// Which records go first after an outage, or where the link is slower than what comes in.
+    pub catch_up: CatchUp,
+    /// A record that is older than this when it would be sent is not sent any more; it is counted and told. Left out: none is
+    /// too old.
+    #[serde(with = "duration::option")]
+    pub max_age: Option<Duration>,
     /// The way out whose limits it keeps: a table of `[links]`. Left out: none.
     pub link: Option<String>,
     /// Between deliveries over one link: the higher goes first where the link is scarce.
@@ -62,6 +71,31 @@ pub enum Ordering {
     Relaxed,
 }
 
+/// How a delivery gets from a backlog to what is new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CatchUp {
+    /// All in the order of the stream.
+    OldestFirst,
+    /// The newest first: the delivery leaps over the backlog, and fills the gap with what is left of the link. Order per
+    /// partition key holds within what is live and within each gap, not between them.
+    NewestFirst,
+    /// The same, but live records and gaps get half of the link each.
+    Split,
+}
+
+impl CatchUp {
+    /// As it is written in the configuration.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OldestFirst => "oldest-first",
+            Self::NewestFirst => "newest-first",
+            Self::Split => "split",
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -73,6 +107,8 @@ impl Default for Config {
             window_records: 10_000,
             window_bytes: 8 << 20,
             max_backoff: Duration::from_secs(30),
+            catch_up: CatchUp::OldestFirst,
+            max_age: None,
             link: None,
             priority: 0,
         }
@@ -113,6 +149,10 @@ impl Config {
         if self.priority > 0 && self.link.is_none() {
             let message = "it counts between the destinations of one link; say which, with `link`";
             problems.add(format!("{path}.priority"), message);
+        }
+        if self.max_age.is_some_and(|age| age < MAX_AGE_MIN) {
+            let message = "must be 1s or more, or nothing would ever be sent; leave it out where no record is too old";
+            problems.add(format!("{path}.max-age"), message);
         }
         if self.max_backoff < Duration::from_millis(100) {
             problems.add(format!("{path}.max-backoff"), "must be 100ms or more");
@@ -166,6 +206,24 @@ mod tests {
         assert_eq!(problems, Vec::<String>::new());
         let config = config.expect("read");
         assert_eq!((config.ordering, config.batch_bytes, config.in_flight), (Ordering::Relaxed, Some(1 << 20), 2));
+    }
+
+    #[test]
+    fn catching_up_has_three_ways_and_ages_a_unit() {
+        for way in [CatchUp::OldestFirst, CatchUp::NewestFirst, CatchUp::Split] {
+            let (config, problems) = read(&format!("catch-up = '{}'\nmax-age = '6h'", way.as_str()));
+            assert_eq!(problems, Vec::<String>::new());
+            let config = config.expect("read");
+            assert_eq!((config.catch_up, config.max_age), (way, Some(Duration::from_secs(6 * 3600))));
+        }
+        for (text, told) in [
+            ("max-age = '0s'", "destinations.cloud.max-age: must be 1s or more"),
+            ("max-age = 6", "destinations.cloud.max-age"),
+            ("catch-up = 'latest'", "destinations.cloud.catch-up"),
+        ] {
+            let (_, problems) = read(text);
+            assert!(matches!(&problems[..], [problem] if problem.starts_with(told)), "{text}: {problems:?}");
+        }
     }
 
     #[test]

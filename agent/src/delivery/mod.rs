@@ -5,7 +5,9 @@
 
 mod backoff;
 mod config;
+mod cursors;
 pub mod dead_letter;
+mod finished;
 mod run;
 mod stats;
 #[cfg(test)]
@@ -13,6 +15,6 @@ mod tests;
 mod way_out;
 mod window;
 
-pub use config::{Config, Ordering};
+pub use config::{CatchUp, Config, Ordering};
 pub use run::Delivery;
-pub use stats::{DeliveryStats, Down, LastError, Snapshot};
+pub use stats::{DeliveryStats, Down, LastError, Snapshot, Unfinished};

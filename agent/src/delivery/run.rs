@@ -6,9 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use forebay_log_store::{Cursor, Error, ReadLimit, Record, Start, Stream, WhenFull};
+use forebay_log_store::{Error, Record, Stream, WhenFull};
 use tokio::{
-    sync::Notify,
+    sync::{Notify, oneshot},
     task::{Id, JoinError, JoinSet},
     time::sleep_until,
 };
@@ -17,9 +17,11 @@ use tracing::{debug, info, warn};
 
 use super::{
     Config, DeliveryStats,
+    cursors::{Cursors, Reading},
     dead_letter::{self, Began},
+    finished,
     way_out::WayOut,
-    window::{Batch, DeadLetter, Down, Link, Step, Window},
+    window::{Batch, DeadLetter, Down, Expired, Found, Link, Piece, Range, Step, Window},
 };
 use crate::{
     destination::{Destination, Failure, FailureKind, Outcome, RecordOutcome},
@@ -52,7 +54,7 @@ pub struct Delivery {
     pub grace: Duration,
 }
 
-type Reading = (Cursor, Result<Vec<Record>, Error>);
+type Read = (Reading, Result<Vec<(Record, Duration)>, Error>);
 
 struct Loop {
     name: Arc<str>,
@@ -63,13 +65,13 @@ struct Loop {
     window: Window,
     way_out: WayOut,
     started: Instant,
-    /// Not here while it is being read with.
-    cursor: Option<Cursor>,
-    reads: JoinSet<Reading>,
+    cursors: Cursors,
+    reads: JoinSet<Read>,
     sends: JoinSet<Outcome>,
     /// The request that a task of `sends` carries.
     requests: HashMap<Id, u64>,
     burials: JoinSet<Result<(), Error>>,
+    saves: JoinSet<bool>,
     /// Whether the newest read, or burial, failed: only the first failure in a row is told.
     read_failed: bool,
     burial_failed: bool,
@@ -92,9 +94,10 @@ impl Delivery {
             self.stats.show_wire(wire);
         }
         let checkpoint = self.stream.checkpoint(&self.name);
+        let finished = finished::load(&self.stream, &self.name);
         let mut delivery = Loop {
-            window: Window::new(&self.config, &self.destination.limits(), checkpoint, fastrand::u64(..)),
-            cursor: Some(self.stream.cursor(Start::After(checkpoint))),
+            window: Window::new(&self.config, &self.destination.limits(), checkpoint, &finished, fastrand::u64(..)),
+            cursors: Cursors::default(),
             way_out: WayOut::new(self.way, self.destination.wire_bytes()),
             name: self.name,
             stream: self.stream,
@@ -106,6 +109,7 @@ impl Delivery {
             sends: JoinSet::new(),
             requests: HashMap::new(),
             burials: JoinSet::new(),
+            saves: JoinSet::new(),
             read_failed: false,
             burial_failed: false,
         };
@@ -149,6 +153,7 @@ impl Loop {
                 Some(ended) = self.sends.join_next_with_id() => self.on_sent(ended),
                 Some(ended) = self.reads.join_next() => self.on_read(ended),
                 Some(ended) = self.burials.join_next() => self.on_buried(ended),
+                Some(ended) = self.saves.join_next() => self.window.on_finished_saved(ended.unwrap_or(false)),
                 () = commits.notified() => self.window.on_commit(),
                 Ok(()) = interfaces.changed() => self.window.probe_now(self.started.elapsed()),
                 () = &mut new_map => {
@@ -166,6 +171,8 @@ impl Loop {
 
     /// Does what the window says. Returns until when it waits; nothing once it has stopped.
     fn drive(&mut self) -> Option<Option<Duration>> {
+        let (oldest, head) = self.stream.extent();
+        self.window.on_extent(oldest, head);
         loop {
             let now = self.started.elapsed();
             if let Some(bytes) = self.window.would_send(now)
@@ -174,7 +181,7 @@ impl Loop {
                 self.window.hold_until(now + wait);
             }
             match self.window.next(now) {
-                Step::Read(limit) => self.read(limit),
+                Step::Read(piece) => self.read(piece),
                 Step::Send(batch) => self.send(batch),
                 Step::StoreDeadLetters(letters) => self.bury(letters),
                 Step::TakeMap => {
@@ -182,6 +189,8 @@ impl Loop {
                     self.window.on_map(|record| self.destination.place(record), self.started.elapsed());
                 }
                 Step::Save(checkpoint) => self.stream.save_checkpoint(&self.name, checkpoint),
+                Step::SaveFinished(ranges) => self.save_finished(ranges),
+                Step::TellExpired(expired) => self.tell_expired(&expired),
                 Step::Wait(wake) => return Some(wake),
                 Step::Stopped => {
                     self.stats.show(&self.window, self.destination.sent(), None, self.started);
@@ -191,28 +200,23 @@ impl Loop {
         }
     }
 
-    fn read(&mut self, limit: ReadLimit) {
-        // It is gone if a read panicked; then it begins again where the window is.
-        let cursor = self.cursor.take();
-        let mut cursor = cursor.unwrap_or_else(|| self.stream.cursor(Start::After(self.window.last_read())));
-        self.reads.spawn_blocking(move || {
-            let read = cursor.read(limit);
-            (cursor, read)
-        });
+    fn read(&mut self, piece: Piece) {
+        let reading = self.cursors.begin(piece, &self.stream);
+        self.reads.spawn_blocking(move || reading.read());
     }
 
-    fn on_read(&mut self, ended: Result<Reading, JoinError>) {
+    fn on_read(&mut self, ended: Result<Read, JoinError>) {
         let now = self.started.elapsed();
         let error = match ended {
-            Ok((cursor, read)) => {
-                self.cursor = Some(cursor);
+            Ok((reading, read)) => {
+                self.cursors.end(reading);
                 match read {
                     Ok(mut records) => {
                         self.read_failed = false;
-                        let last = records.last().map(|record| record.sequence_number);
-                        records.retain(|record| addressee(record).is_none_or(|name| *name == *self.name));
-                        self.window.on_read(records, |record| self.destination.place(record), now);
-                        last.into_iter().for_each(|last| self.window.pass(last));
+                        let reached = records.last().map(|(record, _)| record.sequence_number);
+                        records.retain(|(record, _)| addressee(record).is_none_or(|name| *name == *self.name));
+                        let found = Found { records, reached };
+                        self.window.on_read(found, |record| self.destination.place(record), now);
                         return;
                     }
                     Err(error) => error.to_string(),
@@ -278,6 +282,23 @@ impl Loop {
             let batch = dead_letter::batch(door.batch(), &letters, &from, began)?;
             door.offer(batch, WhenFull::Refuse).await.durable().await.map(|_| ())
         });
+    }
+
+    fn save_finished(&mut self, ranges: Vec<Range>) {
+        let (name, stream, (done, durable)) = (Arc::clone(&self.name), self.stream.clone(), oneshot::channel());
+        self.saves.spawn(async move {
+            // Nobody waits for it any more when the delivery has given up.
+            let save = move || finished::save(&stream, &name, &ranges, |durable| _ = done.send(durable));
+            tokio::task::spawn_blocking(save).await.is_ok() && durable.await.unwrap_or(false)
+        });
+    }
+
+    fn tell_expired(&self, expired: &Expired) {
+        let Expired { first, last, records } = expired;
+        warn!(
+            destination = %self.name, stream = self.stream.name(), records, %first, %last,
+            "records were older than max-age; they are not sent any more"
+        );
     }
 
     fn on_buried(&mut self, ended: Result<Result<(), Error>, JoinError>) {

@@ -6,6 +6,8 @@ use std::{
     time::{Instant, SystemTime},
 };
 
+use forebay_log_store::SequenceNumber;
+
 use super::window::{Counts, Held as InWindow, Link, Window};
 use crate::{
     destination::{FailureKind, Sent},
@@ -27,6 +29,7 @@ struct Shown {
     in_window: InWindow,
     sent: Option<Sent>,
     checkpoint: u64,
+    unfinished: Unfinished,
     down: Option<Down>,
     held: Option<Held>,
     last_error: Option<LastError>,
@@ -67,14 +70,27 @@ pub struct Snapshot {
     pub dead_letters: u64,
     /// Relaxed order: records that a failure put behind a later one of their key.
     pub out_of_order: u64,
+    /// Records that were older than `max-age` when they would have been sent.
+    pub expired: u64,
     /// Everything up to this sequence number is done.
     pub checkpoint: u64,
+    /// What is not.
+    pub unfinished: Unfinished,
     /// Since when the endpoint does not answer as it should, if so.
     pub down: Option<Down>,
     /// What its link holds it back for, if so.
     pub held: Option<Held>,
     /// The newest thing that went wrong.
     pub last_error: Option<LastError>,
+}
+
+/// What a delivery has not finished.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unfinished {
+    /// What it has leapt over, oldest first: from one number on, and before the other.
+    pub gaps: Vec<(SequenceNumber, SequenceNumber)>,
+    /// From this number on what it is to send first, or what there is if it never leapt.
+    pub live: SequenceNumber,
 }
 
 /// An outage.
@@ -106,7 +122,7 @@ impl DeliveryStats {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let shown = self.lock();
-        let Shown { counts, in_window, sent, checkpoint, down, held, last_error } = &*shown;
+        let Shown { counts, in_window, sent, checkpoint, unfinished, down, held, last_error } = &*shown;
         let failed = FailureKind::ALL.iter().zip(counts.failed_requests).filter(|(_, count)| *count > 0);
         Snapshot {
             records: counts.records,
@@ -125,7 +141,9 @@ impl DeliveryStats {
             sent: *sent,
             dead_letters: counts.dead_letters,
             out_of_order: counts.out_of_order,
+            expired: counts.expired,
             checkpoint: *checkpoint,
+            unfinished: unfinished.clone(),
             down: down.clone(),
             held: *held,
             last_error: last_error.clone(),
@@ -146,6 +164,7 @@ impl DeliveryStats {
         shown.sent = sent;
         shown.held = held;
         shown.checkpoint = window.checkpoint().0;
+        shown.unfinished = window.unfinished();
         shown.down = match window.link() {
             Link::Up => None,
             Link::Down(down) => Some(Down {

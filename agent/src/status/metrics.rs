@@ -168,6 +168,20 @@ fn destinations(status: &Status, out: &mut Page) {
         ("forebay_destination_out_of_order_total", "counter", "Records behind later ones of their key.", |d| {
             d.out_of_order as f64
         }),
+        ("forebay_destination_expired_total", "counter", "Records that were too old to be sent.", |d| d.expired as f64),
+        ("forebay_destination_gaps", "gauge", "Gaps that it leapt over and has not filled.", |d| {
+            d.catch_up.gaps as f64
+        }),
+        ("forebay_destination_gap_records", "gauge", "Records that are left in them.", |d| {
+            d.catch_up.gap_records as f64
+        }),
+        ("forebay_destination_gap_lag_seconds", "gauge", "Age of the oldest of these.", |d| d.catch_up.gap_lag_seconds),
+        ("forebay_destination_live_records", "gauge", "Records that are live and not finished.", |d| {
+            d.catch_up.live_records as f64
+        }),
+        ("forebay_destination_live_lag_seconds", "gauge", "Age of the oldest of these.", |d| {
+            d.catch_up.live_lag_seconds
+        }),
         ("forebay_destination_astray_total", "counter", "Records sent again because shards had changed.", |d| {
             d.astray_records as f64
         }),
@@ -183,7 +197,7 @@ fn destinations(status: &Status, out: &mut Page) {
             "Units that the service charges: 25 KB at Kinesis, 5 KB at Firehose.",
             |d| d.wire.as_ref().map_or(0.0, |wire| wire.payload_units as f64),
         ),
-        ("forebay_destination_backlog_records", "gauge", "Records behind the checkpoint.", |d| {
+        ("forebay_destination_backlog_records", "gauge", "Records that it has not finished.", |d| {
             d.backlog_records as f64
         }),
         ("forebay_destination_backlog_bytes", "gauge", "Their share of the disk, estimated.", |d| {
@@ -306,6 +320,10 @@ mod tests {
             "forebay_link_spent_bytes{link=\"lte\"} 12000000",
             "forebay_destination_backlog_records{destination=\"cloud\"} 200",
             "forebay_destination_lag_seconds{destination=\"cloud\"} 42.5",
+            "forebay_destination_expired_total{destination=\"cloud\"} 6",
+            "forebay_destination_gaps{destination=\"cloud\"} 2",
+            "forebay_destination_gap_records{destination=\"cloud\"} 190",
+            "forebay_destination_live_lag_seconds{destination=\"cloud\"} 1.5",
             "forebay_destination_failed_requests_total{destination=\"cloud\",kind=\"dns\"} 7",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");

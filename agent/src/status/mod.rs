@@ -172,12 +172,15 @@ pub struct DestinationStatus {
     pub delivered: Flow,
     /// Everything up to this sequence number is done.
     pub checkpoint: u64,
-    /// Records behind the checkpoint.
+    /// Records that it has not finished.
     pub backlog_records: u64,
     /// Their share of the stream's bytes on disk; an estimate.
     pub backlog_bytes: u64,
     /// Age of the oldest record behind the checkpoint; 0 when there is none.
     pub lag_seconds: f64,
+    /// What it has leapt over, and what it sends first.
+    #[serde(default)]
+    pub catch_up: CatchUpStatus,
     /// Bytes sent on the wire, with everything around the records.
     pub wire_sent_bytes: u64,
     /// Bytes received from it.
@@ -219,6 +222,9 @@ pub struct DestinationStatus {
     pub dead_letters_dropped: u64,
     /// Records that came behind later ones of their key; always 0 with strict ordering.
     pub out_of_order: u64,
+    /// Records that were older than `max-age` when they would have been sent, and are not sent any more.
+    #[serde(default)]
+    pub expired: u64,
     /// Certificates of our own that it uses.
     #[serde(default)]
     pub client_certificates: Vec<CertificateStatus>,
@@ -232,6 +238,22 @@ pub struct DestinationStatus {
     pub down: Option<Down>,
     /// The newest.
     pub last_error: Option<ErrorStatus>,
+}
+
+/// How far a delivery has caught up: its gaps, which `catch-up` leapt over, and what is live.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CatchUpStatus {
+    /// Gaps that are not filled yet. Always 0 with `oldest-first`, but for those that another setting has left.
+    pub gaps: u64,
+    /// Records that are left in them.
+    pub gap_records: u64,
+    /// Age of the oldest of these.
+    pub gap_lag_seconds: f64,
+    /// Records that are live and not finished; all of them if there is no gap.
+    pub live_records: u64,
+    /// Age of the oldest of these.
+    pub live_lag_seconds: f64,
 }
 
 /// Records as the destination sees them: aggregates, where records are aggregated.

@@ -15,8 +15,8 @@ use forebay_log_store::{
 };
 
 use super::{
-    CertificateStatus, ClockStatus, DestinationStatus, Down, Dropped, ErrorStatus, Flow, LinkStatus, Meter,
-    ShardStatus, SourceStatus, Status, StreamStatus, Totals, WireStatus,
+    CatchUpStatus, CertificateStatus, ClockStatus, DestinationStatus, Down, Dropped, ErrorStatus, Flow, LinkStatus,
+    Meter, ShardStatus, SourceStatus, Status, StreamStatus, Totals, WireStatus,
 };
 use crate::{
     credentials::{KnownTime, certificate::Period},
@@ -39,7 +39,7 @@ pub struct Observer {
     destinations: BTreeMap<String, ObservedDestination>,
     time: Arc<KnownTime>,
     meters: Mutex<BTreeMap<Metered, Meter>>,
-    oldest_undelivered: Mutex<BTreeMap<String, OldestUndelivered>>,
+    oldest_undelivered: Mutex<BTreeMap<(String, Part), OldestUndelivered>>,
 }
 
 /// A source, as far as it is looked at.
@@ -75,6 +75,15 @@ enum Metered {
     Stream(String),
     Shard(String, ShardIndex),
     Destination(String),
+}
+
+/// Of what a delivery has not finished.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    /// All of it.
+    Backlog,
+    /// What it sends first, if it has leapt over the rest.
+    Live,
 }
 
 /// When the first record behind a checkpoint arrived.
@@ -255,9 +264,25 @@ impl Observer {
     ) -> DestinationStatus {
         let checkpoint = stats.checkpoints.get(name).copied().unwrap_or_default();
         // A checkpoint may be ahead of a log that lost its catalogue and its newest segment.
-        let backlog_records = stream.records_between(checkpoint.next(), stats.next);
         let kept = stream.records_between(stats.oldest, stats.next).max(1);
         let counts = destination.stats.snapshot();
+        let gaps = &counts.unfinished.gaps;
+        let live = if gaps.is_empty() { checkpoint.next() } else { counts.unfinished.live };
+        let gap_records = gaps.iter().map(|(from, end)| stream.records_between(*from, *end)).sum();
+        let live_records = stream.records_between(live, stats.next);
+        let backlog_records = gap_records + live_records;
+        let lag = |part, records, from: SequenceNumber| match records {
+            0 => 0.0,
+            _ => self.lag(name, destination, part, from.previous(), stats),
+        };
+        let lag_seconds = lag(Part::Backlog, backlog_records, checkpoint.next());
+        let catch_up = CatchUpStatus {
+            gaps: gaps.len() as u64,
+            gap_records,
+            gap_lag_seconds: if gap_records == 0 { 0.0 } else { lag_seconds },
+            live_records,
+            live_lag_seconds: if gaps.is_empty() { lag_seconds } else { lag(Part::Live, live_records, live) },
+        };
         let totals = Totals { records: counts.records, bytes: counts.bytes };
         let letters = destination.letters.counts();
         DestinationStatus {
@@ -267,7 +292,8 @@ impl Observer {
             checkpoint: checkpoint.0,
             backlog_records,
             backlog_bytes: (stats.disk_bytes as f64 * backlog_records as f64 / kept as f64) as u64,
-            lag_seconds: if backlog_records == 0 { 0.0 } else { self.lag(name, destination, checkpoint, stats) },
+            lag_seconds,
+            catch_up,
             wire_sent_bytes: counts.wire_sent,
             wire_received_bytes: counts.wire_received,
             sent_per_payload_byte: (counts.bytes > 0).then(|| counts.wire_sent as f64 / counts.bytes as f64),
@@ -286,6 +312,7 @@ impl Observer {
             dead_letters_replayed: letters.replayed,
             dead_letters_dropped: letters.dropped,
             out_of_order: counts.out_of_order,
+            expired: counts.expired,
             client_certificates: destination.certificates.iter().map(|file| self.certificate(file)).collect(),
             link: destination.link.as_ref().map(|(name, _)| name.clone()),
             held: counts.held.map(|held| held.to_string()),
@@ -307,17 +334,18 @@ impl Observer {
         CertificateStatus { file: file.to_path_buf(), expires_ms, trouble }
     }
 
-    /// Age in seconds of the first record behind the checkpoint.
+    /// Age in seconds of the first record behind a number.
     fn lag(
         &self,
         name: &str,
         destination: &ObservedDestination,
+        part: Part,
         checkpoint: SequenceNumber,
         stats: &StreamStats,
     ) -> f64 {
         let clock = self.store.clock();
         let asked = (checkpoint, stats.oldest, clock.trusted_since);
-        let known = lock(&self.oldest_undelivered).get(name).copied();
+        let known = lock(&self.oldest_undelivered).get(&(name.to_owned(), part)).copied();
         let arrival = match known {
             Some(known) if (known.checkpoint, known.oldest, known.trusted_since) == asked => known.arrival,
             _ => {
@@ -328,7 +356,7 @@ impl Observer {
                 let Some(record) = read.first() else { return 0.0 };
                 let (oldest, arrival) = (stats.oldest, record.arrival);
                 let found = OldestUndelivered { checkpoint, oldest, trusted_since: clock.trusted_since, arrival };
-                lock(&self.oldest_undelivered).insert(name.to_owned(), found);
+                lock(&self.oldest_undelivered).insert((name.to_owned(), part), found);
                 arrival
             }
         };

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    CertificateStatus, ClockStatus, DestinationStatus, Down, Dropped, ErrorStatus, Flow, LinkStatus, ShardStatus,
-    SourceStatus, Status, StreamStatus, WireStatus,
+    CatchUpStatus, CertificateStatus, ClockStatus, DestinationStatus, Down, Dropped, ErrorStatus, Flow, LinkStatus,
+    ShardStatus, SourceStatus, Status, StreamStatus, WireStatus,
 };
 
 pub(super) fn busy() -> Status {
@@ -86,6 +86,13 @@ pub(super) fn busy() -> Status {
                 backlog_records: 200,
                 backlog_bytes: 217_000,
                 lag_seconds: 42.5,
+                catch_up: CatchUpStatus {
+                    gaps: 2,
+                    gap_records: 190,
+                    gap_lag_seconds: 42.5,
+                    live_records: 10,
+                    live_lag_seconds: 1.5,
+                },
                 wire_sent_bytes: 1_228_800,
                 wire_received_bytes: 40_960,
                 sent_per_payload_byte: Some(1.2),
@@ -111,6 +118,7 @@ pub(super) fn busy() -> Status {
                 dead_letters_replayed: 2,
                 dead_letters_dropped: 0,
                 out_of_order: 0,
+                expired: 6,
                 client_certificates: vec![CertificateStatus {
                     file: "device.crt".into(),
                     expires_ms: Some(1_790_000_000_000),

@@ -113,6 +113,17 @@ fn destination_rows(table: &mut Table<9>, name: &str, destination: &DestinationS
         let link = destination.link.as_deref().unwrap_or_default();
         table.note(format!("held back by link {link}: {held}"));
     }
+    let catch_up = &destination.catch_up;
+    if catch_up.gaps > 0 {
+        table.note(format!(
+            "catching up: {} live records, the oldest {} old; {} in {} that it leapt over, the oldest {} old",
+            grouped(catch_up.live_records),
+            duration(catch_up.live_lag_seconds.round() as u64),
+            grouped(catch_up.gap_records),
+            if catch_up.gaps == 1 { "1 gap".to_owned() } else { format!("{} gaps", catch_up.gaps) },
+            duration(catch_up.gap_lag_seconds.round() as u64),
+        ));
+    }
     if destination.limited_by_key_order && destination.down.is_none() && destination.held.is_none() {
         table.note("limited by the order per partition key: one round trip for each record of a key".to_owned());
     }
@@ -129,6 +140,7 @@ fn destination_rows(table: &mut Table<9>, name: &str, destination: &DestinationS
         (destination.astray_records, "sent again because the destination's shards had changed"),
         (destination.dead_letters, "never to be taken, now in the dead-letter stream"),
         (destination.dead_letters_open, "dead letters that wait to be looked at (`forebay dead-letter list`)"),
+        (destination.expired, "older than max-age and not sent any more"),
         (destination.out_of_order, "behind later ones of their key"),
         (destination.throttled_records, "sent back as too many at once, and tried again"),
         (destination.failed_records, "sent back for a passing reason, and tried again"),
@@ -272,10 +284,12 @@ lte   hold    11.4 MiB     47.7 MiB
 DESTINATION  TYPE     FROM       RECORDS  BYTES       RATE              BACKLOG          LAG  SENT PER BYTE
 cloud        kinesis  telemetry  1,000    1000.0 KiB  12/s, 12.3 KiB/s  200 (211.9 KiB)  43s  1.20
   ! dns for 40s, 7 attempts
+  ! catching up: 10 live records, the oldest 2s old; 190 in 2 gaps that it leapt over, the oldest 43s old
   ! 25 aggregates of 40.0 records each, 1.04 bytes per payload byte, 50 payload units taken
   ! sent again because the destination's shards had changed: 12
   ! never to be taken, now in the dead-letter stream: 1
   ! dead letters that wait to be looked at (`forebay dead-letter list`): 3
+  ! older than max-age and not sent any more: 6
   ! sent back as too many at once, and tried again: 8
   ! certificate device.crt: expires in 3 days
   ! last error, 1m 5s ago: connection refused

@@ -285,3 +285,31 @@ fn a_clock_set_back_stalls_no_limit_and_no_retention() {
         assert_eq!(arrivals(&sim), []);
     }
 }
+
+#[test]
+fn a_cursor_tells_the_ages_that_retention_goes_by() {
+    let mut sim = open();
+    append(&mut sim);
+    sim.clock.advance(Duration::from_secs(30));
+    append(&mut sim);
+    sim.clock.advance(Duration::from_secs(5));
+    let mut cursor = sim.stream().cursor(Start::Oldest);
+    let mut read = |records| {
+        let read = cursor.read(ReadLimit { records, payload_bytes: 1 << 20 }).expect("readable");
+        assert_eq!(cursor.ages().len(), read.len());
+        cursor.ages().iter().map(Duration::as_secs).collect::<Vec<_>>()
+    };
+    assert_eq!(read(1), [35]);
+    assert_eq!(read(100), [5]);
+    assert_eq!(read(100), [0; 0]);
+    // The clock shows any year: of an earlier boot it is certain only that it ended before this one began.
+    let years = Timestamp(90 * YEAR_MS);
+    reboot(&mut sim, CatalogueFound::Newest, Duration::from_secs(50), years);
+    append(&mut sim);
+    sim.clock.advance(Duration::from_secs(7));
+    let mut cursor = sim.stream().cursor(Start::Oldest);
+    let read = cursor.read(ReadLimit { records: 100, payload_bytes: 1 << 20 }).expect("readable");
+    let ages: Vec<_> = cursor.ages().iter().map(Duration::as_secs).collect();
+    assert_eq!((read.len(), ages.len()), (3, 3));
+    assert!(ages.is_sorted_by(|older, younger| older >= younger) && ages[0] < 200 && ages[2] == 7, "{ages:?}");
+}

@@ -14,8 +14,12 @@ pub(super) const NONE: Slot = Slot::MAX;
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) record: Arc<Record>,
-    /// How many records were read before it: its place in the order of the stream, without gaps.
+    /// The stretch of the log that it is of.
+    pub(super) stretch: u32,
+    /// How many records of its stretch were read before it, as far as they stand in the ledger.
     pub(super) ordinal: u64,
+    /// When it is too old to be sent.
+    pub(super) expires: Duration,
     /// What it takes of the window, in bytes.
     pub(super) cost: u64,
     /// What it takes of a parcel on the wire, in bytes.

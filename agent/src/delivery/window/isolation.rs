@@ -65,8 +65,8 @@ impl Window {
     fn only_refused_left(&self) -> bool {
         let refused =
             |group: &Group| matches!(group.slots[..], [slot] if self.entries[slot].refused_alone >= REFUSALS_ALONE);
-        let nothing_waits = self.throttled.is_empty() && self.failed.is_empty() && !self.reading;
-        self.at_end
+        let nothing_waits = self.throttled.is_empty() && self.failed.is_empty() && self.reading.is_none();
+        self.is_all_read()
             && nothing_waits
             && self.suspects.iter().count() <= LAST_REFUSED
             && self.suspects.iter().all(refused)
@@ -91,13 +91,12 @@ impl Window {
     /// What became of the witness.
     pub(super) fn testified(&mut self, id: u64, flight: Flight, outcome: Outcome, now: Duration) -> Option<Down> {
         let Trial { accused, witness, before, more } = self.trial.take().expect("a witness is only called in a trial");
-        let entry = &mut self.entries[witness];
-        entry.state = State::Behind;
+        self.entries[witness].state = State::Behind;
         let mut ended = None;
         match outcome {
             Outcome::Answered(outcomes) => {
                 self.pace.answered(flight.bytes, now - flight.sent);
-                ended = self.link.succeed();
+                ended = self.link_succeeds();
                 match outcomes.into_iter().next() {
                     Some(RecordOutcome::Accepted) => {
                         self.acquit(id, witness, before);
@@ -105,7 +104,7 @@ impl Window {
                         self.bury(accused, reason);
                         return ended;
                     }
-                    Some(RecordOutcome::Rejected(reason)) => entry.reason = Some(reason),
+                    Some(RecordOutcome::Rejected(reason)) => self.entries[witness].reason = Some(reason),
                     // Neither accepted nor at fault. It will be asked for again, and none behind it before that: else it
                     // might arrive out of order.
                     _ => {}
@@ -114,6 +113,7 @@ impl Window {
             Outcome::Failed(failure) => {
                 self.counts.failed_requests[failure.kind.index()] += 1;
                 if failure.kind == FailureKind::RequestInvalid {
+                    let entry = &mut self.entries[witness];
                     entry.refused_alone = entry.refused_alone.saturating_add(1);
                     entry.refused_before = Some(self.next_id);
                     self.trial = (more > 0).then(|| self.trial_of(accused, witness, more - 1)).flatten();
@@ -133,8 +133,11 @@ impl Window {
     fn acquit(&mut self, id: u64, witness: Slot, before: Slot) {
         let entry = self.entries.remove(witness);
         self.entries[before].next = entry.next;
-        self.lanes.remove_behind(entry.lane, before, witness);
-        self.ledger.finish(entry.ordinal);
+        let stretch = &mut self.stretches[entry.stretch];
+        stretch.lanes.remove_behind(entry.lane, before, witness);
+        stretch.ledger.finish(entry.ordinal);
+        stretch.records -= 1;
+        stretch.bytes -= entry.cost;
         self.counts.records += 1;
         self.counts.bytes += entry.record.payload_bytes();
         self.accepted_id = self.accepted_id.max(id);
@@ -209,7 +212,7 @@ impl Window {
             slots.extend(rest);
             nth += 1;
         }
-        slots.sort_unstable_by_key(|head| self.entries[*head].ordinal);
+        slots.sort_unstable_by_key(|head| self.entries[*head].record.sequence_number);
         self.suspects.add(Group { slots, history }, not_before);
     }
 

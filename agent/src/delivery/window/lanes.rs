@@ -92,6 +92,33 @@ impl Lanes {
         }
     }
 
+    /// Takes away all records of this ordinal and above.
+    pub(super) fn cut(&mut self, ordinal: u64, entries: &mut Entries) {
+        let Self { lanes, behind } = self;
+        lanes.retain(|_, lane| {
+            *behind -= std::mem::take(&mut lane.behind);
+            if entries[lane.head].ordinal >= ordinal {
+                return false;
+            }
+            (lane.tail, lane.unfinished) = (lane.head, 1);
+            while let next = entries[lane.tail].next
+                && next != NONE
+                && entries[next].ordinal < ordinal
+            {
+                lane.tail = next;
+                lane.unfinished += 1;
+            }
+            entries[lane.tail].next = NONE;
+            true
+        });
+    }
+
+    /// Counts anew how many records wait for others, after parcels have changed.
+    pub(super) fn recount(&mut self, entries: &Entries, size: Size) {
+        let Self { lanes, behind } = self;
+        lanes.values_mut().for_each(|lane| lane.recount(behind, entries, size));
+    }
+
     /// Whether the lane's front waits for something of its own: then those behind it are not held up by order alone.
     pub(super) fn hold(&mut self, number: u64, held: bool, entries: &Entries, size: Size) {
         let lane = self.lanes.get_mut(&number).expect("a lane is known while it has records");

@@ -27,6 +27,11 @@ impl Ledger {
         self.first + self.slots.len() as u64
     }
 
+    /// The ordinal of the oldest unfinished record, or of the next one if there is none.
+    pub(super) fn first(&self) -> u64 {
+        self.first
+    }
+
     pub(super) fn push(&mut self, slot: Slot, sequence_number: SequenceNumber) {
         assert!(sequence_number > self.last_read, "record {sequence_number} read after {}", self.last_read);
         self.last_read = sequence_number;
@@ -36,6 +41,16 @@ impl Ledger {
     /// There is nothing more for us up to here.
     pub(super) fn pass(&mut self, last: SequenceNumber) {
         self.last_read = self.last_read.max(last);
+    }
+
+    /// A record was read that is finished already.
+    pub(super) fn gone(&mut self, sequence_number: SequenceNumber) {
+        assert!(sequence_number > self.last_read, "record {sequence_number} read after {}", self.last_read);
+        self.last_read = sequence_number;
+        // One place stands for any number of them: it is only to be seen that there were some.
+        if self.slots.back().is_some_and(|newest| *newest != NONE) {
+            self.slots.push_back(NONE);
+        }
     }
 
     pub(super) fn finish(&mut self, ordinal: u64) {
@@ -48,8 +63,26 @@ impl Ledger {
     }
 
     /// The slots of all unfinished records, in the order of the stream.
-    pub(super) fn unfinished(&self) -> Vec<Slot> {
-        self.slots.iter().copied().filter(|slot| *slot != NONE).collect()
+    pub(super) fn unfinished(&self) -> impl Iterator<Item = Slot> {
+        self.slots.iter().copied().filter(|slot| *slot != NONE)
+    }
+
+    /// The ordinal behind the newest record that is finished, as far as that is remembered.
+    pub(super) fn behind_last_finished(&self) -> u64 {
+        let last = self.slots.iter().rposition(|slot| *slot == NONE);
+        self.first + last.map_or(0, |last| last as u64 + 1)
+    }
+
+    /// The slots from this ordinal on.
+    pub(super) fn slots_from(&self, ordinal: u64) -> impl Iterator<Item = Slot> {
+        let at = usize::try_from(ordinal - self.first).expect("within the window");
+        self.slots.range(at..).copied()
+    }
+
+    /// Forgets the records from this ordinal on: nothing behind `last_read` was read.
+    pub(super) fn give_back(&mut self, ordinal: u64, last_read: SequenceNumber) {
+        self.slots.truncate(usize::try_from(ordinal - self.first).expect("within the window"));
+        self.last_read = last_read;
     }
 
     /// How many records lie between the oldest unfinished one and the newest one read, both included.

@@ -39,10 +39,11 @@ impl Window {
     pub(crate) fn on_map(&mut self, place: impl Fn(&Record) -> Result<Place, String>, now: Duration) {
         assert!(self.in_flight.is_empty() && self.burying.is_empty(), "what is under way is awaited");
         self.map = Map::Current;
-        self.lanes = super::Lanes::default();
-        self.relaxed.close_all();
+        for stretch in self.stretches.iter_mut() {
+            stretch.lanes = super::Lanes::default();
+            stretch.relaxed.close_all();
+        }
         self.ready.clear();
-        self.ready_bytes = 0;
         self.throttled.clear();
         self.failed.clear();
         self.suspects.clear();
@@ -51,7 +52,8 @@ impl Window {
         if let Some(trial) = self.trial.take() {
             self.entries[trial.accused].reason = None;
         }
-        for slot in self.ledger.unfinished() {
+        let unfinished: Vec<_> = self.stretches.iter().flat_map(|stretch| stretch.ledger.unfinished()).collect();
+        for slot in unfinished {
             let entry = &mut self.entries[slot];
             let (place, reason) = placed(&entry.record, &place);
             (entry.lane, entry.wire, entry.next, entry.state) = (place.lane, place.bytes, NONE, State::Behind);

@@ -1,12 +1,14 @@
 //! The window of one delivery: decides what is read, sent, sent again, given up and saved, and when.
 //!
-//! It promises: every record read is delivered or told to be undeliverable, at least once; the checkpoint never passes an
-//! unfinished record; what it holds is bounded in records and bytes; with strict order, a record leaves only together with
+//! It promises: every record read is delivered, or told to be undeliverable or too old, at least once; the checkpoint never
+//! passes an unfinished record; what it holds is bounded in records and bytes; with strict order, a record leaves only together with
 //! the earlier ones of its partition key, or when they are resolved; while the endpoint does not answer, one probe at a time is out.
 //! It has no clock (times are passed in), no randomness (a seed is), no I/O: whoever drives it does what [`Step`] says
 //! and tells what came of it.
 
+mod catch_up;
 mod entries;
+mod expiry;
 mod isolation;
 mod lanes;
 mod ledger;
@@ -15,13 +17,18 @@ mod map;
 mod outcomes;
 mod pace;
 mod parcels;
+mod reading;
+mod ready;
 mod relaxed;
 mod sending;
 #[cfg(test)]
 mod simulation;
+mod stretches;
 mod suspects;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_of_catching_up;
 mod throttles;
 mod turns;
 
@@ -33,26 +40,33 @@ use std::{
 };
 
 use fastrand::Rng;
-use forebay_log_store::{ReadLimit, Record, SequenceNumber};
+use forebay_log_store::{Record, SequenceNumber};
 
 use self::{
+    catch_up::CatchingUp,
     entries::{Entries, Slot},
+    expiry::Expiry,
     lanes::Lanes,
-    ledger::Ledger,
     map::Map,
     pace::Pace,
     parcels::Size,
-    relaxed::Relaxed,
+    ready::Ready,
     sending::Due,
+    stretches::Stretches,
     suspects::{History, Suspects},
     throttles::Throttles,
 };
 pub(crate) use self::{
+    expiry::Expired,
     link::{Down, Link},
     pace::RECORD_OVERHEAD,
+    reading::{Found, Piece},
+    stretches::Range,
 };
 use super::{backoff::Backoff, config::Config};
-use crate::destination::{Failure, FailureKind, Limits, Outcome, Parcel, Place};
+#[cfg(test)]
+use crate::destination::Place;
+use crate::destination::{Failure, FailureKind, Limits, Outcome, Parcel};
 
 /// The longest wait after a first failure.
 const BACKOFF_BASE: Duration = Duration::from_millis(100);
@@ -100,7 +114,7 @@ const DEAD_LETTER_BYTES: u64 = 1 << 20;
 #[derive(Debug)]
 pub(crate) enum Step {
     /// Read on, then [`Window::on_read`] or [`Window::on_read_failed`].
-    Read(ReadLimit),
+    Read(Piece),
     /// Send this, then [`Window::on_outcome`].
     Send(Batch),
     /// Store these, then [`Window::on_dead_letters`].
@@ -109,6 +123,10 @@ pub(crate) enum Step {
     TakeMap,
     /// Everything up to here is done.
     Save(SequenceNumber),
+    /// These are finished, and what lies between them is not: for the next start; then [`Window::on_finished_saved`].
+    SaveFinished(Vec<Range>),
+    /// These were too old to be sent.
+    TellExpired(Expired),
     /// Nothing before this time, unless something happens.
     Wait(Option<Duration>),
     /// Nothing any more: it was told to stop, and nothing is under way.
@@ -162,6 +180,8 @@ pub(crate) struct Counts {
     pub(crate) dead_letters: u64,
     /// Relaxed order: records that failed and were accepted after a later one of their key.
     pub(crate) out_of_order: u64,
+    /// Records that were too old to be sent.
+    pub(crate) expired: u64,
 }
 
 /// What a window holds at the moment.
@@ -187,17 +207,16 @@ pub(crate) struct Window {
     rng: Rng,
 
     entries: Entries,
-    ledger: Ledger,
-    lanes: Lanes,
-    relaxed: Relaxed,
+    stretches: Stretches,
+    catching_up: CatchingUp,
+    expiry: Expiry,
     parcel_size: Size,
     keeps_requests: bool,
     map: Map,
     saved: SequenceNumber,
 
-    /// What may leave, oldest first.
-    ready: BinaryHeap<Reverse<(u64, Slot)>>,
-    ready_bytes: u64,
+    /// What may leave.
+    ready: Ready,
     /// Since when the oldest of them has been waiting for company.
     ready_since: Duration,
     /// Throttled records, and failed ones, by the end of their backoff.
@@ -230,7 +249,11 @@ pub(crate) struct Window {
     /// Smoothed share of requests that key order kept from being full, in 1/1024.
     kept_small: u32,
 
-    reading: bool,
+    /// The stretch that is being read.
+    reading: Option<u32>,
+    /// Whether that was the live one the last time.
+    read_live: bool,
+    /// Whether all live records there are have been read.
     at_end: bool,
     committed_while_reading: bool,
     read_failures: u32,
@@ -268,8 +291,14 @@ struct Flight {
 }
 
 impl Window {
-    /// A window behind `checkpoint`. `seed` decides all jitter.
-    pub(crate) fn new(config: &Config, limits: &Limits, checkpoint: SequenceNumber, seed: u64) -> Self {
+    /// A window behind `checkpoint`, where these are `finished` too. `seed` decides all jitter.
+    pub(crate) fn new(
+        config: &Config,
+        limits: &Limits,
+        checkpoint: SequenceNumber,
+        finished: &[Range],
+        seed: u64,
+    ) -> Self {
         let request_bytes = config.request_bytes(limits);
         let pace_bytes = request_bytes.saturating_add(RECORD_OVERHEAD * limits.request_records as u64);
         Self {
@@ -277,15 +306,14 @@ impl Window {
             request_bytes,
             rng: Rng::with_seed(seed),
             entries: Entries::default(),
-            ledger: Ledger::new(checkpoint),
-            lanes: Lanes::default(),
-            relaxed: Relaxed::default(),
+            stretches: Stretches::new(checkpoint, finished),
+            catching_up: CatchingUp::new(finished),
+            expiry: Expiry::new(config.max_age),
             parcel_size: Size { records: limits.parcel_records.max(1), bytes: limits.parcel_bytes.min(request_bytes) },
             keeps_requests: limits.keeps_requests,
             map: Map::Current,
             saved: checkpoint,
-            ready: BinaryHeap::new(),
-            ready_bytes: 0,
+            ready: Ready::default(),
             ready_since: Duration::ZERO,
             throttled: BinaryHeap::new(),
             failed: BinaryHeap::new(),
@@ -307,7 +335,8 @@ impl Window {
             held_until: Duration::ZERO,
             sent_group: false,
             kept_small: 0,
-            reading: false,
+            reading: None,
+            read_live: false,
             at_end: false,
             committed_while_reading: false,
             read_failures: 0,
@@ -320,7 +349,7 @@ impl Window {
 
     /// What to do now. To be asked again until it says [`Step::Wait`] or [`Step::Stopped`].
     pub(crate) fn next(&mut self, now: Duration) -> Step {
-        self.end_backoffs(now);
+        self.pass_time(now);
         if self.map == Map::New && self.in_flight.is_empty() && self.burying.is_empty() && !self.stopping {
             return Step::TakeMap;
         }
@@ -331,18 +360,25 @@ impl Window {
         if let Due::Now(what) = send {
             return Step::Send(self.send(what, now));
         }
-        if let Some(limit) = self.read_due(now) {
-            self.reading = true;
+        if let Some((stretch, piece)) = self.read_due(now) {
+            self.reading = Some(stretch);
+            self.read_live = piece.end.is_none();
             self.wants_evidence = false;
             self.committed_while_reading = false;
-            return Step::Read(limit);
+            return Step::Read(piece);
         }
-        let checkpoint = self.ledger.checkpoint(&self.entries);
+        if let Some(expired) = self.expiry.take_run(now, self.stopping) {
+            return Step::TellExpired(expired);
+        }
+        let checkpoint = self.stretches.checkpoint(&self.entries);
         if checkpoint > self.saved {
             self.saved = checkpoint;
             return Step::Save(checkpoint);
         }
-        if self.stopping && self.in_flight.is_empty() && self.burying.is_empty() {
+        if let Some(save) = self.save_due(now) {
+            return save;
+        }
+        if self.stopping && self.in_flight.is_empty() && self.burying.is_empty() && !self.catching_up.is_saving() {
             return Step::Stopped;
         }
         Step::Wait(self.wake_at(now, send))
@@ -350,8 +386,16 @@ impl Window {
 
     /// About how many bytes of records would leave with [`Step::Send`] if it were asked for now; nothing if none would.
     pub(crate) fn would_send(&mut self, now: Duration) -> Option<u64> {
-        self.end_backoffs(now);
+        self.pass_time(now);
         matches!(self.send_due(now), Due::Now(_)).then(|| self.next_bytes())
+    }
+
+    /// What follows from the time alone.
+    fn pass_time(&mut self, now: Duration) {
+        self.end_backoffs(now);
+        self.expire(now);
+        self.stretches.forget_finished();
+        self.catch_up(now);
     }
 
     /// Sends nothing before this.
@@ -370,31 +414,9 @@ impl Window {
         self.committed_while_reading = true;
     }
 
-    /// What a read gave, in order; nothing at the end of the log. `place` says where each goes, or why it never
-    /// can.
-    pub(crate) fn on_read(
-        &mut self,
-        records: Vec<Record>,
-        place: impl Fn(&Record) -> Result<Place, String>,
-        now: Duration,
-    ) {
-        self.reading = false;
-        self.read_failures = 0;
-        self.at_end = records.is_empty() && !self.committed_while_reading;
-        for record in records {
-            self.add(record, &place, now);
-        }
-    }
-
-    /// What was read reaches up to here: what was not given to [`Window::on_read`] is meant for others, and is passed over.
-    pub(crate) fn pass(&mut self, last: SequenceNumber) {
-        self.at_end = false;
-        self.ledger.pass(last);
-    }
-
     /// A read failed; nothing was read.
     pub(crate) fn on_read_failed(&mut self, now: Duration) {
-        self.reading = false;
+        self.reading = None;
         self.read_failures += 1;
         let backoff = Backoff { base: BACKOFF_BASE, max: self.config.max_backoff };
         self.read_not_before = now + backoff.delay(self.read_failures, &mut self.rng);
@@ -410,14 +432,16 @@ impl Window {
             }
             outcome => outcome,
         };
-        match outcome {
+        let ended = match outcome {
             outcome if flight.witness => self.testified(id, flight, outcome, now),
             Outcome::Answered(outcomes) => self.answered(id, flight, outcomes, now),
             Outcome::Failed(failure) => {
                 self.request_failed(id, flight, &failure, now);
                 None
             }
-        }
+        };
+        self.expiry.look_again(now);
+        ended
     }
 
     /// Whether the dead letters given out last are durable.
@@ -454,11 +478,6 @@ impl Window {
         self.saved
     }
 
-    /// The newest record read.
-    pub(crate) fn last_read(&self) -> SequenceNumber {
-        self.ledger.last_read()
-    }
-
     /// Whether the endpoint answers.
     pub(crate) fn link(&self) -> &Link {
         &self.link
@@ -475,7 +494,7 @@ impl Window {
             records: self.entries.len(),
             bytes: self.entries.cost(),
             in_flight: self.in_flight.len(),
-            limited_by_key_order: self.kept_small > 512 && self.lanes.behind() > 0,
+            limited_by_key_order: self.kept_small > 512 && self.behind() > 0,
         }
     }
 }

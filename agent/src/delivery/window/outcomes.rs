@@ -20,7 +20,7 @@ impl Window {
         now: Duration,
     ) -> Option<Down> {
         self.pace.answered(flight.bytes, now - flight.sent);
-        let ended = self.link.succeed();
+        let ended = self.link_succeeds();
         let mut recovered = false;
         for (slot, outcome) in flight.slots.into_iter().zip(outcomes) {
             if outcome != RecordOutcome::Accepted {
@@ -64,6 +64,15 @@ impl Window {
             for Reverse((_, slot)) in std::mem::take(&mut self.failed) {
                 self.make_ready(slot, now);
             }
+        }
+        ended
+    }
+
+    /// The endpoint answered. Returns the outage that this ends.
+    pub(super) fn link_succeeds(&mut self) -> Option<Down> {
+        let ended = self.link.succeed();
+        if ended.is_some() {
+            self.catching_up.outage_ended();
         }
         ended
     }

@@ -1,13 +1,12 @@
-//! When to read and what to send: the part of the window that looks at what is ready.
+//! When to send and what: the part of the window that looks at what is ready.
 
 use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc, time::Duration};
 
-use forebay_log_store::ReadLimit;
 use smallvec::SmallVec;
 
 use super::{
     super::config::Ordering,
-    Batch, Flight, Link, Map, READ_BYTES, READ_RECORDS, RECORDS_MIN, SPAN_WINDOWS, Window,
+    Batch, Flight, Link, Map, Window,
     entries::{Entry, Slot, State},
     pace::RECORD_OVERHEAD,
     parcels::Size,
@@ -65,17 +64,17 @@ impl Window {
         if self.ready.is_empty() {
             return None;
         }
-        let payload = self.ready_bytes - RECORD_OVERHEAD * self.ready.len() as u64;
+        let payload = self.ready.bytes - RECORD_OVERHEAD * self.ready.len() as u64;
         // Many small parcels had better grow.
         let full = (self.ready.len() >= self.request_records && self.oldest_is_grown())
-            || self.ready_bytes >= self.pace.bytes
+            || self.ready.bytes >= self.pace.bytes
             || payload >= self.request_bytes;
         if full {
             return Some(Duration::ZERO);
         }
         // Company comes from the log, or from answers to requests under way. If the log gives none, waiting long for the
         // answers would only make key order cost more round trips than it must.
-        let log_gives_none = self.lanes.behind() > 0 || !self.has_room() || self.reads_later(now);
+        let log_gives_none = self.behind() > 0 || !self.has_room() || self.reads_later(now);
         let wait =
             if log_gives_none { self.config.batch_age.min(self.pace.typical / 4) } else { self.config.batch_age };
         let by_age = self.ready_since + wait;
@@ -92,18 +91,18 @@ impl Window {
 
     /// Whether the oldest parcel that is ready gains little by waiting for more records.
     fn oldest_is_grown(&self) -> bool {
-        let Some(Reverse((_, head))) = self.ready.peek() else { return false };
-        let (head, size) = (&self.entries[*head], self.parcel_size());
+        let Some((_, head)) = self.ready.peek(self.gaps_first()) else { return false };
+        let (head, size) = (&self.entries[head], self.parcel_size());
         head.parcel as usize >= size.records || head.parcel_bytes >= size.bytes / 2
     }
 
     /// About how many bytes the next request takes of what is ready.
     pub(super) fn next_bytes(&self) -> u64 {
         let records = self.ready.len().max(1) as f64;
-        let payload = self.ready_bytes.saturating_sub(RECORD_OVERHEAD * self.ready.len() as u64).max(1) as f64;
+        let payload = self.ready.bytes.saturating_sub(RECORD_OVERHEAD * self.ready.len() as u64).max(1) as f64;
         // As if all were of one size, so that a limit of records or of bytes takes a share of both.
         let share = (self.request_bytes as f64 / payload).min(self.request_records as f64 / records).min(1.0);
-        ((self.ready_bytes as f64 * share) as u64).min(self.pace.bytes)
+        ((self.ready.bytes as f64 * share) as u64).min(self.pace.bytes)
     }
 
     pub(super) fn send(&mut self, what: What, now: Duration) -> Batch {
@@ -137,7 +136,7 @@ impl Window {
 
     /// A parcel leaves.
     fn parcel(&mut self, head: Slot, now: Duration) -> Parcel {
-        let Entry { lane, parcel, .. } = self.entries[head];
+        let Entry { stretch, lane, parcel, .. } = self.entries[head];
         let mut records = SmallVec::with_capacity(parcel as usize);
         let mut slot = head;
         for _ in 0..parcel {
@@ -150,8 +149,8 @@ impl Window {
         }
         self.entries[head].state = State::InFlight;
         match self.config.ordering {
-            Ordering::Strict => self.lanes.changed(lane, &self.entries, self.parcel_size()),
-            Ordering::Relaxed => self.relaxed.close(lane, head),
+            Ordering::Strict => self.lane_changed(head),
+            Ordering::Relaxed => self.stretches[stretch].relaxed.close(lane, head),
         }
         self.counts.parcels += 1;
         Parcel { records }
@@ -162,12 +161,13 @@ impl Window {
         Size { bytes: self.parcel_size.bytes.min(self.pace.bytes.saturating_sub(RECORD_OVERHEAD)), ..self.parcel_size }
     }
 
-    /// As many ready parcels as a request holds, oldest first.
+    /// As many ready parcels as a request holds, in the order of their turns.
     fn take_ready(&mut self, now: Duration) -> Vec<Slot> {
         let mut slots = Vec::with_capacity(self.ready.len().min(self.request_records));
         let (mut payload, mut bytes) = (0, 0);
         let mut full = false;
-        while let Some(Reverse((_, slot))) = self.ready.peek().copied() {
+        let (gaps_first, both, mut live_bytes) = (self.gaps_first(), self.ready.has_both(), 0);
+        while let Some((live, slot)) = self.ready.peek(gaps_first) {
             if slots.is_empty() {
                 self.shrink(slot, now);
             }
@@ -181,12 +181,15 @@ impl Window {
             payload += cost;
             bytes += cost + RECORD_OVERHEAD;
             slots.push(slot);
-            self.ready.pop();
+            self.ready.pop(live, cost + RECORD_OVERHEAD);
+            live_bytes += if live { cost + RECORD_OVERHEAD } else { 0 };
         }
-        self.ready_bytes -= bytes;
+        if both {
+            self.ready.shared(live_bytes, bytes - live_bytes, self.pace.bytes);
+        }
         self.ready_since = now;
         if self.config.ordering == Ordering::Strict {
-            let kept_small = !full && slots.len() < self.request_records && self.lanes.behind() > 0;
+            let kept_small = !full && slots.len() < self.request_records && self.behind() > 0;
             self.kept_small = (self.kept_small * 7 + if kept_small { 1024 } else { 0 }) / 8;
         }
         slots
@@ -199,58 +202,39 @@ impl Window {
             return;
         }
         let rest = self.form(head);
-        self.ready_bytes -= parcel_bytes - self.entries[head].parcel_bytes;
-        let lane = self.entries[head].lane;
+        self.ready.bytes -= parcel_bytes - self.entries[head].parcel_bytes;
+        let Entry { stretch, lane, .. } = self.entries[head];
         match rest {
             Some(rest) => {
-                self.relaxed.close(lane, head);
+                self.stretches[stretch].relaxed.close(lane, head);
                 self.make_ready(rest, now);
             }
-            None => self.lanes.changed(lane, &self.entries, self.parcel_size()),
+            None => self.lane_changed(head),
         }
     }
 
-    /// Whether there is more in the log, but it is read only after something has been finished.
-    fn reads_later(&self, now: Duration) -> bool {
-        !self.reading && !self.at_end && self.read_due(now).is_none()
+    /// How many records wait for nothing but a parcel in front of them.
+    pub(super) fn behind(&self) -> u64 {
+        self.stretches.iter().map(|stretch| stretch.lanes.behind()).sum()
     }
 
-    /// Whether there is room for another record.
-    pub(super) fn has_room(&self) -> bool {
-        self.entries.len() < self.config.window_records
-            && (self.entries.cost() < self.config.window_bytes || self.entries.len() < RECORDS_MIN)
-            && (self.ledger.span() < self.span_max() || self.wants_evidence)
-    }
-
-    fn span_max(&self) -> usize {
-        self.config.window_records.saturating_mul(SPAN_WINDOWS)
-    }
-
-    pub(super) fn read_due(&self, now: Duration) -> Option<ReadLimit> {
-        if self.stopping || self.reading || self.at_end || now < self.read_not_before || !self.has_room() {
-            return None;
-        }
-        let span = self.span_max().saturating_sub(self.ledger.span()).max(1);
-        let records = (self.config.window_records - self.entries.len()).min(span);
-        let bytes = self.config.window_bytes.saturating_sub(self.entries.cost()).max(1);
-        // Not in crumbs: each read costs a visit to the disk's thread.
-        let worth_it = records >= READ_RECORDS.min(self.config.window_records / 8)
-            && bytes >= READ_BYTES.min(self.config.window_bytes / 8);
-        (worth_it || self.entries.len() < RECORDS_MIN || self.wants_evidence).then(|| ReadLimit {
-            records: if worth_it { records.min(READ_RECORDS) } else { 1 },
-            payload_bytes: usize::try_from(bytes.min(READ_BYTES)).unwrap_or(usize::MAX),
-        })
+    fn lane_changed(&mut self, head: Slot) {
+        let Entry { stretch, lane, .. } = self.entries[head];
+        let size = self.parcel_size();
+        self.stretches[stretch].lanes.changed(lane, &self.entries, size);
     }
 
     pub(super) fn wake_at(&self, now: Duration, send: Due) -> Option<Duration> {
         let send = if let Due::Later(at) = send { at } else { None };
         let backoff = |heap: &BinaryHeap<Reverse<(Duration, Slot)>>| heap.peek().map(|Reverse((at, _))| *at);
         let bury = (!self.dead.is_empty() && self.burying.is_empty()).then_some(self.dead_not_before);
-        let read = (!self.reading && !self.at_end && now < self.read_not_before).then_some(self.read_not_before);
+        let read = (self.reading.is_none() && !self.is_all_read() && now < self.read_not_before)
+            .then_some(self.read_not_before);
         if self.stopping {
             return None;
         }
-        earliest([send, backoff(&self.throttled), backoff(&self.failed), bury, read])
+        let (expiry, save) = (self.expiry.wake_at(), self.save_at());
+        earliest([send, backoff(&self.throttled), backoff(&self.failed), bury, read, expiry, save])
     }
 }
 

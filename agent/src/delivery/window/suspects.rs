@@ -63,6 +63,18 @@ impl Suspects {
         self.groups.pop_first().map(|(_, group)| group)
     }
 
+    /// Takes out of their groups those that are `unwanted`.
+    pub(super) fn take_out(&mut self, unwanted: impl Fn(Slot) -> bool) -> Vec<Slot> {
+        let mut out = Vec::new();
+        for group in self.groups.values_mut() {
+            out.extend(group.slots.extract_if(.., |slot| unwanted(*slot)));
+        }
+        if !out.is_empty() {
+            self.groups.retain(|_, group| !group.slots.is_empty());
+        }
+        out
+    }
+
     /// Forgets the groups.
     pub(super) fn clear(&mut self) {
         self.groups.clear();

@@ -38,7 +38,7 @@ impl Bench {
 
     fn with_limits(config: Config, limits: Limits) -> Self {
         Self {
-            window: Window::new(&config, &limits, SequenceNumber::ZERO, 7),
+            window: Window::new(&config, &limits, SequenceNumber::ZERO, &[], 7),
             log: VecDeque::new(),
             now: Duration::ZERO,
             sent: VecDeque::new(),
@@ -89,9 +89,9 @@ impl Bench {
     fn drive(&mut self) -> Option<Duration> {
         loop {
             match self.window.next(self.now) {
-                Step::Read(limit) => {
+                Step::Read(Piece { limit, .. }) => {
                     let records = self.log.drain(..limit.records.min(self.log.len())).collect();
-                    self.window.on_read(records, |record| Ok(Place::of_key(record)), self.now);
+                    self.window.on_read(fresh(records), |record| Ok(Place::of_key(record)), self.now);
                 }
                 Step::Send(batch) => self.sent.push_back(batch),
                 Step::StoreDeadLetters(letters) => {
@@ -99,7 +99,7 @@ impl Bench {
                     self.window.on_dead_letters(true, self.now);
                 }
                 Step::TakeMap => self.window.on_map(|record| Ok(Place::of_key(record)), self.now),
-                Step::Save(_) => {}
+                Step::Save(_) | Step::SaveFinished(_) | Step::TellExpired(_) => {}
                 Step::Wait(until) => return until,
                 Step::Stopped => return None,
             }
@@ -126,6 +126,12 @@ impl Bench {
     fn under_way(&self) -> Vec<usize> {
         self.sent.iter().map(|batch| batch.parcels.len()).collect()
     }
+}
+
+/// What a read gave, all of it new.
+fn fresh(records: Vec<Record>) -> Found {
+    let reached = records.last().map(|record| record.sequence_number);
+    Found { records: records.into_iter().map(|record| (record, Duration::ZERO)).collect(), reached }
 }
 
 fn failed(kind: FailureKind, retry_after: Option<Duration>) -> Outcome {
@@ -343,9 +349,9 @@ fn a_dead_letter_that_cannot_be_stored_keeps_no_other_from_it() {
     let mut tried = Vec::new();
     while bench.window.counts().dead_letters < 4 {
         match bench.window.next(bench.now) {
-            Step::Read(limit) => {
+            Step::Read(Piece { limit, .. }) => {
                 let records = bench.log.drain(..limit.records.min(bench.log.len())).collect();
-                bench.window.on_read(records, |_| Err("too large".to_owned()), bench.now);
+                bench.window.on_read(fresh(records), |_| Err("too large".to_owned()), bench.now);
             }
             Step::StoreDeadLetters(letters) => {
                 tried.push(letters.len());

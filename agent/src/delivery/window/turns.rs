@@ -9,21 +9,31 @@ use super::{
     DEAD_LETTER_BYTES, DEAD_LETTERS, DeadLetter, Window,
     entries::{Entry, NONE, Slot, State},
     lanes::Put,
-    pace::RECORD_OVERHEAD,
     suspects::History,
 };
 use crate::destination::{Place, hash};
 
 impl Window {
-    pub(super) fn add(&mut self, record: Record, place: &impl Fn(&Record) -> Result<Place, String>, now: Duration) {
+    pub(super) fn add(
+        &mut self,
+        stretch: u32,
+        record: Record,
+        expires: Duration,
+        place: &impl Fn(&Record) -> Result<Place, String>,
+        now: Duration,
+    ) {
         let tags: usize = record.tags.iter().map(|tag| tag.name.len() + tag.value.len()).sum();
         let (place, reason) = placed(&record, place);
         let sequence_number = record.sequence_number;
         let relaxed = self.config.ordering == Ordering::Relaxed;
         let key = if relaxed { hash(&record.partition_key) } else { 0 };
+        let cost = record.payload_bytes() + tags as u64;
+        let of = &mut self.stretches[stretch];
         let slot = self.entries.insert(Entry {
-            ordinal: self.ledger.next(),
-            cost: record.payload_bytes() + tags as u64,
+            stretch,
+            ordinal: of.ledger.next(),
+            expires,
+            cost,
             wire: place.bytes,
             lane: place.lane,
             key,
@@ -42,9 +52,11 @@ impl Window {
             reason,
             record: Arc::new(record),
         });
-        self.ledger.push(slot, sequence_number);
+        of.ledger.push(slot, sequence_number);
+        of.records += 1;
+        of.bytes += cost;
         if relaxed {
-            self.relaxed.add(key);
+            of.relaxed.add(key);
         }
         self.put(slot, now);
     }
@@ -52,13 +64,14 @@ impl Window {
     /// Puts a record behind those of its lane.
     pub(super) fn put(&mut self, slot: Slot, now: Duration) {
         let size = self.parcel_size();
+        let stretch = &mut self.stretches[self.entries[slot].stretch];
         let put = match self.config.ordering {
-            Ordering::Strict => self.lanes.push(slot, &mut self.entries, size),
-            Ordering::Relaxed => self.relaxed.gather(slot, &mut self.entries, size),
+            Ordering::Strict => stretch.lanes.push(slot, &mut self.entries, size),
+            Ordering::Relaxed => stretch.relaxed.gather(slot, &mut self.entries, size),
         };
         match put {
             Put::First => self.make_ready(slot, now),
-            Put::With => self.ready_bytes += self.entries[slot].wire,
+            Put::With => self.ready.bytes += self.entries[slot].wire,
             Put::Behind => {}
         }
     }
@@ -70,6 +83,10 @@ impl Window {
             if entry.reason.is_some() {
                 self.hold(slot, State::Dead);
                 self.dead.push_back(slot);
+                return;
+            }
+            if self.has_expired(slot, now) {
+                self.expire_from(slot, now);
                 return;
             }
             if entry.apart != 0 {
@@ -91,9 +108,7 @@ impl Window {
             if self.ready.is_empty() {
                 self.ready_since = now;
             }
-            let entry = &self.entries[slot];
-            self.ready_bytes += entry.parcel_bytes + RECORD_OVERHEAD;
-            self.ready.push(Reverse((entry.ordinal, slot)));
+            self.push_ready(slot);
             let Some(rest) = rest else { return };
             slot = rest;
         }
@@ -117,7 +132,9 @@ impl Window {
 
     fn set_held(&mut self, slot: Slot, held: bool) {
         if self.config.ordering == Ordering::Strict {
-            self.lanes.hold(self.entries[slot].lane, held, &self.entries, self.parcel_size());
+            let Entry { stretch, lane, .. } = self.entries[slot];
+            let size = self.parcel_size();
+            self.stretches[stretch].lanes.hold(lane, held, &self.entries, size);
         }
     }
 
@@ -130,22 +147,25 @@ impl Window {
     /// All records of a parcel are done with.
     pub(super) fn finish(&mut self, head: Slot, accepted: bool, now: Duration) {
         let strict = self.config.ordering == Ordering::Strict;
-        let (lane, records) = (self.entries[head].lane, self.entries[head].parcel);
+        let Entry { stretch, lane, parcel: records, .. } = self.entries[head];
         let mut slot = head;
+        let of = &mut self.stretches[stretch];
         for _ in 0..records {
             let entry = self.entries.remove(slot);
-            self.ledger.finish(entry.ordinal);
+            of.ledger.finish(entry.ordinal);
+            of.records -= 1;
+            of.bytes -= entry.cost;
             if accepted {
                 self.counts.records += 1;
                 self.counts.bytes += entry.record.payload_bytes();
             }
             if !strict {
-                let overtaken = self.relaxed.remove(entry.key, entry.ordinal, accepted);
+                let overtaken = of.relaxed.remove(entry.key, entry.ordinal, accepted);
                 self.counts.out_of_order += u64::from(overtaken && entry.attempts > 1);
             }
             slot = entry.next;
         }
-        if strict && let Some(next) = self.lanes.pop(lane, head, records, slot) {
+        if strict && let Some(next) = of.lanes.pop(lane, head, records, slot) {
             self.make_ready(next, now);
         }
     }

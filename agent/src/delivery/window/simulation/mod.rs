@@ -4,6 +4,10 @@
 //!
 //! `FOREBAY_HISTORIES` says how many, `FOREBAY_SEED` which one comes first.
 
+mod endpoint;
+mod judge;
+mod process;
+
 use std::{
     cmp::Reverse,
     collections::{BTreeSet, BinaryHeap, HashMap},
@@ -15,9 +19,9 @@ use bytes::Bytes;
 use fastrand::Rng;
 use forebay_log_store::{Record, SequenceNumber, ShardIndex, Timestamp};
 
-use super::{entries::State, *};
+use super::{entries::State, stretches::Stretch, *};
 use crate::{
-    delivery::config::Ordering,
+    delivery::config::{CatchUp, Ordering},
     destination::{RecordOutcome, hash},
 };
 
@@ -57,6 +61,9 @@ fn every_history_keeps_the_promises() {
         assert!(totals.wronged <= totals.records / 2000, "{totals:?}");
         assert!(totals.kills > 0 && totals.duplicates > 0 && totals.dead_letters > 0 && totals.out_of_order > 0);
         assert!(totals.parcels < totals.sent && totals.reshards > 0 && totals.astray > 0, "{totals:?}");
+        assert!(totals.expired > 0 && totals.dropped > 0 && totals.spared > 0 && totals.given_back > 0, "{totals:?}");
+        let [_, newest_first, split] = totals.overtakes;
+        assert!(totals.leaps > histories / 4 && newest_first > histories && split > histories / 4, "{totals:?}");
     }
 }
 
@@ -91,6 +98,14 @@ struct Totals {
     sent: u64,
     reshards: u64,
     astray: u64,
+    expired: u64,
+    dropped: u64,
+    leaps: u64,
+    given_back: u64,
+    /// Records that arrived before an earlier one was resolved, by `catch-up`.
+    overtakes: [u64; 3],
+    /// Records that a restart knew to be finished beyond the checkpoint.
+    spared: u64,
 }
 
 impl Totals {
@@ -106,6 +121,12 @@ impl Totals {
         self.sent += world.sent;
         self.reshards += world.reshards;
         self.astray += world.astray;
+        self.expired += world.fates.iter().filter(|fate| fate.expired).count() as u64;
+        self.dropped += (0..world.oldest).filter(|index| world.fates[*index] == Fate::default()).count() as u64;
+        self.leaps += world.leaps;
+        self.given_back += world.given_back;
+        self.overtakes[world.config.catch_up as usize] += world.overtakes;
+        self.spared += world.spared;
     }
 }
 
@@ -142,12 +163,21 @@ enum Flaw {
     Breaks,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 struct Fate {
     accepted: u32,
     buried: bool,
+    expired: bool,
     /// See [`World::take`].
     excused: bool,
+}
+
+/// When a record arrived.
+#[derive(Debug, Clone, Copy)]
+enum Arrived {
+    /// So long before the beginning.
+    Before(Duration),
+    At(Duration),
 }
 
 #[derive(Debug)]
@@ -157,7 +187,8 @@ enum Event {
     Kill,
     Read {
         life: u32,
-        records: Option<Vec<Record>>,
+        records: Option<Vec<(Record, Duration)>>,
+        end: Option<SequenceNumber>,
     },
     Reaches {
         parcels: Vec<Sent>,
@@ -175,6 +206,13 @@ enum Event {
         letters: Vec<usize>,
         durable: bool,
     },
+    /// The log loses so many of its oldest records.
+    Drop(usize),
+    /// What is finished reached the disk, or could not be saved.
+    Saved {
+        life: u32,
+        durable: bool,
+    },
     /// The endpoint splits or merges shards.
     Reshard,
     /// The delivery is told which shards there are.
@@ -189,6 +227,8 @@ enum Event {
 struct Sent {
     records: Vec<usize>,
     shard: Option<u32>,
+    /// The life that sent it.
+    life: u32,
 }
 
 /// How records are put into parcels.
@@ -235,6 +275,10 @@ struct World {
     parcels: u64,
     sent: u64,
     log: Vec<(Record, Flaw)>,
+    /// How long before the beginning each record arrived, or when in it; and whether the log knows.
+    arrived: Vec<(Arrived, bool)>,
+    /// The oldest record that the log still has.
+    oldest: usize,
     fates: Vec<Fate>,
     committed: usize,
     moods: Vec<(Duration, Mood)>,
@@ -249,8 +293,25 @@ struct World {
     window: Window,
     /// Which start of the process this is.
     life: u32,
-    cursor: usize,
+    stopping: bool,
     saved: Vec<SequenceNumber>,
+    /// What is finished by what is on the disk, and by what may be.
+    finished_saved: Vec<Range>,
+    finished_unsure: Option<Vec<Range>>,
+    /// Finished in this life, or known to be at its beginning.
+    finished: BTreeSet<usize>,
+    /// What the window holds; of that, what it was told to be finished.
+    held: BTreeSet<SequenceNumber>,
+    resolved: BTreeSet<SequenceNumber>,
+    /// Records that expired in this life, and how many of them it told.
+    expired: u64,
+    told: u64,
+    /// Where each life's stretches begin.
+    boundaries: Vec<BTreeSet<SequenceNumber>>,
+    leaps: u64,
+    given_back: u64,
+    overtakes: u64,
+    spared: u64,
     in_flight: HashMap<u64, Vec<usize>>,
     /// Those under way, by the outage that they belong to.
     probes: HashMap<u64, Duration>,
@@ -277,8 +338,11 @@ impl World {
             window_records: rng.usize(1..=40),
             window_bytes: rng.u64(1..=2000),
             max_backoff: Duration::from_millis(rng.u64(100..=20_000)),
+            catch_up: [CatchUp::OldestFirst, CatchUp::NewestFirst, CatchUp::Split][rng.usize(..3)],
+            max_age: (rng.u8(..3) == 0).then(|| Duration::from_millis(rng.u64(1000..=30_000))),
             ..Config::default()
         };
+        let leaps = config.catch_up != CatchUp::OldestFirst;
         let kind = *rng.choice(&[Parcels::Single, Parcels::OfKey, Parcels::OfShard, Parcels::OfShard]).expect("four");
         let limits = Limits {
             request_records: rng.usize(1..=12),
@@ -291,7 +355,7 @@ impl World {
         let keys = rng.u32(1..=12);
         let flawed = if rng.bool() { 0 } else { rng.u32(1..=30) };
         let mut sequence_number = 0;
-        let log = (0..rng.usize(1..=80))
+        let log = (0..rng.usize(1..=if leaps { 160 } else { 80 }))
             .map(|_| {
                 sequence_number += if rng.u8(..10) == 0 { rng.u64(1..=50) } else { 1 };
                 let record = plain(&format!("k{}", rng.u32(..keys)), rng.usize(..=60));
@@ -307,15 +371,36 @@ impl World {
         let refused = log.iter().filter(|(_, flaw)| *flaw == Flaw::Refused).count();
         // Not all of a window may be at fault, or nothing shows that the endpoint takes anything.
         let flawed = log.iter().filter(|(_, flaw)| *flaw != Flaw::None).count();
-        config.window_records = config.window_records.max(flawed + 2);
-        config.window_bytes = config.window_bytes.max(64 * (flawed as u64 + 2));
+        let shares = if leaps { 2 } else { 1 };
+        config.window_records = config.window_records.max(shares * (flawed + 2));
+        config.window_bytes = config.window_bytes.max(64 * (shares * (flawed + 2)) as u64);
         for _ in 0..=refused {
             sequence_number += 1;
             log.push((Record { sequence_number: SequenceNumber(sequence_number), ..plain("fresh", 1) }, Flaw::None));
         }
+        // A backlog from before, of boots whose time is known or not.
+        let committed = if rng.bool() { 0 } else { rng.usize(..log.len() - refused) };
+        let known = rng.bool();
+        let mut ages: Vec<_> = (0..committed).map(|_| Duration::from_millis(rng.u64(..40_000))).collect();
+        ages.sort_unstable_by_key(|age| Reverse(*age));
+        let arrived = ages.into_iter().map(|age| (Arrived::Before(age), known || rng.bool())).collect();
         let mut world = Self {
             fates: vec![Fate::default(); log.len()],
-            window: Window::new(&config, &limits, SequenceNumber::ZERO, rng.u64(..)),
+            window: Window::new(&config, &limits, SequenceNumber::ZERO, &[], rng.u64(..)),
+            arrived,
+            oldest: 0,
+            finished_saved: Vec::new(),
+            finished_unsure: None,
+            finished: BTreeSet::new(),
+            held: BTreeSet::new(),
+            resolved: BTreeSet::new(),
+            expired: 0,
+            told: 0,
+            boundaries: vec![BTreeSet::new()],
+            leaps: 0,
+            given_back: 0,
+            overtakes: 0,
+            spared: 0,
             config,
             limits,
             kind,
@@ -328,7 +413,7 @@ impl World {
             parcels: 0,
             sent: 0,
             log,
-            committed: 0,
+            committed,
             moods: Vec::new(),
             refused_all: false,
             refused_all_until: None,
@@ -337,7 +422,7 @@ impl World {
             events: BinaryHeap::new(),
             pending: Vec::new(),
             life: 0,
-            cursor: 0,
+            stopping: false,
             saved: vec![SequenceNumber::ZERO],
             in_flight: HashMap::new(),
             probes: HashMap::new(),
@@ -379,7 +464,7 @@ impl World {
         self.healthy_since = end;
         let span = end.as_millis() as u64 + 2000;
         let fresh = self.log.iter().filter(|(record, _)| &*record.partition_key == "fresh").count();
-        for _ in 0..self.log.len() - fresh {
+        for _ in self.committed..self.log.len() - fresh {
             let at = Duration::from_millis(self.rng.u64(..span));
             self.at(at, Event::Commit);
         }
@@ -390,6 +475,11 @@ impl World {
         for _ in 0..self.rng.u8(..4).saturating_sub(1) {
             let at = Duration::from_millis(self.rng.u64(..span));
             self.at(at, Event::Kill);
+        }
+        if self.rng.u8(..4) == 0 {
+            let at = Duration::from_millis(self.rng.u64(..span));
+            let records = self.rng.usize(..self.log.len());
+            self.at(at, Event::Drop(records));
         }
         if self.kind == Parcels::OfShard {
             self.after(2000, Event::Map { life: 0 });
@@ -426,14 +516,14 @@ impl World {
             self.drive();
             assert!(self.now < self.healthy_since + PATIENCE, "no end after {:?}: {}", self.now, self.tell());
         }
-        for (fate, (record, _)) in self.fates.iter().zip(&self.log) {
-            let number = record.sequence_number;
-            assert!(fate.accepted > 0 || fate.buried, "record {number} was never delivered: {}", self.tell());
+        for (index, (record, _)) in self.log.iter().enumerate() {
+            let (number, is_there) = (record.sequence_number, index >= self.oldest);
+            let is_lost = self.fates[index] == Fate::default() && is_there;
+            assert!(!is_lost, "record {number} was never delivered: {}", self.tell());
         }
         let newest = self.log.last().expect("at least one record").0.sequence_number;
         assert_eq!(self.window.checkpoint(), newest, "{}", self.tell());
-        self.window.stop();
-        assert!(matches!(self.window.next(self.now), Step::Stopped));
+        self.stop();
         self
     }
 
@@ -445,14 +535,17 @@ impl World {
         match event {
             Event::Commit => {
                 self.committed += 1;
+                self.arrived.push((Arrived::At(self.now), true));
                 self.window.on_commit();
             }
             Event::MoodEnds => {
                 let before = self.moods.iter().rev().find(|(end, _)| *end == self.now).map(|(_, mood)| *mood);
                 let down = matches!(self.window.link(), Link::Down(Down { kind: FailureKind::Unreachable, .. }));
                 // What hangs since an earlier time may keep it from sending until its timeout.
-                let to_send =
-                    !self.window.ready.is_empty() && self.hanging.is_empty() && self.window.map == Map::Current;
+                let to_send = self.config.max_age.is_none()
+                    && !self.window.ready.is_empty()
+                    && self.hanging.is_empty()
+                    && self.window.map == Map::Current;
                 let reachable = !matches!(self.mood(), Mood::Refused | Mood::Silent);
                 if before == Some(Mood::RefusesAll) {
                     self.refused_all_until = Some(self.now);
@@ -462,9 +555,8 @@ impl World {
                 }
             }
             Event::Kill => self.kill(),
-            Event::Read { life, records } if life == self.life => match records {
+            Event::Read { life, records, end } if life == self.life => match records {
                 Some(records) => {
-                    self.cursor += records.len();
                     let flaws: HashMap<_, _> =
                         self.log.iter().map(|(record, flaw)| (record.sequence_number, *flaw)).collect();
                     let map = &self.map;
@@ -472,7 +564,10 @@ impl World {
                         Flaw::NotAccepted => Err("too long".to_owned()),
                         _ => Ok(self.kind.place(map, record)),
                     };
-                    self.window.on_read(records, place, self.now);
+                    let reached = records.last().map(|(record, _)| record.sequence_number);
+                    let found = Found { records: records.clone(), reached };
+                    self.window.on_read(found, place, self.now);
+                    self.judge_read(&records, end);
                 }
                 None => self.window.on_read_failed(self.now),
             },
@@ -488,9 +583,24 @@ impl World {
                 if matches!(&outcome, Outcome::Answered(all) if all.contains(&RecordOutcome::Astray)) {
                     self.after(2000, Event::Map { life });
                 }
+                self.resolve(id, &outcome);
                 self.window.on_outcome(id, outcome, self.now);
             }
+            Event::Drop(records) => self.oldest = (self.oldest + records).min(self.committed),
+            Event::Saved { life, durable } => {
+                if let Some(ranges) = self.finished_unsure.take_if(|_| life == self.life)
+                    && durable
+                {
+                    self.finished_saved = ranges;
+                }
+                if life == self.life {
+                    self.window.on_finished_saved(durable);
+                }
+            }
             Event::Buried { life, letters, durable } => {
+                if durable && life == self.life {
+                    self.resolved.extend(letters.iter().map(|index| self.log[*index].0.sequence_number));
+                }
                 if durable {
                     for index in letters {
                         let deliverable = matches!(self.log[index].1, Flaw::None | Flaw::Breaks);
@@ -512,312 +622,5 @@ impl World {
             }
             Event::Map { .. } | Event::Tick | Event::Read { .. } | Event::Told { .. } => {}
         }
-    }
-
-    /// The process dies and starts again from a checkpoint that had reached the disk.
-    fn kill(&mut self) {
-        self.life += 1;
-        let durable = self.saved.len() - 1 - self.rng.usize(..self.saved.len().min(3));
-        self.saved.truncate(durable + 1);
-        let checkpoint = self.saved[durable];
-        self.cursor = self.log.iter().filter(|(record, _)| record.sequence_number <= checkpoint).count();
-        self.window = Window::new(&self.config, &self.limits, checkpoint, self.rng.u64(..));
-        self.in_flight.clear();
-        self.probes.clear();
-        self.hanging.clear();
-        self.promised = None;
-        (self.map, self.new_map) = (None, None);
-        if self.kind == Parcels::OfShard {
-            self.after(2000, Event::Map { life: self.life });
-        }
-    }
-
-    /// Two shards become one, or one two.
-    fn reshard(&mut self) {
-        self.reshards += 1;
-        let at = self.rng.usize(..self.shards.len());
-        let first = if at == 0 { 0 } else { self.shards[at - 1].1 + 1 };
-        let last = self.shards[at].1;
-        if self.rng.bool() && at > 0 {
-            self.shards.remove(at - 1);
-            self.shards[at - 1].0 = self.next_shard;
-        } else if first < last {
-            self.shards[at].0 = self.next_shard;
-            self.shards.insert(at, (self.next_shard + 1, first + (last - first) / 2));
-        }
-        self.next_shard += 2;
-        if self.rng.bool() {
-            self.after(4000, Event::Map { life: self.life });
-        }
-    }
-
-    fn mood(&self) -> Mood {
-        self.moods.iter().find(|(end, _)| *end > self.now).map_or(Mood::Healthy, |(_, mood)| *mood)
-    }
-
-    /// A request is at the endpoint.
-    fn reaches(&mut self, parcels: &[Sent], life: u32, id: u64, answer_lost: bool) {
-        let records: Vec<_> = parcels.iter().flat_map(|parcel| parcel.records.iter().copied()).collect();
-        let fail = |kind| Outcome::Failed(Failure { kind, message: kind.to_string(), retry_after: None });
-        let unreachable = fail(FailureKind::Unreachable);
-        let flaw = |flaw| records.iter().any(|index| self.log[*index].1 == flaw);
-        let breaks = flaw(Flaw::Breaks) && self.now < self.healthy_since + Duration::from_secs(20);
-        let outcome = match self.mood() {
-            _ if answer_lost => return self.take_all(parcels),
-            Mood::Refused => unreachable,
-            Mood::Silent => {
-                if self.rng.bool() {
-                    let late = self.limits.request_timeout.as_millis() as u64 * 2;
-                    let parcels = parcels.to_vec();
-                    self.after(late, Event::Reaches { parcels, life, id, answer_lost: true });
-                }
-                if life == self.life {
-                    self.hanging.insert(id);
-                }
-                let timeout = self.now + self.limits.request_timeout;
-                return self.at(timeout, Event::Told { life, id, outcome: unreachable });
-            }
-            Mood::Fails(kind) => {
-                if kind == FailureKind::EndpointFailed && self.rng.bool() {
-                    self.take_all(parcels);
-                }
-                fail(kind)
-            }
-            Mood::RefusesAll => {
-                self.refused_all = true;
-                fail(FailureKind::RequestInvalid)
-            }
-            _ if flaw(Flaw::Refused) => fail(FailureKind::RequestInvalid),
-            _ if breaks => fail(FailureKind::EndpointFailed),
-            Mood::Garbage => {
-                self.take_all(parcels);
-                Outcome::Answered(vec![RecordOutcome::Accepted; parcels.len() + 1])
-            }
-            Mood::Reset => {
-                self.take_all(parcels);
-                unreachable
-            }
-            Mood::Healthy => self.answer(parcels, 1.0),
-            Mood::Partial(share) => self.answer(parcels, share),
-        };
-        self.after(LATENCY_MAX_MS / 2, Event::Told { life, id, outcome });
-    }
-
-    fn answer(&mut self, parcels: &[Sent], share: f64) -> Outcome {
-        let mut outcomes = Vec::new();
-        for parcel in parcels {
-            outcomes.push(match () {
-                () if parcel.records.iter().any(|index| self.log[*index].1 == Flaw::Rejected) => {
-                    RecordOutcome::Rejected("never".to_owned())
-                }
-                () if self.rng.f64() < share => self.take_parcel(parcel),
-                () if self.rng.bool() => RecordOutcome::Throttled("slower".to_owned()),
-                () => RecordOutcome::Failed("something".to_owned()),
-            });
-        }
-        Outcome::Answered(outcomes)
-    }
-
-    fn take_all(&mut self, parcels: &[Sent]) {
-        for parcel in parcels {
-            self.take_parcel(parcel);
-        }
-    }
-
-    /// A parcel goes to the shard of its first record; nobody sees those of its records that belong to another one.
-    fn take_parcel(&mut self, parcel: &Sent) -> RecordOutcome {
-        let shards = self.shards.clone();
-        let of = |log: &[(Record, Flaw)], index: &usize| shard_of(&shards, &log[*index].0.partition_key);
-        let shard = of(&self.log, &parcel.records[0]);
-        let seen: Vec<_> = parcel.records.iter().copied().filter(|index| of(&self.log, index) == shard).collect();
-        self.take(&seen);
-        match parcel.shard {
-            Some(expected) if expected != shard => {
-                self.astray += parcel.records.len() as u64;
-                RecordOutcome::Astray
-            }
-            _ => {
-                assert_eq!(seen, parcel.records, "nobody sees all of an accepted parcel");
-                RecordOutcome::Accepted
-            }
-        }
-    }
-
-    /// The endpoint has these records now.
-    fn take(&mut self, records: &[usize]) {
-        for index in records {
-            if matches!(self.log[*index].1, Flaw::Refused | Flaw::Rejected) {
-                continue;
-            }
-            // Refused alone and again, a record may be passed by a later one as a witness. Should the endpoint stop refusing
-            // everything just in between, the wrong one is found guilty; nothing can tell.
-            let excuse = self.refused_all_until.is_some() && self.reaching_witness;
-            let first = self.fates[*index].accepted == 0;
-            let key = self.log[*index].0.partition_key.clone();
-            for earlier in 0..*index {
-                if self.log[earlier].0.partition_key != key || self.config.ordering == Ordering::Relaxed {
-                    continue;
-                }
-                let flaw = self.log[earlier].1;
-                let never = matches!(flaw, Flaw::Refused | Flaw::Rejected | Flaw::NotAccepted);
-                let fate = &mut self.fates[earlier];
-                let resolved = fate.accepted > 0 || fate.buried || never;
-                fate.excused |= excuse && !never && !fate.buried;
-                self.wronged += u64::from(first && !resolved);
-                assert!(!first || resolved || fate.excused, "{index} arrived before {earlier}, both of key {key}");
-            }
-            self.fates[*index].accepted += 1;
-        }
-    }
-
-    /// Does what the window says until it waits.
-    fn drive(&mut self) {
-        for _ in 0..10_000 {
-            self.check_window();
-            match self.window.next(self.now) {
-                Step::Read(limit) => self.read(limit),
-                Step::Send(batch) => self.send(batch),
-                Step::StoreDeadLetters(letters) => {
-                    let letters = letters.iter().map(|letter| self.index(letter.record.sequence_number)).collect();
-                    let (life, durable) = (self.life, self.rng.u8(..4) > 0);
-                    self.after(50, Event::Buried { life, letters, durable });
-                }
-                Step::TakeMap => {
-                    self.map = self.new_map.clone();
-                    let (kind, map) = (self.kind, &self.map);
-                    self.window.on_map(|record| Ok(kind.place(map, record)), self.now);
-                }
-                Step::Save(checkpoint) => self.save(checkpoint),
-                Step::Wait(None) => return,
-                Step::Wait(Some(until)) => {
-                    assert!(until > self.now, "waits for the past");
-                    return self.at(until, Event::Tick);
-                }
-                Step::Stopped => panic!("nobody told it to stop"),
-            }
-        }
-        panic!("no end of steps: {}", self.tell());
-    }
-
-    fn index(&self, number: SequenceNumber) -> usize {
-        self.log.iter().position(|(record, _)| record.sequence_number == number).expect("a record of the log")
-    }
-
-    fn read(&mut self, limit: ReadLimit) {
-        assert!(limit.records > 0 && limit.payload_bytes > 0);
-        let life = self.life;
-        if self.rng.u8(..20) == 0 {
-            return self.after(5, Event::Read { life, records: None });
-        }
-        let mut bytes = 0;
-        let records: Vec<_> = self.log[self.cursor..self.committed]
-            .iter()
-            .map(|(record, _)| record.clone())
-            .take(limit.records)
-            .take_while(|record| {
-                let first = bytes == 0;
-                bytes += record.payload_bytes() as usize;
-                first || bytes <= limit.payload_bytes
-            })
-            .collect();
-        self.after(5, Event::Read { life, records: Some(records) });
-    }
-
-    fn send(&mut self, batch: Batch) {
-        self.requests += 1;
-        let parcels: Vec<_> = batch
-            .parcels
-            .iter()
-            .map(|parcel| {
-                let records: Vec<_> = parcel.records.iter().map(|record| self.index(record.sequence_number)).collect();
-                let shard = self.map.as_ref().map(|map| shard_of(map, &parcel.records[0].partition_key));
-                Sent { records, shard }
-            })
-            .collect();
-        let records: Vec<_> = batch.records().map(|record| self.index(record.sequence_number)).collect();
-        self.check_batch(&parcels, &records);
-        self.parcels += parcels.len() as u64;
-        self.sent += records.len() as u64;
-        if let Link::Down(down) = self.window.link() {
-            assert_eq!(down.probe, Some(batch.id));
-            assert!(!self.probes.values().any(|outage| *outage == down.since), "one probe at a time");
-            self.probes.insert(batch.id, down.since);
-        }
-        if self.window.in_flight[&batch.id].witness {
-            self.witnesses.insert((self.life, batch.id));
-        }
-        self.in_flight.insert(batch.id, records.clone());
-        let (life, id) = (self.life, batch.id);
-        self.after(LATENCY_MAX_MS / 2, Event::Reaches { parcels, life, id, answer_lost: false });
-    }
-
-    fn check_batch(&self, parcels: &[Sent], records: &[usize]) {
-        let strict = self.config.ordering == Ordering::Strict;
-        assert!(!parcels.is_empty() && parcels.len() <= self.config.batch_records.min(self.limits.request_records));
-        let wire = |index: &usize| self.kind.place(&self.map, &self.log[*index].0).bytes;
-        let bytes: u64 = records.iter().map(wire).sum();
-        let limit = self.limits.request_bytes.min(self.config.batch_bytes.unwrap_or(u64::MAX));
-        assert!(parcels.len() == 1 || bytes <= limit, "{bytes} bytes in a request");
-        assert!(parcels.is_sorted_by_key(|parcel| parcel.records[0]), "oldest first");
-        assert!(self.in_flight.len() < self.config.in_flight, "too many requests");
-        for parcel in parcels {
-            assert!(!parcel.records.is_empty() && parcel.records.len() <= self.limits.parcel_records);
-            assert!(parcel.records.is_sorted(), "in the order of the stream");
-            let bytes: u64 = parcel.records.iter().map(wire).sum();
-            assert!(parcel.records.len() == 1 || bytes <= self.limits.parcel_bytes, "{bytes} bytes in a parcel");
-            let lanes = parcel.records.iter().map(|index| self.kind.place(&self.map, &self.log[*index].0).lane);
-            assert_eq!(lanes.collect::<BTreeSet<_>>().len(), 1, "one lane");
-        }
-        let mut keys = BTreeSet::new();
-        let of = |index: &usize| self.log[*index].0.partition_key.clone();
-        for records in self.in_flight.values().chain(parcels.iter().map(|parcel| &parcel.records)) {
-            let own: BTreeSet<_> = records.iter().map(of).collect();
-            assert!(own.iter().all(|key| !keys.contains(key)) || !strict, "a key in two parcels under way");
-            keys.extend(own);
-        }
-        let mut numbers = BTreeSet::new();
-        for index in records.iter().chain(self.in_flight.values().flatten()) {
-            assert!(numbers.insert(index), "under way twice");
-            assert_ne!(self.log[*index].1, Flaw::NotAccepted, "sent although it is never accepted");
-        }
-    }
-
-    fn save(&mut self, checkpoint: SequenceNumber) {
-        assert!(checkpoint > *self.saved.last().expect("never empty"), "a checkpoint goes forward");
-        for (fate, (record, _)) in self.fates.iter().zip(&self.log) {
-            let number = record.sequence_number;
-            assert!(number > checkpoint || fate.accepted > 0 || fate.buried, "{checkpoint} saved, {number} unfinished");
-        }
-        self.saved.push(checkpoint);
-    }
-
-    fn check_window(&self) {
-        let window = &self.window;
-        let held = window.held();
-        assert!(held.records <= self.config.window_records, "{held:?}");
-        // Two records are held however large they are; none here is over 64 bytes.
-        assert!(held.bytes <= (self.config.window_bytes + 64).max(128), "{held:?}");
-        // Beyond that, one record for each refusal that needs to be compared with something.
-        let span_max = self.config.window_records * SPAN_WINDOWS;
-        assert!(
-            window.ledger.span()
-                <= span_max + window.counts().failed_requests[FailureKind::RequestInvalid.index()] as usize
-        );
-        if self.config.ordering == Ordering::Strict {
-            window.lanes.check_chains(&window.entries, window.parcel_size());
-        }
-        let mut states = HashMap::<State, usize>::new();
-        for (_, entry) in window.entries.iter() {
-            *states.entry(entry.state).or_default() += 1;
-        }
-        let count = |state| states.get(&state).copied().unwrap_or_default();
-        assert_eq!(count(State::Ready), window.ready.len());
-        let ready = window.ready.iter().map(|Reverse((_, head))| window.entries[*head].parcel_bytes + RECORD_OVERHEAD);
-        assert_eq!(window.ready_bytes, ready.sum::<u64>());
-        assert_eq!(count(State::Waiting), window.throttled.len() + window.failed.len());
-        let suspects = window.suspects.iter().map(|group| group.slots.len()).sum::<usize>();
-        assert_eq!(count(State::Suspect), suspects + usize::from(window.trial.is_some()));
-        assert_eq!(count(State::InFlight), window.in_flight.values().map(|flight| flight.slots.len()).sum::<usize>());
-        assert_eq!(count(State::Dead), window.dead.len() + window.burying.len());
     }
 }
