@@ -16,8 +16,11 @@ impl Window {
     pub(super) fn isolate(&mut self, flight: Flight, failure: &Failure, others_pass: bool, now: Duration) {
         let backoff = Backoff { base: BACKOFF_BASE, max: self.config.max_backoff };
         if !others_pass {
-            let until = now + backoff.delay(self.suspects.refusals + 1, &mut self.rng);
-            self.suspects.refused(until);
+            // To halve is to look for the record; only what is refused alone speaks for an endpoint that refuses everything.
+            let alone = matches!(flight.slots[..], [slot] if self.entries[slot].parcel == 1);
+            let refusals = self.suspects.refusals + u32::from(alone);
+            let until = now + backoff.delay(refusals.max(1), &mut self.rng);
+            self.suspects.refused(refusals, until);
         }
         // Requests sent from now on see the endpoint as it is after this refusal.
         let next_id = self.next_id;
@@ -29,7 +32,7 @@ impl Window {
         let history = History { strikes: flight.group.map_or(0, |group| group.strikes), accepted: self.counts.records };
         let slot = match flight.slots[..] {
             [slot] if self.entries[slot].parcel == 1 => slot,
-            _ => return self.halve(flight.slots, history, now),
+            _ => return self.halve(flight.slots, history, Duration::ZERO),
         };
         let nothing_else = self.ready.is_empty() && self.in_flight.is_empty();
         let only_such_left = nothing_else && self.only_refused_left();
@@ -169,7 +172,8 @@ impl Window {
             return;
         }
         let (first, second) = slots.split_at(slots.len() / 2);
-        for half in [first, second] {
+        // The one that is added last goes first, if nothing else decides.
+        for half in [second, first] {
             self.keep_together(half.to_vec(), history, not_before);
         }
     }

@@ -2,8 +2,9 @@
 //! everything else, and halved until the record is alone.
 //!
 //! A refusal that comes while nothing else is accepted may as well be the endpoint's fault, so that such groups go one by
-//! one and ever more slowly; the first acceptance of anything ends that. A group that fails while others pass has a
-//! backoff of its own. Oldest turn first, so that no group keeps the others from being tried.
+//! one, and ever more slowly once records are refused alone; the first acceptance of anything ends that. The halves of what was
+//! refused go first, so that a record is soon alone, and its neighbours are soon accepted. A group that fails while others pass
+//! has a backoff of its own. Else the oldest turn goes first, so that no group keeps the others from being tried.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -27,10 +28,10 @@ pub(super) struct History {
 
 #[derive(Debug, Default)]
 pub(super) struct Suspects {
-    /// By the time before which it must not be sent, then by age.
-    groups: BTreeMap<(Duration, u64), Group>,
-    next: u64,
-    /// Refusals since anything was accepted.
+    /// By the time before which it must not be sent, then by age; halves that may go at any time the newest first.
+    groups: BTreeMap<(Duration, i64), Group>,
+    next: i64,
+    /// Refusals of records alone since anything was accepted.
     pub(super) refusals: u32,
     /// Nothing goes before this.
     gate: Duration,
@@ -39,13 +40,13 @@ pub(super) struct Suspects {
 impl Suspects {
     pub(super) fn add(&mut self, group: Group, not_before: Duration) {
         self.next += 1;
-        self.groups.insert((not_before, self.next), group);
+        let place = if not_before.is_zero() { -self.next } else { self.next };
+        self.groups.insert((not_before, place), group);
     }
 
     /// One more refusal, and nothing accepted in between: no group before `until`.
-    pub(super) fn refused(&mut self, until: Duration) {
-        self.refusals = self.refusals.saturating_add(1);
-        self.gate = until;
+    pub(super) fn refused(&mut self, refusals: u32, until: Duration) {
+        (self.refusals, self.gate) = (refusals, until);
     }
 
     /// Something was accepted.

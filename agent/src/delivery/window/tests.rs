@@ -1,6 +1,6 @@
 //! What the simulation does not tell by name.
 
-use std::time::Instant;
+use std::{collections::HashSet, time::Instant};
 
 use bytes::Bytes;
 use forebay_log_store::{ShardIndex, Timestamp};
@@ -443,4 +443,45 @@ fn a_request_that_failed_takes_newer_records_along_unless_the_other_side_is_to_k
     }
     let (first, again) = tried_again(false, FailureKind::Refused);
     assert!(again.len() > first.len() && first.iter().all(|number| again.contains(number)), "{first:?} {again:?}");
+}
+
+/// How long it takes until every good record is accepted, at an endpoint that answers after 50 ms, and refuses each request with a bad
+/// one in it. One in `bad` is.
+fn time_to_the_last_good_one(limits: Limits, records: u64, keys: u64, bad: u64) -> Duration {
+    let mut dice = Rng::with_seed(5);
+    let keys: Vec<_> = (0..records).map(|_| format!("key-{}", dice.u64(..keys))).collect();
+    let bad: HashSet<_> = (1..=records).filter(|_| dice.u64(..bad) == 0).map(SequenceNumber).collect();
+    let mut bench = Bench::with_limits(Config::default(), limits);
+    bench.log(&refs(&keys));
+    let mut due = VecDeque::new();
+    while bench.window.counts().records < records - bad.len() as u64 {
+        let wake = bench.drive();
+        while due.len() < bench.sent.len() {
+            due.push_back(bench.now + ms(50));
+        }
+        let answer = due.front().copied();
+        bench.now = answer.into_iter().chain(wake).min().expect("it never waits for nothing").max(bench.now);
+        if answer.is_some_and(|answer| answer <= bench.now) {
+            due.pop_front();
+            bench.outcome(|batch| {
+                if batch.records().any(|record| bad.contains(&record.sequence_number)) {
+                    failed(FailureKind::RequestInvalid, None)
+                } else {
+                    Outcome::Answered(vec![RecordOutcome::Accepted; batch.parcels.len()])
+                }
+            });
+        }
+        assert!(bench.now < Duration::from_secs(3600), "{:?} of {records}", bench.window.counts());
+    }
+    assert!(bench.buried.iter().all(|letter| bad.contains(&letter.record.sequence_number)));
+    bench.now
+}
+
+#[test]
+fn bad_records_are_found_in_seconds_although_the_endpoint_says_only_that_something_is_wrong() {
+    let parcels = Limits { parcel_records: 10_000, parcel_bytes: 250_000, ..LIMITS };
+    for (limits, keys, bad, seconds) in [(LIMITS, 1000, 100, 10), (LIMITS, 1000, 20, 20), (parcels, 4, 100, 30)] {
+        let took = time_to_the_last_good_one(limits, 2000, keys, bad);
+        assert!(took < Duration::from_secs(seconds), "{keys} keys, one bad in {bad}: {took:?}");
+    }
 }
