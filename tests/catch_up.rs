@@ -63,17 +63,20 @@ fn behind(catch_up: &str) -> (Upstream, Gateway, Forebay) {
     (upstream, gateway, agent)
 }
 
-/// Everything arrives once, and of each key in its order, but for one leap.
+/// Everything arrives once; of each key what lies before the one leap in its order, and what lies behind it too.
 fn assert_all_once(arrived: &[u64], count: u64) {
     assert_eq!(arrived.iter().copied().collect::<BTreeSet<_>>(), (0..count).collect());
     assert_eq!(arrived.len() as u64, count, "each once");
-    let mut of_keys: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+    let mut next_of_gap: BTreeMap<u64, u64> = (0..KEYS).map(|key| (key, key)).collect();
+    let mut next_of_live = BTreeMap::new();
     for number in arrived {
-        of_keys.entry(number % KEYS).or_default().push(*number);
-    }
-    for (key, numbers) in of_keys {
-        let back: Vec<_> = numbers.windows(2).filter(|pair| pair[0] > pair[1]).collect();
-        assert!(back.len() <= 1, "key {key} goes back more than once: {back:?}");
+        let key = number % KEYS;
+        if next_of_gap[&key] == *number {
+            next_of_gap.insert(key, number + KEYS);
+        } else {
+            let expected = next_of_live.insert(key, number + KEYS);
+            assert!(expected.is_none_or(|next| next == *number), "{number} came, not {expected:?}");
+        }
     }
 }
 
