@@ -82,7 +82,7 @@ impl Bench {
 
     fn answer(&mut self, outcome: impl FnOnce(usize) -> Outcome) {
         // Meanwhile it reads.
-        assert_eq!(self.sent(), [], "one at a time");
+        assert_eq!(self.sent(), [0; 0], "one at a time");
         let batch = self.under_way.take().expect("a request under way");
         self.now += Duration::from_millis(100);
         self.window.on_outcome(batch.id, outcome(batch.parcels.len()), self.now);
@@ -122,7 +122,7 @@ fn newest_first_begins_with_the_newest_request_and_fills_the_gap_from_its_oldest
         assert_eq!(bench.sent(), numbers(first..=(first + 9).min(990)));
         bench.accept();
     }
-    assert_eq!(bench.sent(), []);
+    assert_eq!(bench.sent(), [0; 0]);
     assert_eq!((bench.window.checkpoint(), bench.window.counts().records), (SequenceNumber(1004), 1004));
 }
 
@@ -142,7 +142,7 @@ fn an_outage_is_leapt_over_when_it_ends_and_what_was_read_goes_back_to_the_log()
     assert_eq!(bench.sent(), numbers(1..=5));
     bench.fail();
     bench.commit(395);
-    assert_eq!(bench.sent(), []);
+    assert_eq!(bench.sent(), [0; 0]);
     assert_eq!(bench.window.held().records, 100, "no more than a window is read");
     bench.now += SECOND;
     assert_eq!(bench.sent(), numbers(1..=10), "a probe");
@@ -157,7 +157,7 @@ fn an_outage_is_leapt_over_when_it_ends_and_what_was_read_goes_back_to_the_log()
 fn a_link_that_is_too_slow_leaps_when_the_live_records_are_late() {
     let mut bench = Bench::new(CatchUp::NewestFirst, 0);
     let mut lag_max = 0;
-    assert_eq!(bench.sent(), []);
+    assert_eq!(bench.sent(), [0; 0]);
     // Twenty records a second come in, and ten leave.
     for second in 0..300 {
         bench.commit(20);
@@ -231,7 +231,7 @@ fn records_expire_while_they_are_read_while_they_wait_and_not_under_way() {
     let config = Config { max_age: Some(10 * SECOND), window_records: 100, in_flight: 1, ..Config::default() };
     let mut bench = Bench::with(config, &[], 100_000);
     bench.age = 11 * SECOND;
-    assert_eq!(bench.sent(), [], "all of a long backlog is passed");
+    assert_eq!(bench.sent(), [0; 0], "all of a long backlog is passed");
     assert_eq!((bench.window.counts().expired, bench.window.held().records), (100_000, 0));
     bench.age = 4 * SECOND;
     bench.commit(20);
