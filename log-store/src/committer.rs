@@ -261,6 +261,8 @@ impl Committer {
         let mut again = round.committed;
         self.next_due = writers.do_due().map(|due| Instant::now() + due);
         if Instant::now() >= self.next_tick {
+            // It may take long.
+            answers.hand_over();
             writers.tick(queue);
             // Streams that had no room may have some now.
             again = true;

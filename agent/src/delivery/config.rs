@@ -35,7 +35,8 @@ pub struct Config {
     /// Keys and data of a request in bytes; left out: the destination's limit, at most a quarter of `window-bytes`.
     #[serde(with = "size::option")]
     pub batch_bytes: Option<u64>,
-    /// How long a request that is not full waits for more records. The first one after a pause does not wait.
+    /// How long a request that is not full waits for more records. The first one after a pause does not wait. Where records
+    /// share records of the wire, a request of many small ones is not full.
     #[serde(with = "duration")]
     pub batch_age: Duration,
     /// Requests under way at the same time.
@@ -152,6 +153,11 @@ impl Config {
         }
         if self.max_age.is_some_and(|age| age < MAX_AGE_MIN) {
             let message = "must be 1s or more, or nothing would ever be sent; leave it out where no record is too old";
+            problems.add(format!("{path}.max-age"), message);
+        } else if self.max_age.is_some_and(|age| age <= self.batch_age) {
+            let batch_age = duration::show(self.batch_age);
+            let message =
+                format!("must be more than batch-age ({batch_age}), or records expire while they wait for company");
             problems.add(format!("{path}.max-age"), message);
         }
         if self.max_backoff < Duration::from_millis(100) {

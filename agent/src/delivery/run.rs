@@ -148,6 +148,9 @@ impl Loop {
                     let requests = self.sends.len();
                     // Nobody will know what becomes of them, so they are sent again after the next start.
                     debug!(destination = %self.name, requests, "gave up requests under way in order to stop");
+                    if let Some(expired) = self.window.untold(self.started.elapsed()) {
+                        self.tell_expired(&expired);
+                    }
                     return;
                 }
                 Some(ended) = self.sends.join_next_with_id() => self.on_sent(ended),

@@ -59,10 +59,6 @@ impl StreamWriter {
     fn replace_active(&mut self) -> io::Result<()> {
         let definition = self.core.definition();
         let active = self.create_segment(&definition)?;
-        // A segment without records had the name that its successor has now.
-        if self.is_active_empty() {
-            self.core.change_view(|view| _ = view.segments.pop_back());
-        }
         self.install(active);
         Ok(())
     }

@@ -461,10 +461,7 @@ impl StreamWriter {
                 false => self.poison("create", &error),
             })?;
         let sealed = self.core.view(|view| *view.segments.back().expect("never empty"));
-        if sealed.is_empty() {
-            // It had the name that its successor has now.
-            self.core.change_view(|view| _ = view.segments.pop_back());
-        } else {
+        if !sealed.is_empty() {
             let entry = SealedSegment { last: sealed.end.previous(), bytes: sealed.bytes, newest: sealed.newest };
             self.core.around.catalogue.put_segment(self.core.name(), sealed.first, &entry);
         }
@@ -478,11 +475,19 @@ impl StreamWriter {
         Active::create(&self.core, definition, self.logged, created, has_spare)
     }
 
+    /// From now on it is written to this segment.
     pub(super) fn install(&mut self, active: Active) {
         let segment = active.empty_segment();
         self.active.cut_unused();
         self.active = active;
-        self.core.change_view(|view| view.segments.push_back(segment));
+        // In one step: readers must never see a stream without a segment.
+        self.core.change_view(|view| {
+            // One without records had the name that its successor has now.
+            if view.segments.back().is_some_and(|last| last.is_empty()) {
+                view.segments.pop_back();
+            }
+            view.segments.push_back(segment);
+        });
         self.note_unused();
     }
 

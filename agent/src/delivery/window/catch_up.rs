@@ -175,7 +175,12 @@ impl Window {
 
     /// How many of the newest records a leap leaves to be sent.
     fn newest_records(&self) -> usize {
-        self.request_records.min(self.config.window_records / NEWEST_SHARE).max(1)
+        self.request_worth().min(self.config.window_records / NEWEST_SHARE).max(1)
+    }
+
+    /// How many records a request may hold, where parcels are full.
+    fn request_worth(&self) -> usize {
+        self.request_records.saturating_mul(self.parcel_size.records).min(self.config.batch_records)
     }
 
     fn leap(&mut self, now: Duration) {
@@ -264,7 +269,14 @@ impl Window {
                     let kept = self.entries.parcel(head).take_while(is_kept).count();
                     self.entries.cut(head, u32::try_from(kept).expect("at most all of a parcel"));
                 }
-                self.entries.form(head, size);
+                // What does not fit, because parcels have become smaller since, is ready, too.
+                let mut next = Some(head);
+                while let Some(head) = next {
+                    next = self.form(head);
+                    self.entries[head].state = State::Ready;
+                    self.push_ready(head);
+                }
+                continue;
             }
             self.push_ready(head);
         }
@@ -310,7 +322,7 @@ impl Window {
         if self.nothing_ahead() || *saving {
             return None;
         }
-        let many = self.finished_records() - saved_records >= self.request_records as u64;
+        let many = self.finished_records() - saved_records >= self.request_worth() as u64;
         Some(*saved_at + if many || self.stretches.gaps().is_empty() { SAVE_SOON } else { SAVE_LATER })
     }
 

@@ -122,6 +122,11 @@ impl Window {
         Some(*newest)
     }
 
+    /// What has expired and was not told yet.
+    pub(crate) fn untold(&mut self, now: Duration) -> Option<Expired> {
+        self.expiry.take_run(now, true)
+    }
+
     pub(super) fn has_expired(&self, slot: Slot, now: Duration) -> bool {
         self.entries[slot].expires <= now
     }

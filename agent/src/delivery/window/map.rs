@@ -57,6 +57,7 @@ impl Window {
             let entry = &mut self.entries[slot];
             let (place, reason) = placed(&entry.record, &place);
             (entry.lane, entry.wire, entry.next, entry.state) = (place.lane, place.bytes, NONE, State::Behind);
+            (entry.parcel, entry.parcel_bytes) = (1, place.bytes);
             if entry.reason.is_none() {
                 entry.reason = reason;
             }

@@ -275,6 +275,8 @@ struct World {
     parcels: u64,
     sent: u64,
     log: Vec<(Record, Flaw)>,
+    /// No record takes more of the window.
+    largest: u64,
     /// How long before the beginning each record arrived, or when in it; and whether the log knows.
     arrived: Vec<(Arrived, bool)>,
     /// The oldest record that the log still has.
@@ -329,14 +331,16 @@ struct World {
 impl World {
     fn new(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
+        // Large ones meet what a slow link makes of requests.
+        let scale = if rng.u8(..4) == 0 { 10 } else { 1 };
         let mut config = Config {
             ordering: if rng.u8(..4) == 0 { Ordering::Relaxed } else { Ordering::Strict },
             batch_records: rng.usize(1..=10),
-            batch_bytes: rng.bool().then(|| rng.u64(1..=500)),
+            batch_bytes: rng.bool().then(|| rng.u64(1..=500 * scale)),
             batch_age: Duration::from_millis(rng.u64(0..=200)),
             in_flight: rng.usize(1..=5),
             window_records: rng.usize(1..=40),
-            window_bytes: rng.u64(1..=2000),
+            window_bytes: rng.u64(1..=2000 * scale),
             max_backoff: Duration::from_millis(rng.u64(100..=20_000)),
             catch_up: [CatchUp::OldestFirst, CatchUp::NewestFirst, CatchUp::Split][rng.usize(..3)],
             max_age: (rng.u8(..3) == 0).then(|| Duration::from_millis(rng.u64(1000..=30_000))),
@@ -346,9 +350,9 @@ impl World {
         let kind = *rng.choice(&[Parcels::Single, Parcels::OfKey, Parcels::OfShard, Parcels::OfShard]).expect("four");
         let limits = Limits {
             request_records: rng.usize(1..=12),
-            request_bytes: rng.u64(80..=1000),
+            request_bytes: rng.u64(80 * scale..=1000 * scale),
             parcel_records: if kind == Parcels::Single { 1 } else { rng.usize(1..=20) },
-            parcel_bytes: rng.u64(1..=600),
+            parcel_bytes: rng.u64(1..=600 * scale),
             keeps_requests: rng.bool(),
             request_timeout: Duration::from_millis(rng.u64(300..=10_000)),
         };
@@ -358,7 +362,7 @@ impl World {
         let log = (0..rng.usize(1..=if leaps { 160 } else { 80 }))
             .map(|_| {
                 sequence_number += if rng.u8(..10) == 0 { rng.u64(1..=50) } else { 1 };
-                let record = plain(&format!("k{}", rng.u32(..keys)), rng.usize(..=60));
+                let record = plain(&format!("k{}", rng.u32(..keys)), rng.usize(..=60 * scale as usize));
                 let record = Record { sequence_number: SequenceNumber(sequence_number), ..record };
                 let flaw = match rng.u32(..100) {
                     n if n >= flawed => Flaw::None,
@@ -373,7 +377,7 @@ impl World {
         let flawed = log.iter().filter(|(_, flaw)| *flaw != Flaw::None).count();
         let shares = if leaps { 2 } else { 1 };
         config.window_records = config.window_records.max(shares * (flawed + 2));
-        config.window_bytes = config.window_bytes.max(64 * (shares * (flawed + 2)) as u64);
+        config.window_bytes = config.window_bytes.max(64 * scale * (shares * (flawed + 2)) as u64);
         for _ in 0..=refused {
             sequence_number += 1;
             log.push((Record { sequence_number: SequenceNumber(sequence_number), ..plain("fresh", 1) }, Flaw::None));
@@ -413,6 +417,7 @@ impl World {
             parcels: 0,
             sent: 0,
             log,
+            largest: 64 * scale,
             committed,
             moods: Vec::new(),
             refused_all: false,
