@@ -4,7 +4,10 @@ use bytes::Bytes;
 use forebay_log_store::{ShardIndex, Timestamp};
 
 use super::*;
-use crate::{delivery::config::CatchUp, destination::RecordOutcome};
+use crate::{
+    delivery::config::{CatchUp, Ordering},
+    destination::RecordOutcome,
+};
 
 const LIMITS: Limits = Limits {
     request_records: 10,
@@ -17,10 +20,12 @@ const LIMITS: Limits = Limits {
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A window over a log of records 1 to `head`, each with a key of its own, and a link that takes one request at a time.
+/// A window over a log of records 1 to `head`, and a link that takes one request at a time.
 struct Bench {
     window: Window,
     head: u64,
+    /// The key of a record, and how large it is. A key of its own, else.
+    record: fn(u64) -> (String, usize),
     /// All are that old.
     age: Duration,
     now: Duration,
@@ -37,7 +42,8 @@ impl Bench {
     fn with(config: Config, finished: &[Range], head: u64) -> Self {
         let window = Window::new(&config, &LIMITS, SequenceNumber::ZERO, finished, 7);
         let (age, now) = (Duration::ZERO, Duration::ZERO);
-        Self { window, head, age, now, under_way: None, finished: Vec::new(), told: Vec::new() }
+        let record = |number: u64| (number.to_string(), 100);
+        Self { window, head, record, age, now, under_way: None, finished: Vec::new(), told: Vec::new() }
     }
 
     /// Does what the window says; gives the numbers that it sends, if it does.
@@ -70,10 +76,10 @@ impl Bench {
             shard: ShardIndex(0),
             arrival: Timestamp(0),
             arrival_trusted: true,
-            partition_key: number.to_string().into(),
+            partition_key: (self.record)(number).0.into(),
             explicit_hash_key: None,
             tags: Vec::new(),
-            data: Bytes::from_static(&[7; 100]),
+            data: Bytes::from(vec![7; (self.record)(number).1]),
         };
         let records: Vec<_> = (from.0..=last).map(|number| (record(number), self.age)).collect();
         let reached = records.last().map(|(record, _)| record.sequence_number);
@@ -251,4 +257,36 @@ fn records_expire_while_they_are_read_while_they_wait_and_not_under_way() {
     assert_eq!(bench.told[0], Expired { first, last, records: 100_000 });
     assert_eq!(bench.told.iter().map(|run| run.records).sum::<u64>(), 100_020);
     assert_eq!(bench.window.checkpoint(), SequenceNumber(100_020));
+}
+
+#[test]
+fn a_leap_leaves_no_record_behind_of_parcels_that_are_too_large_for_the_link_by_now() {
+    let config = Config {
+        ordering: Ordering::Relaxed,
+        catch_up: CatchUp::NewestFirst,
+        window_records: 1000,
+        in_flight: 1,
+        ..Config::default()
+    };
+    let mut bench = Bench::with(config.clone(), &[], 200);
+    bench.window = Window::new(&config, &Limits { parcel_records: 100, ..LIMITS }, SequenceNumber::ZERO, &[], 7);
+    bench.record = |number| ((number % 2).to_string(), if number % 2 == 0 { 1000 } else { 500 });
+    assert_eq!(bench.sent(), (1..200).step_by(2).collect::<Vec<_>>(), "all of one key");
+    bench.now += 3 * SECOND;
+    bench.answer(|_| {
+        Outcome::Failed(Failure { kind: FailureKind::TimedOut, message: "late".to_owned(), retry_after: None })
+    });
+    bench.commit(2800);
+    bench.now += SECOND;
+    assert!(!bench.sent().is_empty(), "a probe");
+    // So slow that requests do not grow again.
+    bench.now += 5 * SECOND;
+    for _ in 0..10_000 {
+        while bench.under_way.is_some() || !bench.sent().is_empty() {
+            bench.accept();
+        }
+        bench.now += SECOND;
+    }
+    assert!(!bench.finished.is_empty(), "it has leapt");
+    assert_eq!((bench.window.checkpoint(), bench.window.counts().records), (SequenceNumber(3000), 3000));
 }
