@@ -12,6 +12,11 @@ use std::{
     cmp::Reverse,
     collections::{BTreeSet, BinaryHeap, HashMap},
     env,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    thread,
     time::Duration,
 };
 
@@ -25,7 +30,7 @@ use crate::{
     destination::{RecordOutcome, hash},
 };
 
-const DEFAULT_HISTORIES: u64 = 5_000;
+const DEFAULT_HISTORIES: u64 = 2_000;
 const LATENCY_MAX_MS: u64 = 200;
 /// Why requests fail for a while through no fault of their records.
 const PASSING: [FailureKind; 7] = [
@@ -44,17 +49,27 @@ const PATIENCE: Duration = Duration::from_secs(6000);
 fn every_history_keeps_the_promises() {
     let histories = number("FOREBAY_HISTORIES").unwrap_or(DEFAULT_HISTORIES);
     let first = number("FOREBAY_SEED").unwrap_or(1);
-    let mut totals = Totals::default();
-    for seed in first..first + histories {
-        let outcome = std::panic::catch_unwind(|| World::new(seed).run());
-        match outcome {
-            Ok(world) => totals.add(&world),
-            Err(panic) => {
-                eprintln!("history {seed} failed; run it alone with FOREBAY_SEED={seed} FOREBAY_HISTORIES=1");
-                std::panic::resume_unwind(panic);
+    let (next, totals) = (AtomicU64::new(first), Mutex::new(Totals::default()));
+    let run_some = || {
+        loop {
+            let seed = next.fetch_add(1, Relaxed);
+            if seed >= first + histories {
+                return;
+            }
+            match std::panic::catch_unwind(|| World::new(seed).run()) {
+                Ok(world) => totals.lock().expect("no panic while adding").add(&world),
+                Err(panic) => {
+                    eprintln!("history {seed} failed; run it alone with FOREBAY_SEED={seed} FOREBAY_HISTORIES=1");
+                    std::panic::resume_unwind(panic);
+                }
             }
         }
-    }
+    };
+    thread::scope(|scope| {
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        (0..threads).for_each(|_| _ = scope.spawn(run_some));
+    });
+    let totals = totals.into_inner().expect("no panic while adding");
     eprintln!("{histories} histories: {totals:?}");
     // A simulation in which nothing goes wrong shows nothing.
     if histories >= 1000 {
