@@ -2,6 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::PathBuf;
 
 use super::{Logs, refused, source_status, stored, stored_count, texts, wait_following, wait_refused, wait_stored};
 use crate::support::daemon::PATIENCE;
@@ -149,6 +150,12 @@ fn a_source_may_begin_at_the_end_of_what_is_there() {
     let logs = Logs::new();
     logs.append("a.log", "old\nunfin");
     let mut agent = Forebay::start(&logs.configuration("*.log", "start = \"end\""));
+    // What it has open it has found: from now on a file is a new one.
+    let open = PathBuf::from(format!("/proc/{}/fd", agent.pid()));
+    eventually(PATIENCE, "a.log is open", || {
+        let files = fs::read_dir(&open).expect("it runs").flatten().map(|file| fs::read_link(file.path()));
+        files.flatten().any(|file| file == logs.path("a.log"))
+    });
     logs.append("b.log", "of a new file\n");
     wait_following(&agent, &logs.path("b.log"));
     logs.append("a.log", "ished\n");

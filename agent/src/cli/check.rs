@@ -9,6 +9,7 @@ use super::{ConfigFile, output::Output};
 use crate::{
     config::{self, Config, duration, min_free, size, stream::DEAD_LETTER},
     credentials::{KnownTime, certificate::Period},
+    delivery::CatchUp,
     disk_room,
 };
 
@@ -68,7 +69,15 @@ fn describe(config: &Config) -> String {
                 (Some(link), 0) => format!(", over link {link}"),
                 (Some(link), priority) => format!(", over link {link} with priority {priority}"),
             };
-            let _ = writeln!(out, "  to destination {destination} ({}){over}", settings.settings.describe());
+            let first = match settings.delivery.catch_up {
+                CatchUp::OldestFirst => "",
+                CatchUp::NewestFirst => ", the newest first where there is a backlog",
+                CatchUp::Split => ", a backlog side by side with what is new",
+            };
+            let age = settings.delivery.max_age.map(duration::show);
+            let age = age.map_or_else(String::new, |age| format!(", nothing older than {age}"));
+            let what = settings.settings.describe();
+            let _ = writeln!(out, "  to destination {destination} ({what}){over}{first}{age}");
         }
         if stream.consumers.is_empty() {
             let _ = writeln!(out, "  to no destination: records stay until their retention is over");
@@ -137,6 +146,8 @@ mod tests {
             region = "eu-west-1"
             link = "lte"
             priority = 3
+            catch-up = "newest-first"
+            max-age = "6h"
             "#,
         )
         .expect("a configuration");
@@ -152,7 +163,8 @@ stream positions: 1 shard, kept for 24h, longer if undelivered, in 1.0 GiB; sour
 
 stream telemetry: 2 shards, kept for 24h, in 1.0 GiB; the oldest records are dropped when it is full; no rate limit
   from source devices (mqtt-broker on 127.0.0.1:1883), partition key {topic}
-  to destination cloud (kinesis stream plant-telemetry in eu-west-1), over link lte with priority 3
+  to destination cloud (kinesis stream plant-telemetry in eu-west-1), over link lte with priority 3, \
+             the newest first where there is a backlog, nothing older than 6h
 
 link lte: at most 24.4 KiB/s; 47.7 MiB a day from 00:00, then only priority 5 and higher; \
              only mon-fri 22:00-06:00, sat,sun 00:00-24:00; while the default route leaves by wwan*

@@ -140,6 +140,10 @@ fn explain_value(message: &str) -> String {
     }
     let wrong = message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "));
     if let Some((found, expected)) = wrong.and_then(|rest| rest.rsplit_once(", expected ")) {
+        if expected == "string only" {
+            // One of several words, and its type is all that serde tells.
+            return "must be a word in quotes".to_owned();
+        }
         return format!("must be {}, not {found}", in_words(expected));
     }
     if let Some(field) = message.strip_prefix("missing field ") {

@@ -233,6 +233,18 @@ mod tests {
     }
 
     #[test]
+    fn what_makes_no_sense_together_or_is_no_word_is_told() {
+        let (_, problems) = read("max-age = '30s'\nbatch-age = '60s'");
+        assert!(
+            problems[0].starts_with("destinations.cloud.max-age: must be more than batch-age (60s)"),
+            "{problems:?}"
+        );
+        for text in ["catch-up = 1", "catch-up = true", "catch-up = ['split']"] {
+            assert_eq!(read(text).1, ["destinations.cloud.catch-up: must be a word in quotes"], "{text}");
+        }
+    }
+
+    #[test]
     fn every_mistake_is_told() {
         let (_, problems) = read(
             "ordering = 'loose'\nbatch-records = 0\nbatch-bytes = '9MiB'\nin-flight = 65\nwindow-records = 0\n\

@@ -112,6 +112,17 @@ impl Window {
         self.config.catch_up != CatchUp::OldestFirst && !self.stretches.gaps().is_empty()
     }
 
+    /// Whether gaps wait although there is nothing else to be sent: more live records are in the log, and are read now or as
+    /// soon as some of those under way are finished.
+    pub(super) fn live_comes_first(&self, now: Duration) -> bool {
+        let gaps = self.stretches.gaps().len();
+        if self.config.catch_up != CatchUp::NewestFirst || !(1..GAPS_MAX).contains(&gaps) || self.ready.has_live() {
+            return false;
+        }
+        let is_read_now = || self.reading.is_some() || self.piece(self.stretches.live().id).is_some();
+        !self.at_end && now >= self.read_not_before && !self.stopping && (!self.in_flight.is_empty() || is_read_now())
+    }
+
     /// Whether the next request is begun with records of gaps.
     pub(super) fn gaps_first(&self) -> bool {
         let shares = self.config.catch_up == CatchUp::Split || self.stretches.gaps().len() >= GAPS_MAX;
@@ -175,7 +186,15 @@ impl Window {
 
     /// How many of the newest records a leap leaves to be sent.
     fn newest_records(&self) -> usize {
-        self.request_worth().min(self.config.window_records / NEWEST_SHARE).max(1)
+        let live = self.stretches.live();
+        let by_link = match live.records {
+            0 => usize::MAX,
+            records => {
+                let each = live.bytes / records as u64 + RECORD_OVERHEAD;
+                usize::try_from(self.pace.bytes / each).unwrap_or(usize::MAX)
+            }
+        };
+        self.request_worth().min(self.config.window_records / NEWEST_SHARE).min(by_link).max(1)
     }
 
     /// How many records a request may hold, where parcels are full.

@@ -125,7 +125,7 @@ impl Window {
     }
 
     /// What there is room for of a stretch.
-    fn piece(&self, id: u32) -> Option<Piece> {
+    pub(super) fn piece(&self, id: u32) -> Option<Piece> {
         let Room { records, bytes, held, span } = self.room(id);
         if records == 0 || (bytes == 0 && held >= RECORDS_MIN) || (span == 0 && !self.wants_evidence) {
             return None;

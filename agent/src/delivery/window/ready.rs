@@ -47,6 +47,10 @@ impl Ready {
         self.live.is_empty() && self.gaps.is_empty()
     }
 
+    pub(super) fn has_live(&self) -> bool {
+        !self.live.is_empty()
+    }
+
     /// Whether there are some of both kinds.
     pub(super) fn has_both(&self) -> bool {
         !self.live.is_empty() && !self.gaps.is_empty()

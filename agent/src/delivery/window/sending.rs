@@ -61,7 +61,7 @@ impl Window {
 
     /// When what is ready is to leave, the link being up.
     fn batch_due(&self, now: Duration) -> Option<Duration> {
-        if self.ready.is_empty() {
+        if self.ready.is_empty() || self.live_comes_first(now) {
             return None;
         }
         let payload = self.ready.bytes - RECORD_OVERHEAD * self.ready.len() as u64;

@@ -290,3 +290,20 @@ fn a_leap_leaves_no_record_behind_of_parcels_that_are_too_large_for_the_link_by_
     assert!(!bench.finished.is_empty(), "it has leapt");
     assert_eq!((bench.window.checkpoint(), bench.window.counts().records), (SequenceNumber(3000), 3000));
 }
+
+#[test]
+fn newest_first_leaves_a_gap_nothing_of_a_link_that_live_records_need() {
+    for (catch_up, all) in [(CatchUp::NewestFirst, true), (CatchUp::Split, false)] {
+        let mut bench = Bench::new(catch_up, 1000);
+        let mut live = 0;
+        for _ in 0..50 {
+            let sent = bench.sent();
+            live += sent.iter().filter(|number| **number > 990).count();
+            // As much comes in as leaves.
+            bench.commit(10);
+            bench.accept();
+        }
+        assert_eq!(live >= 480, all, "{catch_up:?}: {live} of 500");
+        assert!(live >= 240, "{catch_up:?}: {live} of 500");
+    }
+}

@@ -10,8 +10,11 @@ mod config;
 use std::{sync::Arc, time::SystemTime};
 
 use aws_config::{
-    BehaviorVersion, Region, SdkConfig, identity::IdentityCache, retry::RetryConfig,
-    stalled_stream_protection::StalledStreamProtectionConfig, timeout::TimeoutConfig,
+    BehaviorVersion, Region, SdkConfig,
+    identity::IdentityCache,
+    retry::{ReconnectMode, RetryConfig},
+    stalled_stream_protection::StalledStreamProtectionConfig,
+    timeout::TimeoutConfig,
 };
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_async::time::TimeSource;
@@ -37,7 +40,8 @@ pub(super) fn sdk_config(
         .behavior_version(BehaviorVersion::latest())
         .region(region)
         .http_client(http)
-        .retry_config(RetryConfig::disabled())
+        // It knows nothing of our connections, and would complain of that with each 5xx.
+        .retry_config(RetryConfig::disabled().with_reconnect_mode(ReconnectMode::ReuseAllConnections))
         // The request timeout is the whole truth; an answer is small.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .timeout_config(TimeoutConfig::builder().operation_timeout(way.request_timeout).build())
