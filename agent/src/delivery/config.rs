@@ -236,7 +236,7 @@ mod tests {
     fn what_makes_no_sense_together_or_is_no_word_is_told() {
         let (_, problems) = read("max-age = '30s'\nbatch-age = '60s'");
         assert!(
-            problems[0].starts_with("destinations.cloud.max-age: must be more than batch-age (60s)"),
+            problems[0].starts_with("destinations.cloud.max-age: must be more than batch-age (1m)"),
             "{problems:?}"
         );
         for text in ["catch-up = 1", "catch-up = true", "catch-up = ['split']"] {

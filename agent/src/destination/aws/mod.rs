@@ -10,14 +10,12 @@ mod config;
 use std::{sync::Arc, time::SystemTime};
 
 use aws_config::{
-    BehaviorVersion, Region, SdkConfig,
-    identity::IdentityCache,
-    retry::{ReconnectMode, RetryConfig},
-    stalled_stream_protection::StalledStreamProtectionConfig,
-    timeout::TimeoutConfig,
+    BehaviorVersion, Region, SdkConfig, identity::IdentityCache, retry::RetryConfig,
+    stalled_stream_protection::StalledStreamProtectionConfig, timeout::TimeoutConfig,
 };
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_async::time::TimeSource;
+use aws_smithy_types::retry::ReconnectMode;
 
 pub use self::config::Config;
 use crate::{
