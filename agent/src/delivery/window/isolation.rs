@@ -217,7 +217,10 @@ impl Window {
             nth += 1;
         }
         slots.sort_unstable_by_key(|head| self.entries[*head].record.sequence_number);
-        self.suspects.add(Group { slots, history }, not_before);
+        // Parcels that became smaller are more than they were.
+        for slots in slots.chunks(self.request_records) {
+            self.suspects.add(Group { slots: slots.to_vec(), history }, not_before);
+        }
     }
 
     /// Makes a parcel of nothing but this record.
