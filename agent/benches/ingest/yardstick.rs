@@ -1,7 +1,7 @@
 //! What this machine makes of a program that was measured elsewhere, too: rumqttc, which receives, acknowledges and forgets.
 //!
-//! Seconds of a processor mean little on another machine, or on the same one beside other work. So the aims, which come from the machine on which
-//! Fluent Bit was measured, hold in units of what rumqttc needed there.
+//! Seconds of a processor mean little on another machine, or on the same one beside other work; this tells how much. The aims are judged
+//! as they are.
 
 use crate::{
     mosquitto::Mosquitto,
@@ -35,8 +35,8 @@ impl Yardstick {
         Self { messages_per_second: messages / took.as_secs_f64(), cpu_per_million: cpu.as_secs_f64() / messages * 1e6 }
     }
 
-    /// How much more of its time a processor of this machine needs for the same, never less than 1.
-    pub(crate) fn slower(&self) -> f64 {
-        (self.cpu_per_million / THERE).max(1.0)
+    /// What it needs here, in units of what it needed there.
+    pub(crate) fn to_there(&self) -> f64 {
+        self.cpu_per_million / THERE
     }
 }

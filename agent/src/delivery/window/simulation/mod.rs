@@ -30,7 +30,7 @@ use crate::{
     destination::{RecordOutcome, hash},
 };
 
-const DEFAULT_HISTORIES: u64 = 2_000;
+const DEFAULT_HISTORIES: u64 = 5_000;
 const LATENCY_MAX_MS: u64 = 200;
 /// Why requests fail for a while through no fault of their records.
 const PASSING: [FailureKind; 7] = [
