@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Settings, content::Form, mark::Identity};
+use super::{Settings, content::Form, mark::Identity, succession::turn};
 
 /// What changes when a file is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,9 +80,11 @@ pub(super) fn list(settings: &Settings) -> Listing {
             Err(error) => listing.trouble(&path, &error),
         }
     }
-    // Of a file and what it is just being compressed into, the file comes first.
-    let age = |file: &Listed| (file.stamp.modified, Form::of(&file.path));
-    listing.files.sort_by(|a, b| (age(a), &a.path).cmp(&(age(b), &b.path)));
+    // Files written within one tick of the kernel's clock are told apart by their names; of a file and what it is just being
+    // compressed into, the file comes first.
+    listing
+        .files
+        .sort_by_cached_key(|file| (file.stamp.modified, turn(&file.path), Form::of(&file.path), file.path.clone()));
     listing
 }
 
@@ -100,4 +102,41 @@ fn stat(path: &Path) -> io::Result<(Metadata, Option<PathBuf>)> {
         return Ok((fs::metadata(path)?, Some(fs::canonicalize(path)?)));
     }
     Ok((metadata, None))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::File,
+        time::{Duration, SystemTime},
+    };
+
+    use super::*;
+    use crate::{
+        config::Problems,
+        source::{Config as _, tail::Config},
+    };
+
+    /// What a program writes just before and just after a rotation has one time, since the kernel's clock ticks in milliseconds.
+    #[test]
+    fn files_written_at_the_same_time_are_listed_as_they_were_rotated() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let now = SystemTime::now();
+        let make = |name: &str, written: SystemTime| {
+            let file = File::create(dir.path().join(name)).expect("a file");
+            file.set_modified(written).expect("a time");
+        };
+        for name in ["app.log", "app.log.1", "app.log.2", "app.log.2.gz", "app.log.10"] {
+            make(name, now);
+        }
+        make("app.log.3", now + Duration::from_secs(1));
+        let pattern = dir.path().join("app.log*").display().to_string();
+        let config = Config { paths: Some(vec![pattern]), exclude: Vec::new(), ..Config::default() };
+        let settings = config.validate("s", &mut Problems::default()).expect("right");
+        let names = list(&settings).files.into_iter().map(|file| file.path.file_name().expect("a name").to_owned());
+        assert_eq!(
+            names.collect::<Vec<_>>(),
+            ["app.log.10", "app.log.2", "app.log.2.gz", "app.log.1", "app.log", "app.log.3"]
+        );
+    }
 }

@@ -1,6 +1,7 @@
 //! Finds what became of a file: the same one under another name, or its content in another file (copied, compressed, or both).
 
 use std::{
+    cmp::Reverse,
     ffi::OsStr,
     fs::{self, File},
     io::{self, ErrorKind},
@@ -49,14 +50,42 @@ pub(super) fn stem(path: &Path) -> Vec<u8> {
 
 /// The name before it was rotated, if that has only put something behind it: `app.log` for `app.log.1.gz`.
 fn unrotated(name: &[u8]) -> &[u8] {
+    split(name).0
+}
+
+/// The name before it was rotated, and the digits that were put behind it.
+fn split(name: &[u8]) -> (&[u8], &[u8]) {
     let packed = [b".gz".as_slice(), b".zst"].into_iter().find_map(|extension| name.strip_suffix(extension));
     let name = packed.unwrap_or(name);
     let digits = name.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
-    let (before, _) = name.split_at(name.len() - digits);
+    let (before, digits) = name.split_at(name.len() - digits);
     match before.split_last() {
-        Some((b'.' | b'-', before)) if digits > 0 && !before.is_empty() => before,
-        _ => name,
+        Some((b'.' | b'-', before)) if !digits.is_empty() && !before.is_empty() => (before, digits),
+        _ => (name, &[]),
     }
+}
+
+/// Where a file stands among those that came of the same one, the oldest first, by its name alone.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Turn {
+    /// `app.log-20260102`: the date grows.
+    Dated(Vec<u8>),
+    /// `app.log.1`: so many were rotated since.
+    Counted(Reverse<u32>),
+    /// `app.log`.
+    Current,
+}
+
+/// The name before it was rotated, and where the file stands among those that have it.
+pub(super) fn turn(path: &Path) -> (Vec<u8>, Turn) {
+    let (name, digits) = split(path.file_name().unwrap_or_default().as_bytes());
+    let turn = match std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()) {
+        _ if digits.is_empty() => Turn::Current,
+        // Nobody keeps as many files as a year has in its digits with the month.
+        Some(count) if digits.len() < 6 => Turn::Counted(Reverse(count)),
+        _ => Turn::Dated(digits.to_vec()),
+    };
+    (name.to_vec(), turn)
 }
 
 /// The file with this inode in one of these folders.
@@ -134,6 +163,14 @@ mod tests {
                 proptest::prop_assert_eq!(stem(Path::new(&name)), stem(Path::new(&candidate)));
             }
         }
+    }
+
+    #[test]
+    fn names_tell_who_was_rotated_first() {
+        let in_order = |names: &[&str]| names.is_sorted_by_key(|name| turn(Path::new(name)));
+        assert!(in_order(&["app.log.10", "app.log.2.gz", "app.log.1", "app.log"]));
+        assert!(in_order(&["app.log-20251231.gz", "app.log-20260102", "app.log-2026010312", "app.log"]));
+        assert!(in_order(&["a.log.1", "a.log", "b.log.1", "b.log"]));
     }
 
     #[test]
