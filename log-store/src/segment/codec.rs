@@ -134,21 +134,28 @@ impl Unpacker {
         if codec == Codec::None {
             return Ok(stored);
         }
-        self.plain.resize(raw_bytes, 0);
-        self.plain.shrink_to(KEPT_BYTES_MAX);
+        if self.plain.len() > KEPT_BYTES_MAX {
+            self.plain.truncate(KEPT_BYTES_MAX);
+            self.plain.shrink_to_fit();
+        }
+        // It is not cleared in between.
+        if self.plain.len() < raw_bytes {
+            self.plain.resize(raw_bytes, 0);
+        }
+        let plain = &mut self.plain[..raw_bytes];
         let len = match codec {
             Codec::None => None,
-            Codec::Lz4 => lz4_flex::block::decompress_into(stored, &mut self.plain).ok(),
+            Codec::Lz4 => lz4_flex::block::decompress_into(stored, plain).ok(),
             Codec::Zstd => {
                 if self.zstd.is_none() {
                     self.zstd = Decompressor::new().ok();
                 }
                 let zstd = self.zstd.as_mut().ok_or("there is no memory to decompress the block")?;
-                zstd.decompress_to_buffer(stored, &mut self.plain).ok()
+                zstd.decompress_to_buffer(stored, plain).ok()
             }
         };
         match len {
-            Some(len) if len == raw_bytes => Ok(&self.plain),
+            Some(len) if len == raw_bytes => Ok(plain),
             _ => Err("the block cannot be decompressed"),
         }
     }

@@ -10,6 +10,8 @@ use crate::disk::DiskFile;
 
 /// Read at a time: many small blocks in one call, little memory per reader.
 const CHUNK_BYTES: usize = 128 << 10;
+/// After so many reads of no more than that, what a large block took is given back.
+const SMALL_READS_MAX: u32 = 16;
 
 /// What lies at a place of a segment.
 #[derive(Debug, PartialEq, Eq)]
@@ -27,15 +29,56 @@ pub(crate) struct SegmentReader {
     file: Box<dyn DiskFile>,
     salt: u32,
     offset: u64,
-    chunk: Vec<u8>,
-    chunk_at: u64,
+    /// Where the newest call ended: nothing behind it is to be read yet.
+    limit: u64,
+    chunk: Chunk,
     unpacker: Unpacker,
+}
+
+/// Bytes of the file that were read. The buffer is as long as it has ever been needed lately, and not cleared in between.
+#[derive(Default)]
+struct Chunk {
+    buffer: Vec<u8>,
+    /// Where in the file it begins.
+    at: u64,
+    /// How much of the buffer is of the file.
+    filled: usize,
+    /// Reads in a row for which a small buffer would have done.
+    small_reads: u32,
+}
+
+impl Chunk {
+    fn end(&self) -> u64 {
+        self.at + self.filled as u64
+    }
+
+    /// Makes it begin at `offset`, and room for `len` bytes; what it has of them is kept. Returns how much that is.
+    fn move_to(&mut self, offset: u64, len: usize) -> usize {
+        let kept = match offset.checked_sub(self.at) {
+            Some(passed) if offset < self.end() => {
+                let passed = usize::try_from(passed).expect("within the chunk");
+                self.buffer.copy_within(passed..self.filled, 0);
+                self.filled - passed
+            }
+            _ => 0,
+        };
+        (self.at, self.filled) = (offset, kept);
+        self.small_reads = if len > CHUNK_BYTES { 0 } else { self.small_reads.saturating_add(1) };
+        if self.small_reads > SMALL_READS_MAX && self.buffer.len() > CHUNK_BYTES && kept <= CHUNK_BYTES {
+            self.buffer.truncate(CHUNK_BYTES);
+            self.buffer.shrink_to_fit();
+        }
+        if self.buffer.len() < len {
+            self.buffer.resize(len, 0);
+        }
+        kept
+    }
 }
 
 impl SegmentReader {
     /// Begins at `offset`, where a block must begin.
     pub(crate) fn new(file: Box<dyn DiskFile>, salt: u32, offset: u64) -> Self {
-        Self { file, salt, offset, chunk: Vec::new(), chunk_at: 0, unpacker: Unpacker::default() }
+        Self { file, salt, offset, limit: 0, chunk: Chunk::default(), unpacker: Unpacker::default() }
     }
 
     /// Where the next call looks.
@@ -50,6 +93,7 @@ impl SegmentReader {
 
     /// Finds what comes next before `limit` and moves behind it.
     pub(crate) fn next(&mut self, limit: u64) -> io::Result<Found> {
+        self.limit = limit;
         if self.offset >= limit {
             return Ok(Found::End);
         }
@@ -76,14 +120,16 @@ impl SegmentReader {
         let Some(stored) = self.stored(offset, header)? else {
             return Ok(Err("the block's checksum does not match"));
         };
-        Ok(self.unpacker.unpack(header.codec, &self.chunk[stored], header.raw_bytes))
+        Ok(self.unpacker.unpack(header.codec, &self.chunk.buffer[stored], header.raw_bytes))
     }
 
     /// Where in the chunk the payload lies, if its checksum matches.
     fn stored(&mut self, offset: u64, header: &BlockHeader) -> io::Result<Option<Range<usize>>> {
         let at = offset + BLOCK_HEADER_BYTES as u64;
-        let place = self.load(at, header.stored_bytes as usize, at + u64::from(header.stored_bytes))?;
-        Ok(place.filter(|place| header.fits(&self.chunk[place.clone()], self.salt)))
+        // With the next block's header, so that it takes no read of its own.
+        let ahead = usize::try_from(header.total_bytes()).unwrap_or(usize::MAX);
+        let place = self.load(at, header.stored_bytes as usize, self.limit, ahead)?;
+        Ok(place.filter(|place| header.fits(&self.chunk.buffer[place.clone()], self.salt)))
     }
 
     fn header_at(&mut self, offset: u64, limit: u64) -> io::Result<Result<BlockHeader, &'static str>> {
@@ -107,7 +153,7 @@ impl SegmentReader {
         let mut at = from;
         while at < limit {
             // What is left of the chunk comes first: reading it anew for every false start would take for ever.
-            let left = (self.chunk_at + self.chunk.len() as u64).checked_sub(at).filter(|_| at >= self.chunk_at);
+            let left = self.chunk.end().checked_sub(at).filter(|_| at >= self.chunk.at);
             let ahead = left.filter(|left| *left > MAGIC.len() as u64).unwrap_or(CHUNK_BYTES as u64);
             let want = usize::try_from(ahead.min(limit - at)).unwrap_or(CHUNK_BYTES);
             let Some(bytes) = self.bytes(at, want, limit)? else { return Ok(limit) };
@@ -129,30 +175,23 @@ impl SegmentReader {
 
     /// `len` bytes at `offset`; `None` if they are not all there.
     fn bytes(&mut self, offset: u64, len: usize, limit: u64) -> io::Result<Option<&[u8]>> {
-        Ok(self.load(offset, len, limit)?.map(|place| &self.chunk[place]))
+        Ok(self.load(offset, len, limit, len)?.map(|place| &self.chunk.buffer[place]))
     }
 
-    /// Brings `len` bytes at `offset` into the chunk and says where they are; `None` if they are not all there.
-    fn load(&mut self, offset: u64, len: usize, limit: u64) -> io::Result<Option<Range<usize>>> {
-        let chunk_end = self.chunk_at + self.chunk.len() as u64;
-        if offset < self.chunk_at || offset + len as u64 > chunk_end {
+    /// Brings `len` bytes at `offset` into the chunk and says where they are; `None` if they are not all there. Reads `ahead`
+    /// bytes, or a whole chunk, where they end before the limit.
+    fn load(&mut self, offset: u64, len: usize, limit: u64, ahead: usize) -> io::Result<Option<Range<usize>>> {
+        if offset < self.chunk.at || offset + len as u64 > self.chunk.end() {
+            let within = usize::try_from(limit.saturating_sub(offset)).unwrap_or(usize::MAX);
+            let want = ahead.max(CHUNK_BYTES).min(within).max(len);
             // What is there of the wanted bytes is kept, so that a large block is not read twice.
-            let kept = if (self.chunk_at..chunk_end).contains(&offset) {
-                self.chunk.drain(..usize::try_from(offset - self.chunk_at).expect("within the chunk"));
-                self.chunk.len()
-            } else {
-                0
-            };
-            let ahead = usize::try_from(limit.saturating_sub(offset)).unwrap_or(usize::MAX).min(CHUNK_BYTES);
-            self.chunk.resize(ahead.max(len), 0);
-            self.chunk.shrink_to(CHUNK_BYTES.max(len));
-            let read = self.file.read_at(offset + kept as u64, &mut self.chunk[kept..]);
-            self.chunk.truncate(read.as_ref().map_or(0, |read| kept + read));
-            self.chunk_at = offset;
+            let kept = self.chunk.move_to(offset, want);
+            let read = self.file.read_at(offset + kept as u64, &mut self.chunk.buffer[kept..want]);
+            self.chunk.filled = read.as_ref().map_or(0, |read| kept + read);
             read?;
         }
-        let start = usize::try_from(offset - self.chunk_at).expect("within the chunk");
-        Ok((start + len <= self.chunk.len()).then_some(start..start + len))
+        let start = usize::try_from(offset - self.chunk.at).expect("within the chunk");
+        Ok((start + len <= self.chunk.filled).then_some(start..start + len))
     }
 }
 

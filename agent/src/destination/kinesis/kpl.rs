@@ -45,8 +45,8 @@ pub(super) fn encode(records: &[Arc<Record>], tags: &Tags) -> Vec<u8> {
     out.reserve(usize::try_from(bytes).unwrap_or(0));
     let (mut keys, mut hash_keys) = (Table::default(), Table::default());
     // A widespread reader, aws_kinesis_agg, gives the first hash key to every record that has none.
-    let (some, none) = records.iter().partition::<Vec<_>, _>(|record| record.explicit_hash_key.is_some());
-    if !some.is_empty() && !none.is_empty() {
+    let with_hash_key = records.iter().filter(|record| record.explicit_hash_key.is_some()).count();
+    if with_hash_key != 0 && with_hash_key != records.len() {
         put(&mut out, field::HASH_KEYS, b"");
         hash_keys.offset = 1;
     }
@@ -154,6 +154,16 @@ fn put_number(out: &mut Vec<u8>, mut number: u64) {
 /// Where a record belongs among the shards.
 pub(super) fn hash_key(record: &Record) -> HashKey {
     record.explicit_hash_key.unwrap_or_else(|| HashKey::of(&record.partition_key))
+}
+
+/// Whether two records have one hash key. The MD5 of a key costs more than all else that is done with a small record, so it is
+/// taken only of keys that differ.
+pub(super) fn share_hash_key(one: &Record, other: &Record) -> bool {
+    match (one.explicit_hash_key, other.explicit_hash_key) {
+        (Some(one), Some(other)) => one == other,
+        (None, None) if one.partition_key == other.partition_key => true,
+        _ => hash_key(one) == hash_key(other),
+    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use forebay_log_store::{HashKey, Record};
 use serde::Deserialize;
 
 use super::{
-    kpl::{self, hash_key},
+    kpl::{self, hash_key, share_hash_key},
     lines,
     shards::Shards,
     tags::Tags,
@@ -106,8 +106,8 @@ impl Packing {
             Aggregation::None => Place::of_key(record),
             Aggregation::Lines => Place { bytes: lines::bytes_max(record), ..Place::of_key(record) },
             Aggregation::Kpl => {
-                let key = hash_key(record);
-                let lane = shards.map_or_else(|| hashed(key), |shards| shards.of(key).lane);
+                let key = || hash_key(record);
+                let lane = shards.map_or_else(|| hashed(key()), |shards| shards.of(key).lane);
                 Place { lane, bytes: kpl::bytes_max(record, &self.tags) }
             }
         }
@@ -121,11 +121,10 @@ impl Packing {
             Aggregation::None | Aggregation::Kpl => Cow::Borrowed(&*first.data),
         };
         // Who reads an aggregate of several hash keys skips those that are not of its shard.
-        let own = || hash_key(first);
         let shard = shards
             .filter(|_| self.aggregation == Aggregation::Kpl && parcel.records.len() > 1)
-            .filter(|_| parcel.records.iter().any(|record| hash_key(record) != own()))
-            .map(|shards| &*shards.of(own()).id);
+            .filter(|_| !parcel.records.iter().all(|record| share_hash_key(first, record)))
+            .map(|shards| &*shards.of(|| hash_key(first)).id);
         Packed { data, partition_key: &first.partition_key, explicit_hash_key: first.explicit_hash_key, shard }
     }
 
