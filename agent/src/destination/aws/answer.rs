@@ -20,6 +20,7 @@ pub(in crate::destination) fn failed<E: Error + ProvideErrorMetadata + 'static>(
     let response = error.raw_response();
     let retry_after = retry_after(response.and_then(|response| response.headers().get("retry-after")));
     let status = response.map(|response| response.status().as_u16());
+    let body = response.and_then(|response| response.body().bytes()).unwrap_or_default();
     let (kind, message) = match error {
         SdkError::ServiceError(answer) => match answer.err().code() {
             Some(code) => {
@@ -27,12 +28,12 @@ pub(in crate::destination) fn failed<E: Error + ProvideErrorMetadata + 'static>(
                 let kind = own(code).unwrap_or_else(|| of_code(code, said, status));
                 (kind, format!("{code}: {said}"))
             }
-            None => (of_status(status), no_answer(status, response)),
+            None => (of_status(status), no_answer(status, body)),
         },
         // An answer that breaks off is no answer either, but for another reason.
         SdkError::ResponseError(_) => match transport_error::known_kind(error) {
             Some(kind) => (kind, transport_error::message(error)),
-            None => (FailureKind::EndpointFailed, no_answer(status, response)),
+            None => (FailureKind::EndpointFailed, no_answer(status, body)),
         },
         SdkError::TimeoutError(_) => (FailureKind::TimedOut, "no answer in time".to_owned()),
         other if is_about_credentials(other) => of_credentials(other),
@@ -108,8 +109,7 @@ pub(in crate::destination) fn is_throttling(code: &str) -> bool {
 }
 
 /// For an answer that is none: what it looks like, so that a person recognises the captive portal.
-fn no_answer(status: Option<u16>, response: Option<&HttpResponse>) -> String {
-    let body = response.and_then(|response| response.body().bytes()).unwrap_or_default();
+pub(super) fn no_answer(status: Option<u16>, body: &[u8]) -> String {
     let text = String::from_utf8_lossy(&body[..body.len().min(MESSAGE_CHARS_MAX)]);
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let status = status.map_or("with nothing".to_owned(), |status| status.to_string());

@@ -6,6 +6,7 @@
 pub(super) mod answer;
 pub(super) mod body;
 mod config;
+pub(super) mod entries;
 
 use std::{sync::Arc, time::SystemTime};
 

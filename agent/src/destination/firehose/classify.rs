@@ -1,18 +1,51 @@
 //! What an answer of Firehose means. Pure.
 
 use aws_sdk_firehose::operation::put_record_batch::PutRecordBatchOutput;
+use aws_smithy_runtime_api::client::interceptors::context::Output;
+use serde::Deserialize;
 
-use crate::destination::{Failure, FailureKind, Outcome, RecordOutcome, aws::answer, failure::shorten};
+use crate::destination::{
+    Failure, FailureKind, Outcome, RecordOutcome,
+    aws::{answer, entries::Text},
+    failure::shorten,
+};
+
+/// The answer to PutRecordBatch, as far as it matters.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Answer<'a> {
+    #[serde(default)]
+    failed_put_count: i64,
+    #[serde(borrow, default)]
+    request_responses: Vec<Entry<'a>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Entry<'a> {
+    #[serde(borrow)]
+    record_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    error_code: Option<Text<'a>>,
+    #[serde(borrow)]
+    error_message: Option<Text<'a>>,
+}
+
+/// What the SDK says in place of such an answer.
+pub(super) fn nothing() -> Output {
+    let output = PutRecordBatchOutput::builder().failed_put_count(0).set_request_responses(Some(Vec::new()));
+    Output::erase(output.build().expect("it has all that it must have"))
+}
 
 /// What became of a request that was answered in the service's own words.
-pub(super) fn answered(output: &PutRecordBatchOutput, sent: usize) -> Outcome {
-    let records = &output.request_responses;
+pub(super) fn answered(answer: &Answer<'_>, sent: usize) -> Outcome {
+    let records = &answer.request_responses;
     if records.len() != sent {
         return confused(format!("the answer speaks of {} records, but {sent} were sent", records.len()));
     }
     let failed = records.iter().filter(|record| record.error_code.is_some()).count();
-    if usize::try_from(output.failed_put_count) != Ok(failed) {
-        return confused(format!("the answer counts {} failures and names {failed}", output.failed_put_count));
+    if usize::try_from(answer.failed_put_count) != Ok(failed) {
+        return confused(format!("the answer counts {} failures and names {failed}", answer.failed_put_count));
     }
     let outcomes = records.iter().map(|record| match record.error_code.as_deref() {
         Some(code) => {

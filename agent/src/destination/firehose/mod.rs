@@ -18,7 +18,7 @@ use self::config::RECORD_BYTES;
 pub use self::config::{Aggregation, Config};
 use super::{
     Limits, Outcome, Parcel, Place, RecordOutcome, Sent,
-    aws::{self, body::Body},
+    aws::{self, body::Body, entries::Entries},
     hash,
     tally::Tally,
 };
@@ -124,9 +124,14 @@ impl Firehose {
             sizes.push(joined.len() as u64);
             body.push(&joined, []);
         }
+        let answer = Entries::default();
         let request = self.client.put_record_batch().delivery_stream_name(stream).customize();
-        let outcome = match request.mutate_request(body.into_request()).send().await {
-            Ok(output) => classify::answered(&output, parcels.len()),
+        let request = request.mutate_request(body.into_request()).interceptor(answer.taker(classify::nothing));
+        let outcome = match request.send().await {
+            Ok(_) => match answer.read() {
+                Ok(answer) => classify::answered(&answer, parcels.len()),
+                Err(failure) => Outcome::Failed(failure),
+            },
             Err(error) => {
                 let failure = aws::answer::failed(&error, classify::of_code);
                 if failure.kind.is_about_credentials() {

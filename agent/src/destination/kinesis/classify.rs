@@ -1,16 +1,50 @@
 //! What an answer of Kinesis means. Pure.
 
 use aws_sdk_kinesis::operation::put_records::PutRecordsOutput;
+use aws_smithy_runtime_api::client::interceptors::context::Output;
+use serde::Deserialize;
 
-use crate::destination::{Failure, FailureKind, Outcome, RecordOutcome, aws::answer::is_throttling, failure::shorten};
+use crate::destination::{
+    Failure, FailureKind, Outcome, RecordOutcome,
+    aws::{answer::is_throttling, entries::Text},
+    failure::shorten,
+};
+
+/// The answer to PutRecords, as far as it matters.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Answer<'a> {
+    #[serde(borrow, default)]
+    pub(super) records: Vec<Entry<'a>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Entry<'a> {
+    #[serde(borrow)]
+    sequence_number: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) shard_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    error_code: Option<Text<'a>>,
+    #[serde(borrow)]
+    error_message: Option<Text<'a>>,
+}
+
+/// What the SDK says in place of such an answer.
+pub(super) fn nothing() -> Output {
+    Output::erase(
+        PutRecordsOutput::builder().set_records(Some(Vec::new())).build().expect("it has all that it must have"),
+    )
+}
 
 /// What became of a request that was answered in the service's own words.
-pub(super) fn answered(output: &PutRecordsOutput, sent: usize) -> Outcome {
-    if output.records.len() != sent {
-        let message = format!("the answer speaks of {} records, but {sent} were sent", output.records.len());
+pub(super) fn answered(answer: &Answer<'_>, sent: usize) -> Outcome {
+    if answer.records.len() != sent {
+        let message = format!("the answer speaks of {} records, but {sent} were sent", answer.records.len());
         return Outcome::Failed(Failure { kind: FailureKind::EndpointFailed, message, retry_after: None });
     }
-    let outcomes = output.records.iter().map(|record| match record.error_code.as_deref() {
+    let outcomes = answer.records.iter().map(|record| match record.error_code.as_deref() {
         Some(code) => {
             let message = shorten(format!("{code}: {}", record.error_message.as_deref().unwrap_or("no reason given")));
             // These two are all that Kinesis knows; what others may invent passes, or is found out by asking again.

@@ -27,7 +27,7 @@ pub use self::{
 use self::{map::ShardMap, packing::Packing, tags::Tags};
 use super::{
     Limits, Origin, Outcome, Parcel, Place, RecordOutcome, Sent,
-    aws::{self, body::Body},
+    aws::{self, body::Body, entries::Entries},
     tally::Tally,
 };
 use crate::{
@@ -145,15 +145,21 @@ impl Kinesis {
             let hash_key = hash_key.as_deref().map(|key| ("ExplicitHashKey", key));
             body.push(&packed.data, [("PartitionKey", packed.partition_key)].into_iter().chain(hash_key));
         }
+        let answer = Entries::default();
         let request = self.client.put_records().stream_name(&self.stream).customize();
-        match request.mutate_request(body.into_request()).send().await {
-            Ok(output) => {
+        let request = request.mutate_request(body.into_request()).interceptor(answer.taker(classify::nothing));
+        match request.send().await {
+            Ok(_) => {
+                let answer: classify::Answer<'_> = match answer.read() {
+                    Ok(answer) => answer,
+                    Err(failure) => return Outcome::Failed(failure),
+                };
                 if let Some(map) = &self.map {
                     map.heard();
                 }
-                let mut outcome = classify::answered(&output, parcels.len());
+                let mut outcome = classify::answered(&answer, parcels.len());
                 if let Outcome::Answered(outcomes) = &mut outcome {
-                    let shards = output.records.iter().map(|record| record.shard_id.as_deref());
+                    let shards = answer.records.iter().map(|record| record.shard_id.as_deref());
                     for ((outcome, (bytes, shard)), taken_by) in outcomes.iter_mut().zip(expected).zip(shards) {
                         self.look_at(outcome, bytes, shard, taken_by);
                     }
