@@ -1,6 +1,6 @@
 //! Connections against small servers and proxies, each with a fault of its own.
 
-use std::{error::Error, fs, io, net::SocketAddr, path::Path, path::PathBuf, sync::Arc, time::Duration};
+use std::{error::Error, fs, net::SocketAddr, path::Path, path::PathBuf, sync::Arc, time::Duration};
 
 use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::{
@@ -24,6 +24,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
+use crate::causes::causes;
 
 /// A server that does with each connection what it is told to.
 struct Server {
@@ -75,15 +76,12 @@ type ConnectErrorFound = (String, Option<rustls::Error>);
 fn found(error: &(dyn Error + 'static)) -> ConnectErrorFound {
     let (mut ours, mut innermost) = (None, String::new());
     let mut tls = None;
-    let mut next = Some(error);
-    while let Some(cause) = next {
+    for cause in causes(error) {
         if let Some(connect) = cause.downcast_ref::<ConnectError>() {
             ours = Some(connect.to_string());
         }
         innermost = cause.to_string();
         tls = tls.or_else(|| cause.downcast_ref::<rustls::Error>().cloned());
-        let held = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        next = held.map(|held| held as &(dyn Error + 'static)).or_else(|| cause.source());
     }
     (ours.unwrap_or(innermost), tls)
 }
