@@ -430,7 +430,6 @@ mod tests {
     fn a_number_out_of_range_is_told_with_the_range() {
         #[derive(Debug, Default, Deserialize)]
         #[serde(deny_unknown_fields, default)]
-        #[expect(dead_code, reason = "only read from TOML")]
         struct Numbers {
             byte: u8,
             signed: i16,
