@@ -253,14 +253,17 @@ fn explain_value(message: &str) -> String {
     {
         return format!("must be {expected}, not {found}");
     }
-    let outside = message.strip_prefix("invalid value: ").and_then(|rest| rest.rsplit_once(", expected "));
+    let outside = message.strip_prefix("invalid value: integer `").and_then(|rest| rest.split_once("`, expected "));
     if let Some((found, expected)) = outside
-        && let Some((min, max)) = range_of(expected)
+        && let Some((least, most)) = range_of(expected)
     {
-        let found = found.trim_start_matches("integer ").trim_matches('`');
-        return match max {
-            Some(max) => format!("must be a whole number from {min} to {max}, not {found}"),
-            None => format!("must be a whole number from {min}, not {found}"),
+        // Of large numbers only the bound that was passed: a key has narrower ones of its own, and tells them next.
+        return if most <= u8::MAX.into() {
+            format!("must be a whole number from {least} to {most}, not {found}")
+        } else if found.starts_with('-') || found == "0" {
+            format!("must be a whole number from {least}, not {found}")
+        } else {
+            format!("must be a whole number up to {most}, not {found}")
         };
     }
     let wrong = message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "));
@@ -277,20 +280,20 @@ fn explain_value(message: &str) -> String {
     message.to_owned()
 }
 
-/// The least and the largest of Rust's numbers; what is larger than any number of TOML has no bound.
-fn range_of(expected: &str) -> Option<(i64, Option<u32>)> {
-    let (least, kind) = match expected.strip_prefix("a nonzero ") {
+/// The least and the largest of Rust's numbers, as far as TOML knows larger ones.
+fn range_of(expected: &str) -> Option<(i64, i64)> {
+    let (nonzero, kind) = match expected.strip_prefix("a nonzero ") {
         Some(kind) => (1, kind),
         None => (0, expected),
     };
     Some(match kind {
-        "u8" => (least, Some(u8::MAX.into())),
-        "u16" => (least, Some(u16::MAX.into())),
-        "u32" => (least, Some(u32::MAX)),
-        "u64" | "usize" => (least, None),
-        "i8" => (i8::MIN.into(), i8::MAX.try_into().ok()),
-        "i16" => (i16::MIN.into(), i16::MAX.try_into().ok()),
-        "i32" => (i32::MIN.into(), i32::MAX.try_into().ok()),
+        "u8" => (nonzero, u8::MAX.into()),
+        "u16" => (nonzero, u16::MAX.into()),
+        "u32" => (nonzero, u32::MAX.into()),
+        "u64" | "usize" => (nonzero, i64::MAX),
+        "i8" => (i8::MIN.into(), i8::MAX.into()),
+        "i16" => (i16::MIN.into(), i16::MAX.into()),
+        "i32" => (i32::MIN.into(), i32::MAX.into()),
         _ => return None,
     })
 }
@@ -443,8 +446,18 @@ mod tests {
         let expected = [
             "a.byte: must be a whole number from 0 to 255, not 300",
             "a.count: must be a whole number from 0, not -1",
-            "a.signed: must be a whole number from -32768 to 32767, not -40000",
-            "a.word: must be a whole number from 1 to 65535, not 0",
+            "a.signed: must be a whole number from -32768, not -40000",
+            "a.word: must be a whole number from 1, not 0",
+        ];
+        assert_eq!(found, expected);
+        let mut problems = Problems::default();
+        let text = "byte = -1\nsigned = 40000\nword = 70000";
+        let _: Option<Numbers> = read(text.parse().expect("TOML"), "a", &[], &mut problems);
+        let found: Vec<_> = problems.list().iter().map(ToString::to_string).collect();
+        let expected = [
+            "a.byte: must be a whole number from 0 to 255, not -1",
+            "a.signed: must be a whole number up to 32767, not 40000",
+            "a.word: must be a whole number up to 65535, not 70000",
         ];
         assert_eq!(found, expected);
         let text = "byte = 1.5\nsigned = 'x'";
