@@ -3,7 +3,7 @@
 use forebay_log_store::Durability;
 
 use super::{Config, Problem, duration, key_path};
-use crate::delivery;
+use crate::delivery::{self, CatchUp};
 
 impl Config {
     /// What can be done, but is hardly meant: keys without effect, or with none that anybody wants.
@@ -45,7 +45,10 @@ impl Config {
         let (delivery, stream) = (&destination.delivery, &self.streams[&destination.from]);
         let mut warnings = destination.settings.warnings();
         let (most, why) = destination.settings.request_records();
-        if delivery.batch_records > most && delivery.batch_records != delivery::Config::default().batch_records {
+        // A leap to what is new goes by it, too.
+        let only_of_requests = delivery.catch_up == CatchUp::OldestFirst;
+        let is_default = delivery.batch_records == delivery::Config::default().batch_records;
+        if delivery.batch_records > most && only_of_requests && !is_default {
             warnings.push(("batch-records", format!("without effect above {most}: {why}")));
         }
         // A stream that holds what is undelivered lets it get older than its retention.
@@ -119,6 +122,7 @@ mod tests {
                 )],
             ),
             ("", HTTP, "batch-records = 9\nlanes = 9", vec![]),
+            ("", HTTP, "batch-records = 9\ncatch-up = \"split\"", vec![]),
             (
                 "",
                 KINESIS,
