@@ -12,6 +12,7 @@ mod bad_input;
 mod catch_up;
 mod cli;
 mod clock;
+mod connections;
 mod dead_letter_life;
 mod dead_letters;
 mod duplicates;

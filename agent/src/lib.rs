@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod api;
+mod causes;
 pub mod cli;
 pub mod config;
 pub mod credentials;
@@ -12,6 +13,7 @@ pub mod demo;
 pub mod destination;
 pub mod disk_room;
 pub mod edge_sequence;
+mod file_stamp;
 pub mod framing;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;

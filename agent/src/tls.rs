@@ -6,7 +6,7 @@
 use std::{path::Path, sync::Arc};
 
 use rustls::{
-    ClientConfig, ConfigBuilder, RootCertStore,
+    ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier,
     client::{WantsClientCert, WebPkiServerVerifier, danger::ServerCertVerifier},
     crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
@@ -52,11 +52,7 @@ impl ClientFiles<'_> {
     /// # Errors
     /// As [`ClientFiles::load`].
     pub(crate) fn load_by(&self, time: Arc<dyn TimeProvider>) -> Result<Arc<ClientConfig>, TlsError> {
-        let builder = ClientConfig::builder_with_details(Arc::new(provider()), time)
-            .with_safe_default_protocol_versions()
-            .expect("ring offers what every supported version of TLS needs")
-            .with_root_certificates(self.roots()?);
-        self.with_client(builder)
+        self.with_client(builder(time).with_root_certificates(self.roots()?))
     }
 
     /// As [`ClientFiles::load_by`], with another judge of the server's certificate, which
@@ -69,12 +65,7 @@ impl ClientFiles<'_> {
         time: Arc<dyn TimeProvider>,
         verifier: Arc<dyn ServerCertVerifier>,
     ) -> Result<Arc<ClientConfig>, TlsError> {
-        let builder = ClientConfig::builder_with_details(Arc::new(provider()), time)
-            .with_safe_default_protocol_versions()
-            .expect("ring offers what every supported version of TLS needs")
-            .dangerous()
-            .with_custom_certificate_verifier(verifier);
-        self.with_client(builder)
+        self.with_client(builder(time).dangerous().with_custom_certificate_verifier(verifier))
     }
 
     /// The usual judge of servers' certificates, with the authorities of these files.
@@ -95,11 +86,11 @@ impl ClientFiles<'_> {
             (None, None) => builder.with_no_client_auth(),
             (Some(certificate), Some(key)) => {
                 let chain = certificates("client-cert-file", certificate)?;
-                let key_der = PrivateKeyDer::from_pem_file(key)
-                    .map_err(|error| unreadable("client-key-file", key, "private key", &error))?;
-                builder.with_client_auth_cert(chain, key_der).map_err(|error| TlsError {
-                    key: "client-key-file",
-                    message: format!("{} does not go with {}: {error}", key.display(), certificate.display()),
+                builder.with_client_auth_cert(chain, private_key("client-key-file", key)?).map_err(|error| {
+                    TlsError {
+                        key: "client-key-file",
+                        message: format!("{} does not go with {}: {error}", key.display(), certificate.display()),
+                    }
                 })?
             }
             (Some(_), None) => return Err(alone("client-cert-file", "client-key-file")),
@@ -108,9 +99,19 @@ impl ClientFiles<'_> {
         Ok(Arc::new(config))
     }
 
-    /// Reads the files to see whether they are right, and notes what is not, under `path`.
+    /// Reads the files to see whether they are right, and notes all that is not, under `path`.
     pub fn validate(&self, path: &str, problems: &mut Problems) {
-        if let Err(error) = self.load() {
+        let mut wrong = Vec::from_iter(self.roots().err());
+        if let (Some(certificate), Some(key)) = (self.certificate, self.key) {
+            wrong.extend(certificates("client-cert-file", certificate).err());
+            wrong.extend(private_key("client-key-file", key).err());
+        }
+        // Whether they go together, when each is right.
+        if wrong.iter().all(|error| error.key == "ca-file") {
+            let whoever = builder(Arc::new(DefaultTimeProvider)).with_root_certificates(RootCertStore::empty());
+            wrong.extend(self.with_client(whoever).err());
+        }
+        for error in wrong {
             problems.add(format!("{path}.{}", error.key), error.message);
         }
     }
@@ -131,6 +132,13 @@ impl ClientFiles<'_> {
     }
 }
 
+/// By this clock.
+fn builder(time: Arc<dyn TimeProvider>) -> ConfigBuilder<ClientConfig, WantsVerifier> {
+    ClientConfig::builder_with_details(Arc::new(provider()), time)
+        .with_safe_default_protocol_versions()
+        .expect("ring offers what every supported version of TLS needs")
+}
+
 fn provider() -> CryptoProvider {
     ring::default_provider()
 }
@@ -142,6 +150,10 @@ fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'st
         return Err(TlsError { key, message: format!("{} holds no certificate in PEM form", path.display()) });
     }
     Ok(certificates)
+}
+
+fn private_key(key: &'static str, path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_file(path).map_err(|error| unreadable(key, path, "private key", &error))
 }
 
 fn unreadable(key: &'static str, path: &Path, what: &str, error: &rustls::pki_types::pem::Error) -> TlsError {
@@ -204,6 +216,27 @@ mod tests {
         assert!(at == "client-key-file" && message.contains("localhost.crt"), "{at}: {message}");
         let (at, message) = key_of(ClientFiles { ca, certificate: Some(&cert), key: Some(&other_key) });
         assert!(at == "client-key-file" && message.contains("does not go with"), "{at}: {message}");
+    }
+
+    #[test]
+    fn every_wrong_file_is_told() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (cert, key) = pair(dir.path(), "localhost");
+        let (_, other_key) = pair(dir.path(), "other");
+        let missing = Some(Path::new("/nowhere.pem"));
+        for (ca, certificate, key, expected) in [
+            (Some(&*cert), Some(&*cert), Some(&*key), &[][..]),
+            (missing, missing, missing, &["s.ca-file", "s.client-cert-file", "s.client-key-file"]),
+            (missing, Some(&*cert), Some(&*other_key), &["s.ca-file", "s.client-key-file"]),
+            (missing, missing, None, &["s.ca-file", "s.client-cert-file"]),
+            (Some(&*cert), Some(&*cert), missing, &["s.client-key-file"]),
+        ] {
+            let mut problems = Problems::default();
+            let files = ClientFiles { ca, certificate, key };
+            files.validate("s", &mut problems);
+            let told: Vec<_> = problems.list().iter().map(|problem| &*problem.path).collect();
+            assert_eq!(told, expected, "{files:?}: {problems:?}");
+        }
     }
 
     #[test]

@@ -3,16 +3,18 @@
 use std::convert::Infallible;
 use std::future::pending;
 use std::net::Ipv4Addr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::http::request::Parts;
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, oneshot};
@@ -25,6 +27,8 @@ pub(crate) enum Answer {
     Reply(Response<Full<Bytes>>),
     /// The connection ends without one.
     Hangup,
+    /// The connection stays, and nothing is ever heard of it again or read from it.
+    Silence,
 }
 
 impl Answer {
@@ -43,6 +47,7 @@ type Judge = dyn FnMut(&Parts, &[u8]) -> Answer + Send;
 /// A running server on 127.0.0.1; it ends when dropped.
 pub(crate) struct Receiver {
     port: u16,
+    connections: Arc<AtomicU64>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -54,7 +59,7 @@ impl Receiver {
         Self::start_with(None, judge)
     }
 
-    /// The same over TLS.
+    /// The same over TLS, and over HTTP/2 if the settings offer it.
     #[track_caller]
     pub(crate) fn start_tls(tls: ServerConfig, judge: impl FnMut(&Parts, &[u8]) -> Answer + Send + 'static) -> Self {
         Self::start_with(Some(TlsAcceptor::from(Arc::new(tls))), judge)
@@ -67,19 +72,22 @@ impl Receiver {
         let port = listener.local_addr().expect("a bound socket has an address").port();
         let (stop, stopped) = oneshot::channel();
         let judge: Arc<Mutex<Judge>> = Arc::new(Mutex::new(judge));
+        let connections = Arc::<AtomicU64>::default();
+        let made = Arc::clone(&connections);
         let run = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a test process may make a runtime").block_on(async {
                 let listener = TcpListener::from_std(listener).expect("it is not blocking");
                 tokio::select! {
-                    () = serve(listener, tls, judge) => {}
+                    () = serve(listener, tls, judge, &made) => {}
                     // Its sender was dropped.
                     _ = stopped => {}
                 }
             });
         };
         let thread = thread::Builder::new().name("receiver".to_owned()).spawn(run);
-        Self { port, stop: Some(stop), thread: Some(thread.expect("a test process may start a thread")) }
+        let thread = Some(thread.expect("a test process may start a thread"));
+        Self { port, connections, stop: Some(stop), thread }
     }
 
     /// `http://127.0.0.1:PORT`
@@ -89,6 +97,11 @@ impl Receiver {
 
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// How many connections were made to it so far.
+    pub(crate) fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
     }
 }
 
@@ -104,18 +117,22 @@ impl Drop for Receiver {
     }
 }
 
-async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, judge: Arc<Mutex<Judge>>) {
+async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, judge: Arc<Mutex<Judge>>, made: &AtomicU64) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             stream = listener.accept() => {
                 let (stream, _) = stream.expect("a listening socket accepts");
+                made.fetch_add(1, Ordering::Relaxed);
                 let (tls, judge) = (tls.clone(), Arc::clone(&judge));
                 connections.spawn(async move {
                     match tls {
-                        None => connection(stream, judge).await,
+                        None => connection(stream, false, judge).await,
                         // Who does not like the other's certificate is gone.
-                        Some(tls) => if let Ok(stream) = tls.accept(stream).await { connection(stream, judge).await },
+                        Some(tls) => if let Ok(stream) = tls.accept(stream).await {
+                            let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                            connection(stream, h2, judge).await;
+                        },
                     }
                 });
             }
@@ -124,12 +141,12 @@ async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, judge: Arc<Mutex
     }
 }
 
-async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, judge: Arc<Mutex<Judge>>) {
-    let hangup = Arc::new(Notify::new());
+async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, h2: bool, judge: Arc<Mutex<Judge>>) {
+    let (hangup, silence) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let service = {
-        let hangup = Arc::clone(&hangup);
+        let (hangup, silence) = (Arc::clone(&hangup), Arc::clone(&silence));
         service_fn(move |request: Request<Incoming>| {
-            let (judge, hangup) = (Arc::clone(&judge), Arc::clone(&hangup));
+            let (judge, hangup, silence) = (Arc::clone(&judge), Arc::clone(&hangup), Arc::clone(&silence));
             async move {
                 let (head, body) = request.into_parts();
                 let answer = match body.collect().await {
@@ -145,12 +162,24 @@ async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, judge: Arc<Mute
                         hangup.notify_one();
                         pending().await
                     }
+                    Answer::Silence => {
+                        silence.notify_one();
+                        pending().await
+                    }
                 }
             }
         })
     };
+    let stream = TokioIo::new(stream);
+    let mut serving: Pin<Box<dyn Future<Output = _> + Send>> = if h2 {
+        Box::pin(http2::Builder::new(TokioExecutor::new()).serve_connection(stream, service))
+    } else {
+        Box::pin(http1::Builder::new().serve_connection(stream, service))
+    };
     tokio::select! {
-        _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service) => {}
+        _ = &mut serving => {}
         () = hangup.notified() => {}
+        // It is still held.
+        () = silence.notified() => pending().await,
     }
 }

@@ -5,7 +5,8 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    gateway::Gateway,
+    gateway::{Gateway, devices, kinesis},
+    port::free_port,
     process::{self, Usage},
     traffic::{CONNECTIONS, Payload, TOPICS_PER_CONNECTION, Traffic},
     upstream::Upstream,
@@ -114,10 +115,11 @@ pub(crate) fn run(upstream: &Upstream, messages: u64) -> Vec<String> {
 
 fn deliver(upstream: &Upstream, traffic: &Traffic, settings: &str, kind: Kind) -> Shown {
     upstream.set_open(kind == Kind::Live);
-    let gateway = Gateway::start(Some((upstream.endpoint(), settings)));
+    let mqtt = free_port();
+    let gateway = Gateway::start(&(devices(mqtt) + &kinesis("cloud", &upstream.endpoint(), settings)));
     let before = Usage::of(gateway.pid());
     let begun = Instant::now();
-    let stored = traffic.publish(gateway.mqtt);
+    let stored = traffic.publish(mqtt);
     let begun = if kind == Kind::Live { begun } else { Instant::now() };
     upstream.set_open(true);
     let number = |pointer: &str| {

@@ -1,4 +1,4 @@
-//! The real program with a directory of its own, which is removed afterwards.
+//! The real program with a stream `telemetry` and a directory of its own, which is removed afterwards.
 
 use std::{fs, net::SocketAddr, process::Command};
 
@@ -15,17 +15,16 @@ pub(crate) struct Gateway {
     // Ends before its directory is removed: fields are dropped in this order.
     process: Process,
     _home: TempDir,
-    pub(crate) mqtt: u16,
     api: SocketAddr,
 }
 
 impl Gateway {
-    /// Starts one that delivers to this endpoint in this way, if any; returns once it is ready.
-    pub(crate) fn start(destination: Option<(String, &str)>) -> Self {
+    /// Starts one with these tables of sources and destinations; returns once it is ready.
+    pub(crate) fn start(tables: &str) -> Self {
         let home = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("the build directory can be written");
-        let (mqtt, api) = (free_port(), SocketAddr::from(([127, 0, 0, 1], free_port())));
+        let api = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let configuration = home.path().join("forebay.toml");
-        fs::write(&configuration, settings(mqtt, api, destination)).expect("a new directory takes a file");
+        fs::write(&configuration, settings(api) + tables).expect("a new directory takes a file");
         let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
         command.args(["run", "--config"]).arg(&configuration).current_dir(home.path());
         // Its log is of interest only if it says more than that it runs.
@@ -34,7 +33,7 @@ impl Gateway {
             .envs(of_the_unit())
             .stdout(fs::File::create(home.path().join("out")).expect("a file"));
         command.stderr(fs::File::create(home.path().join("log")).expect("a file"));
-        let gateway = Self { process: Process::start(command), _home: home, mqtt, api };
+        let gateway = Self { process: Process::start(command), _home: home, api };
         eventually("the gateway is ready", || http::get(api, "/healthz").is_ok_and(|answer| answer.status == 200));
         gateway
     }
@@ -50,6 +49,34 @@ impl Gateway {
     }
 }
 
+/// The table of a source that devices publish to, on this port.
+pub(crate) fn devices(port: u16) -> String {
+    format!(
+        r#"
+        [sources.devices]
+        type = "mqtt-broker"
+        listen = "127.0.0.1:{port}"
+        stream = "telemetry"
+        partition-key = "{{topic}}"
+        "#
+    )
+}
+
+/// The table of a destination that delivers to this endpoint in this way.
+pub(crate) fn kinesis(name: &str, endpoint: &str, how: &str) -> String {
+    format!(
+        r#"
+        [destinations.{name}]
+        type = "kinesis"
+        from = "telemetry"
+        stream = "plant-telemetry"
+        region = "eu-west-1"
+        endpoint = "{endpoint}"
+        {how}
+        "#
+    )
+}
+
 /// What systemd gives it.
 fn of_the_unit() -> impl Iterator<Item = (&'static str, &'static str)> {
     include_str!("../../../systemd/forebay.service")
@@ -57,20 +84,7 @@ fn of_the_unit() -> impl Iterator<Item = (&'static str, &'static str)> {
         .filter_map(|line| line.strip_prefix("Environment=")?.split_once('='))
 }
 
-fn settings(mqtt: u16, api: SocketAddr, destination: Option<(String, &str)>) -> String {
-    let destination = destination.map(|(endpoint, how)| {
-        format!(
-            r#"
-            [destinations.cloud]
-            type = "kinesis"
-            from = "telemetry"
-            stream = "plant-telemetry"
-            region = "eu-west-1"
-            endpoint = "{endpoint}"
-            {how}
-            "#
-        )
-    });
+fn settings(api: SocketAddr) -> String {
     format!(
         r#"
         data-dir = "data"
@@ -80,13 +94,6 @@ fn settings(mqtt: u16, api: SocketAddr, destination: Option<(String, &str)>) -> 
         shards = 4
         rate-limit = "off"
         quota = "4GiB"
-        [sources.devices]
-        type = "mqtt-broker"
-        listen = "127.0.0.1:{mqtt}"
-        stream = "telemetry"
-        partition-key = "{{topic}}"
-        {}
-        "#,
-        destination.unwrap_or_default()
+        "#
     )
 }

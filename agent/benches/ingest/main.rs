@@ -31,7 +31,8 @@ mod port;
 
 use std::{process::ExitCode, time::Duration};
 
-use gateway::Gateway;
+use gateway::{Gateway, devices, kinesis};
+use port::free_port;
 use process::Usage;
 use traffic::{CONNECTIONS, IN_FLIGHT, Payload, TOPICS_PER_CONNECTION, Traffic};
 use upstream::Upstream;
@@ -128,10 +129,12 @@ fn acknowledge_only(traffic: &Traffic) -> Run {
 }
 
 fn store(traffic: &Traffic, upstream: Option<&Upstream>) -> Run {
-    let gateway = Gateway::start(upstream.map(|upstream| (upstream.endpoint(), "")));
+    let mqtt = free_port();
+    let destination = upstream.map(|upstream| kinesis("cloud", &upstream.endpoint(), ""));
+    let gateway = Gateway::start(&(devices(mqtt) + &destination.unwrap_or_default()));
     let before = Usage::of(gateway.pid());
     let delivery = upstream.map(Upstream::begin);
-    let acknowledged = traffic.publish(gateway.mqtt);
+    let acknowledged = traffic.publish(mqtt);
     let took = delivery.map(|delivery| delivery.wait_for(traffic.messages));
     let usage = Usage::of(gateway.pid()).since(&before);
     let status = gateway.status();

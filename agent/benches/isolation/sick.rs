@@ -6,7 +6,20 @@ use std::{
     thread,
 };
 
-use crate::{gateway::Destination, port::free_port};
+use crate::port::free_port;
+
+/// Where a delivery goes.
+#[derive(Clone)]
+pub(crate) struct Destination {
+    pub(crate) name: String,
+    pub(crate) endpoint: String,
+}
+
+impl Destination {
+    pub(crate) fn new(name: &str, endpoint: &str) -> Self {
+        Self { name: name.to_owned(), endpoint: endpoint.to_owned() }
+    }
+}
 
 /// What an endpoint says to every request; nothing: it is silent.
 type Answer = Option<(u16, &'static str)>;

@@ -7,10 +7,13 @@
 //! `FOREBAY_BENCH_MESSAGES` sets the number of messages (default 400,000). It fails if forebay receives less than its aim, which is a share
 //! of what rumqttc alone receives.
 
-mod gateway;
+mod client;
 mod mosquitto;
 mod rumqttc_alone;
 
+#[allow(dead_code, reason = "a part is enough here")]
+#[path = "../ingest/gateway.rs"]
+mod gateway;
 #[allow(dead_code, reason = "a part is enough here")]
 #[path = "../ingest/process.rs"]
 mod process;
@@ -27,7 +30,7 @@ mod port;
 
 use std::{process::ExitCode, thread, time::Duration};
 
-use gateway::Gateway;
+use client::Client;
 use mosquitto::Mosquitto;
 use process::Usage;
 use rumqttc_alone::Alone;
@@ -84,7 +87,7 @@ fn main() -> ExitCode {
             let alone = |port| Box::new(Alone::start(port)) as Box<dyn Receiver>;
             runs[0].push(run(&traffic, held, &alone));
             for (version, runs) in ["3.1.1", "5"].into_iter().zip(&mut runs[1..]) {
-                let gateway = |port| Box::new(Gateway::start(port, version)) as Box<dyn Receiver>;
+                let gateway = |port| Box::new(Client::start(port, version)) as Box<dyn Receiver>;
                 runs.push(run(&traffic, held, &gateway));
             }
         }

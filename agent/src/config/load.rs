@@ -7,13 +7,12 @@ use std::{
     sync::Arc,
 };
 
-use forebay_log_store::{Durability, StoreConfig, StreamConfig};
+use forebay_log_store::{StoreConfig, StreamConfig};
 use serde::Deserialize;
 use toml::{Table, Value};
 
 use super::{
-    Problem, Problems, agent, clock, duration, key_path, letter_room, log, reader, references::References, stream,
-    there_are,
+    Problem, Problems, agent, clock, key_path, letter_room, log, reader, references::References, stream, there_are,
 };
 use crate::{api, delivery, destination, ingest::PartitionKeyTemplate, links, source};
 
@@ -158,34 +157,6 @@ impl Config {
     #[must_use]
     pub fn quotas(&self) -> BTreeMap<&str, u64> {
         self.streams.iter().map(|(name, stream)| (name.as_str(), stream.quota)).collect()
-    }
-
-    /// What can be done, but is hardly meant.
-    #[must_use]
-    pub fn warnings(&self) -> Vec<Problem> {
-        let waits_in_vain = |(name, stream): (&String, &StreamConfig)| match stream.durability {
-            Durability::MemoryFirst { spill_after, .. } if stream.consumers.is_empty() => Some(Problem {
-                path: format!("{}.durability", key_path("streams", name)),
-                message: format!(
-                    "\"memory-first\" without a destination that takes from the stream only delays: every record waits for \
-                     {} and is then written all the same",
-                    duration::show(spill_after)
-                ),
-            }),
-            _ => None,
-        };
-        let of_sources = self.sources.iter().flat_map(|(name, source)| {
-            let path = key_path("sources", name);
-            let problem = move |(key, message)| Problem { path: key_path(&path, key), message };
-            source.settings.warnings().into_iter().map(problem)
-        });
-        let nobody_uses =
-            |name: &&String| !self.destinations.values().any(|to| to.delivery.link.as_ref() == Some(*name));
-        let unused = self.links.keys().filter(nobody_uses).map(|name| Problem {
-            path: key_path("links", name),
-            message: format!("no destination says `link = \"{name}\"`: it limits nothing"),
-        });
-        self.streams.iter().filter_map(waits_in_vain).chain(of_sources).chain(unused).collect()
     }
 }
 

@@ -19,6 +19,7 @@ pub mod size;
 pub mod stream;
 #[cfg(test)]
 mod tests;
+mod warnings;
 
 pub use load::{Config, Destination, Error, Source};
 pub use octets::Octets;

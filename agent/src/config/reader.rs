@@ -1,14 +1,15 @@
 //! Reads a TOML table into a module's `Config`, and finds all its mistakes rather than the first.
 //!
 //! serde stops at the first value that does not fit. So upon a mistake the key is reported and taken out, and the rest is
-//! read again; what is returned after a mistake lacks that key, and serves only to find further problems. So that one mistake in a
-//! list of tables hides none in the others, their keys should have defaults, and be found missing when they are validated.
+//! read again; what is returned after a mistake lacks that key, and serves only to find further problems. Of a list the element is
+//! taken out, and the list itself when all of it was read. The keys of tables in lists should have defaults, and be found missing
+//! when they are validated: a table that lacks one is taken out, and what else is wrong in it is not told.
 
 use serde::{Deserialize, Deserializer, de};
 use serde_path_to_error::Segment;
 use toml::{Table, Value};
 
-use super::problem::{Problems, key_path, there_are};
+use super::problem::{Problems, key_path, names, there_are};
 
 /// Reads `table`, which stands at `path`. `elsewhere` are keys of the same table that another module reads: they are not
 /// in `table`, but somebody who misspells them should get them as a hint.
@@ -19,24 +20,109 @@ pub fn read<T: de::DeserializeOwned>(
     problems: &mut Problems,
 ) -> Option<T> {
     let mut value = Value::Table(table);
-    // Each round takes one key out, so that this ends.
+    let mut shortened = Shortened::default();
+    // Each round takes something out, so that this ends.
     loop {
         let error = match serde_path_to_error::deserialize(value.clone()) {
-            Ok(config) => return Some(config),
+            Ok(config) => match shortened.take() {
+                None => return Some(config),
+                // Nobody is to go by a list that lacks what was wrong in it.
+                Some(list) => {
+                    remove(&mut value, &list);
+                    continue;
+                }
+            },
             Err(error) => error,
         };
         let steps = steps_to(error.path());
+        if shortened.forget(&steps) {
+            // It is only that it has become too short.
+            if let Some(Step::Index(_)) = steps.last() {
+                shortened.add(&steps, &shortened.as_written(&steps));
+            }
+            remove(&mut value, &steps);
+            continue;
+        }
         let known = if steps.len() > 1 { &[] } else { elsewhere };
-        let (message, meant) = explain(error.inner().message(), known);
+        let (message, meant) = match alternatives(error.inner().message(), at(&value, &steps)) {
+            Some(message) => (message, None),
+            None => explain(error.inner().message(), known),
+        };
         let around = steps.split_last().map_or(&steps[..], |(_, around)| around);
         // What is there under its own name is judged for itself.
         let meant = meant.filter(|meant| at(&value, around).is_none_or(|table| table.get(meant).is_none()));
-        let meant = meant.map(|meant| key_path(&place(path, around), &meant));
+        let written = shortened.as_written(&steps);
+        let (here, around) = (place(path, &written), place(path, &written[..around.len()]));
+        let meant = meant.map(|meant| key_path(&around, &meant));
         let taken_out = take_out(&mut value, &steps);
-        let unread = taken_out.map(|depth| place(path, &steps[..depth]));
-        problems.add_unread(place(path, &steps), message, unread.into_iter().chain(meant).collect());
+        let unread = taken_out.map(|depth| match steps[depth - 1] {
+            Step::Key(_) => place(path, &written[..depth]),
+            // What is said of a list is said of all of it.
+            Step::Index(_) => {
+                shortened.add(&steps[..depth], &written[..depth]);
+                place(path, to_key(&written[..depth]))
+            }
+        });
+        problems.add_unread(here, message, unread.into_iter().chain(meant).collect());
         taken_out?;
     }
+}
+
+/// The lists that have lost elements, so that those behind are read, too.
+#[derive(Default)]
+struct Shortened {
+    /// The ways to them, as they are.
+    lists: Vec<Vec<Step>>,
+    /// The ways to the lost elements, as they were written.
+    lost: Vec<Vec<Step>>,
+}
+
+impl Shortened {
+    fn add(&mut self, element: &[Step], as_written: &[Step]) {
+        let list = element[..element.len() - 1].to_vec();
+        if !self.lists.contains(&list) {
+            self.lists.push(list);
+        }
+        self.lost.push(as_written.to_vec());
+    }
+
+    /// The way to one of the lists, or to the one around it that has a key. Inner ones come first.
+    fn take(&mut self) -> Option<Vec<Step>> {
+        self.lists.sort_by_key(Vec::len);
+        self.lists.pop().map(|list| to_key(&list).to_vec())
+    }
+
+    /// Whether this was the way to one of the lists.
+    fn forget(&mut self, list: &[Step]) -> bool {
+        let found = self.lists.iter().position(|known| known == list);
+        found.map(|found| self.lists.swap_remove(found)).is_some()
+    }
+
+    /// The way to a value, as it was written.
+    fn as_written(&self, steps: &[Step]) -> Vec<Step> {
+        let mut written: Vec<Step> = Vec::with_capacity(steps.len());
+        for step in steps {
+            let mut step = step.clone();
+            if let Step::Index(index) = &mut step {
+                let of_list = |lost: &&Vec<Step>| lost.split_last().is_some_and(|(_, list)| list == written);
+                let mut lost: Vec<_> = self.lost.iter().filter(of_list).filter_map(|lost| lost.last()).collect();
+                lost.sort_unstable();
+                for lost in lost {
+                    if matches!(lost, Step::Index(lost) if lost <= index) {
+                        *index += 1;
+                    }
+                }
+            }
+            written.push(step);
+        }
+        written
+    }
+}
+
+/// As much of a way as leads to the last key: in a list nothing but elements has a place.
+fn to_key(steps: &[Step]) -> &[Step] {
+    let keys = steps.iter().rposition(|step| matches!(step, Step::Key(_))).map_or(0, |last| last + 1);
+    &steps[..keys]
 }
 
 /// The keys of a `Config` struct, as they are written in TOML.
@@ -65,7 +151,7 @@ pub fn nearest<'a>(key: &str, known: impl IntoIterator<Item = &'a str>) -> Optio
 }
 
 /// One step on the way to a value.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Step {
     Key(String),
     Index(usize),
@@ -99,8 +185,7 @@ fn place(path: &str, steps: &[Step]) -> String {
     })
 }
 
-/// Removes the value at the end of these steps, or the nearest around it that has a key: an element of a list cannot go without
-/// moving the others. How many steps lead to what was removed.
+/// Removes the value at the end of these steps, or the nearest around it that is there. How many steps lead to what was removed.
 fn take_out(value: &mut Value, steps: &[Step]) -> Option<usize> {
     let (step, rest) = steps.split_first()?;
     match (step, value) {
@@ -109,10 +194,40 @@ fn take_out(value: &mut Value, steps: &[Step]) -> Option<usize> {
             deeper.map(|depth| depth + 1).or_else(|| table.remove(key).map(|_| 1))
         }
         (Step::Index(index), Value::Array(array)) => {
-            array.get_mut(*index).and_then(|inner| take_out(inner, rest)).map(|depth| depth + 1)
+            let inner = array.get_mut(*index)?;
+            match take_out(inner, rest) {
+                Some(depth) => Some(depth + 1),
+                None => {
+                    array.remove(*index);
+                    Some(1)
+                }
+            }
         }
         _ => None,
     }
+}
+
+/// Removes exactly what is at the end of these steps, if it is there.
+fn remove(value: &mut Value, steps: &[Step]) {
+    let Some((last, around)) = steps.split_last() else { return };
+    let around = around.iter().try_fold(value, |value, step| match step {
+        Step::Key(key) => value.get_mut(key),
+        Step::Index(index) => value.get_mut(*index),
+    });
+    match (last, around) {
+        (Step::Key(key), Some(Value::Table(table))) => drop(table.remove(key)),
+        (Step::Index(index), Some(Value::Array(array))) if *index < array.len() => drop(array.remove(*index)),
+        _ => {}
+    }
+}
+
+/// Where one of several tables is wanted, what is said of a value that has none of them, or some at once.
+fn alternatives(message: &str, value: Option<&Value>) -> Option<String> {
+    let found = value.and_then(Value::as_table).filter(|_| message.starts_with("wanted exactly 1 element"))?;
+    Some(match found.len() {
+        0 => "is an empty table".to_owned(),
+        _ => format!("has {}; give one of them, not several at once", names(found.keys().map(String::as_str))),
+    })
 }
 
 /// Says in our words what serde says in its own, and which key was probably meant by one that nobody knows.
@@ -138,6 +253,19 @@ fn explain_value(message: &str) -> String {
     {
         return format!("must be {expected}, not {found}");
     }
+    let outside = message.strip_prefix("invalid value: integer `").and_then(|rest| rest.split_once("`, expected "));
+    if let Some((found, expected)) = outside
+        && let Some((least, most)) = range_of(expected)
+    {
+        // Of large numbers only the bound that was passed: a key has narrower ones of its own, and tells them next.
+        return if most <= u8::MAX.into() {
+            format!("must be a whole number from {least} to {most}, not {found}")
+        } else if found.starts_with('-') || found == "0" {
+            format!("must be a whole number from {least}, not {found}")
+        } else {
+            format!("must be a whole number up to {most}, not {found}")
+        };
+    }
     let wrong = message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "));
     if let Some((found, expected)) = wrong.and_then(|rest| rest.rsplit_once(", expected ")) {
         if expected == "string only" {
@@ -152,10 +280,28 @@ fn explain_value(message: &str) -> String {
     message.to_owned()
 }
 
+/// The least and the largest of Rust's numbers, as far as TOML knows larger ones.
+fn range_of(expected: &str) -> Option<(i64, i64)> {
+    let (nonzero, kind) = match expected.strip_prefix("a nonzero ") {
+        Some(kind) => (1, kind),
+        None => (0, expected),
+    };
+    Some(match kind {
+        "u8" => (nonzero, u8::MAX.into()),
+        "u16" => (nonzero, u16::MAX.into()),
+        "u32" => (nonzero, u32::MAX.into()),
+        "u64" | "usize" => (nonzero, i64::MAX),
+        "i8" => (i8::MIN.into(), i8::MAX.into()),
+        "i16" => (i16::MIN.into(), i16::MAX.into()),
+        "i32" => (i32::MIN.into(), i32::MAX.into()),
+        _ => return None,
+    })
+}
+
 /// Rust's names for numbers mean nothing to whoever writes a configuration.
 fn in_words(expected: &str) -> &str {
     match expected {
-        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number",
+        "i8" | "i16" | "i32" | "i64" | "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number",
         "a nonzero u8" | "a nonzero u16" | "a nonzero u32" | "a nonzero u64" | "a nonzero usize" => {
             "a whole number from 1"
         }
@@ -281,6 +427,79 @@ mod tests {
                 "a.b.topics[1]: must be a string, not integer `3`",
             ]
         );
+    }
+
+    #[test]
+    fn a_number_out_of_range_is_told_with_the_range() {
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        struct Numbers {
+            byte: u8,
+            signed: i16,
+            word: Option<std::num::NonZeroU16>,
+            count: usize,
+        }
+        let mut problems = Problems::default();
+        let text = "byte = 300\nsigned = -40000\nword = 0\ncount = -1";
+        let _: Option<Numbers> = read(text.parse().expect("TOML"), "a", &[], &mut problems);
+        let found: Vec<_> = problems.list().iter().map(ToString::to_string).collect();
+        let expected = [
+            "a.byte: must be a whole number from 0 to 255, not 300",
+            "a.count: must be a whole number from 0, not -1",
+            "a.signed: must be a whole number from -32768, not -40000",
+            "a.word: must be a whole number from 1, not 0",
+        ];
+        assert_eq!(found, expected);
+        let mut problems = Problems::default();
+        let text = "byte = -1\nsigned = 40000\nword = 70000";
+        let _: Option<Numbers> = read(text.parse().expect("TOML"), "a", &[], &mut problems);
+        let found: Vec<_> = problems.list().iter().map(ToString::to_string).collect();
+        let expected = [
+            "a.byte: must be a whole number from 0 to 255, not -1",
+            "a.signed: must be a whole number up to 32767, not 40000",
+            "a.word: must be a whole number up to 65535, not 70000",
+        ];
+        assert_eq!(found, expected);
+        let text = "byte = 1.5\nsigned = 'x'";
+        let mut problems = Problems::default();
+        let _: Option<Numbers> = read(text.parse().expect("TOML"), "a", &[], &mut problems);
+        let found: Vec<_> = problems.list().iter().map(ToString::to_string).collect();
+        let expected = [
+            "a.byte: must be a whole number, not floating point `1.5`",
+            "a.signed: must be a whole number, not string \"x\"",
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn every_mistake_in_a_list_is_found_at_its_place() {
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        struct Lists {
+            names: Vec<String>,
+            pairs: Vec<[u8; 2]>,
+            tables: Vec<Tls>,
+        }
+        let text = "names = [1, 'a', 2, 'b', 3]\npairs = [[1, 2], ['x', 'y'], [3], [4, 5]]\n\
+                    tables = [{}, 7, { ca = 8 }, { ca = 'x' }, 9, { cb = 'x' }]";
+        let mut problems = Problems::default();
+        let lists: Lists = read(text.parse().expect("TOML"), "a", &[], &mut problems).expect("without them");
+        problems.add("a.names", "must not be empty");
+        let found: Vec<_> = problems.list().iter().map(|problem| &*problem.path).collect();
+        let expected = [
+            "a.names[0]",
+            "a.names[2]",
+            "a.names[4]",
+            "a.pairs[1][0]",
+            "a.pairs[1][1]",
+            "a.pairs[2]",
+            "a.tables[1]",
+            "a.tables[2].ca",
+            "a.tables[4]",
+            "a.tables[5].cb",
+        ];
+        assert_eq!(found, expected, "{problems:#?}");
+        assert!(lists.names.is_empty() && lists.pairs.is_empty() && lists.tables.is_empty(), "{lists:?}");
     }
 
     #[test]

@@ -127,6 +127,11 @@ mod tests {
                 "credentials = { file = { pth = '/x' } }",
                 "destinations.cloud.credentials.file.pth: unknown key, did you mean `path`?",
             ),
+            (
+                "credentials = { file = { path = '/x' }, iot = {} }",
+                "destinations.cloud.credentials: has `file` and `iot`; give one of them, not several at once",
+            ),
+            ("credentials = {}", "destinations.cloud.credentials: is an empty table"),
             ("credentials = { iot = {} }", "destinations.cloud.credentials.iot.endpoint: missing"),
             (
                 "credentials = { iot = { rol-alias = 'x' } }",

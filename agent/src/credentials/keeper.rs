@@ -11,13 +11,14 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use aws_credential_types::{
     Credentials,
     provider::{ProvideCredentials, error::CredentialsError, future},
 };
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::{
@@ -25,9 +26,9 @@ use super::{
     chain::{self, Way},
     held::{Due, Life, RETRY},
     iot,
-    stamp::Stamp,
     time::KnownTime,
 };
+use crate::{causes::causes, file_stamp::Stamp};
 
 /// So often files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -238,8 +239,7 @@ fn with_lifetime(credentials: Credentials) -> (Credentials, Option<Duration>) {
 
 /// An error with its causes, of which none is said that was said before.
 fn said(error: &CredentialsError) -> String {
-    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
-    causes.map(ToString::to_string).fold(String::new(), |said, cause| match said.as_str() {
+    causes(error).map(ToString::to_string).fold(String::new(), |said, cause| match said.as_str() {
         "" => cause,
         _ if said.contains(&cause) => said,
         _ => format!("{said}: {cause}"),
@@ -299,13 +299,13 @@ mod tests {
         keeper.provide_credentials().await.expect("there are some").access_key_id().to_owned()
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_rotated_key_is_used_without_a_restart() {
         let (_dir, path, keeper) = file("one");
         assert_eq!((given(&keeper).await.as_str(), given(&keeper).await.as_str()), ("one", "one"));
         write(&path, "two");
-        keeper.0.lock().looked = Duration::ZERO;
-        tokio::time::sleep(LOOK_EVERY).await;
+        assert_eq!(given(&keeper).await, "one", "nobody looks at files for each request");
+        tokio::time::advance(LOOK_EVERY).await;
         assert_eq!(given(&keeper).await, "two");
     }
 

@@ -10,7 +10,6 @@ mod config;
 mod held;
 pub mod iot;
 mod keeper;
-mod stamp;
 mod time;
 pub mod watch;
 

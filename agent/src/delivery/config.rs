@@ -30,7 +30,8 @@ const MAX_AGE_MIN: Duration = Duration::from_secs(1);
 pub struct Config {
     /// Whether records of one partition key ever overtake each other.
     pub ordering: Ordering,
-    /// Records of a request. The destination's own limit holds too.
+    /// Parcels of a request: an aggregate counts as one record, as do the records of one lane of an `http` destination. The
+    /// destination's own limit holds too. What limits a request however records are packed is `batch-bytes`.
     pub batch_records: usize,
     /// Keys and data of a request in bytes; left out: the destination's limit, at most a quarter of `window-bytes`.
     #[serde(with = "size::option")]
@@ -136,7 +137,7 @@ impl Config {
             let window = size::show(self.window_bytes);
             problems.add(
                 format!("{path}.batch-bytes"),
-                format!("must be more than 0, and at most window-bytes ({window})"),
+                format!("must be more than 0, and at most window-bytes ({window}), not {}", size::show(bytes)),
             );
         }
         for (key, value, max) in [
@@ -144,7 +145,10 @@ impl Config {
             ("max-backoff", self.max_backoff, Duration::from_secs(3600)),
         ] {
             if value > max {
-                problems.add(format!("{path}.{key}"), format!("must be {} or less", duration::show(max)));
+                problems.add(
+                    format!("{path}.{key}"),
+                    format!("must be {} or less, not {}", duration::show(max), duration::show(value)),
+                );
             }
         }
         if self.priority > 0 && self.link.is_none() {
@@ -161,7 +165,8 @@ impl Config {
             problems.add(format!("{path}.max-age"), message);
         }
         if self.max_backoff < Duration::from_millis(100) {
-            problems.add(format!("{path}.max-backoff"), "must be 100ms or more");
+            let shown = duration::show(self.max_backoff);
+            problems.add(format!("{path}.max-backoff"), format!("must be 100ms or more, not {shown}"));
         }
     }
 

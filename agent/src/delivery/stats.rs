@@ -10,9 +10,8 @@ use forebay_log_store::SequenceNumber;
 
 use super::window::{Counts, Held as InWindow, Link, Window};
 use crate::{
-    destination::{FailureKind, Sent},
+    destination::{FailureKind, Sent, WireBytes},
     links::Held,
-    outgoing::WireBytes,
 };
 
 /// A delivery's counters, since the agent's start.

@@ -4,9 +4,8 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::window::{Batch, RECORD_OVERHEAD};
 use crate::{
-    destination::{FailureKind, Outcome},
+    destination::{FailureKind, Outcome, WireBytes},
     links::{Answer, Held, Way},
-    outgoing::WireBytes,
 };
 
 /// Headers of a request and of its answer, roughly.

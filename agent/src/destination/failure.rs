@@ -7,7 +7,7 @@ use std::{fmt, time::Duration};
 pub(super) const MESSAGE_CHARS_MAX: usize = 400;
 
 /// An endpoint that wants to be left alone for longer is asked again all the same.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
+pub(crate) const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 
 /// Why a request failed as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -98,6 +98,29 @@ impl Config {
         }
     }
 
+    /// What is set without effect: which key, and a sentence fragment.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Kinesis(settings) => settings.warnings(),
+            Self::Firehose(settings) => settings.warnings(),
+            Self::Http(_) => Vec::new(),
+        }
+    }
+
+    /// How many parcels a request has at most, and why, for a message.
+    #[must_use]
+    pub fn request_records(&self) -> (usize, &'static str) {
+        match self {
+            Self::Kinesis(_) => (kinesis::REQUEST_RECORDS, "PutRecords takes no more"),
+            Self::Firehose(_) => (firehose::REQUEST_RECORDS, "PutRecordBatch takes no more"),
+            Self::Http(settings) => (
+                usize::from(settings.lanes),
+                "all records of one of the `lanes` count as one; `batch-bytes` makes requests smaller",
+            ),
+        }
+    }
+
     /// What it is, in a few words.
     #[must_use]
     pub fn describe(&self) -> String {

@@ -13,7 +13,7 @@ use std::{
 use forebay_log_store::Record;
 use smallvec::SmallVec;
 
-use crate::{credentials::KnownTime, outgoing::WireBytes};
+use crate::credentials::KnownTime;
 
 pub mod aws;
 mod failure;
@@ -26,8 +26,12 @@ pub mod scripted;
 mod tally;
 mod transport_error;
 
+pub(crate) use failure::RETRY_AFTER_MAX;
 pub use failure::{Failure, FailureKind};
 pub use kind::{Config, TYPES};
+
+/// What a delivery may know of the connections that a destination makes.
+pub use crate::outgoing::WireBytes;
 
 /// Somewhere that records go.
 #[derive(Debug)]

@@ -10,15 +10,18 @@ use aws_smithy_runtime_api::client::{dns::ResolveDnsError, result::ConnectorErro
 use rustls::{AlertDescription, CertificateError};
 
 use super::FailureKind;
-use crate::outgoing::{ConnectError, ProxyTrouble};
+use crate::{
+    causes::causes,
+    outgoing::{ConnectError, ProxyTrouble},
+};
 
 /// What kind of trouble it is, if it is known.
 pub(crate) fn known_kind(error: &(dyn Error + 'static)) -> Option<FailureKind> {
     // What the system's resolver gives is an I/O error like any other, but for its words and its place.
-    if chain(error).any(is_of_resolver) {
+    if causes(error).any(is_of_resolver) {
         return Some(FailureKind::Dns);
     }
-    chain(error).filter_map(of_one).last()
+    causes(error).filter_map(of_one).last()
 }
 
 /// What kind of trouble it is.
@@ -28,26 +31,13 @@ pub(crate) fn kind(error: &(dyn Error + 'static)) -> FailureKind {
 
 /// For a person: the root of the trouble says most, `Connection refused` rather than `dispatch failure`.
 pub(crate) fn message(error: &(dyn Error + 'static)) -> String {
-    let root = chain(error).last().map(ToString::to_string).unwrap_or_default();
+    let root = causes(error).last().map(ToString::to_string).unwrap_or_default();
     match known_kind(error) {
         Some(FailureKind::Clock) => format!("the endpoint's certificate is not valid yet by our clock: {root}"),
         Some(FailureKind::TlsExpired) => format!("the endpoint's certificate has expired by our clock: {root}"),
         Some(FailureKind::Dns) => format!("its name does not resolve: {root}"),
         // It says with whom, and by which way.
-        _ => chain(error).find_map(|cause| cause.downcast_ref::<ConnectError>()).map_or(root, ToString::to_string),
-    }
-}
-
-/// An error and its causes, outermost first.
-pub(crate) fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| cause(*error))
-}
-
-fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
-    // What an I/O error holds is not its source; that is the source of what it holds.
-    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-        Some(held) => Some(held),
-        None => error.source(),
+        _ => causes(error).find_map(|cause| cause.downcast_ref::<ConnectError>()).map_or(root, ToString::to_string),
     }
 }
 

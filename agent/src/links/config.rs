@@ -122,3 +122,22 @@ impl Config {
         self.bandwidth.is_none() && self.daily_budget.is_none() && self.schedule.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::reader;
+
+    #[test]
+    fn every_wrong_window_is_told() {
+        let text = "schedule = ['22:00-06:00', 'nights', 'mon 25:00-26:00', 'sat 00:00-24:00', 7]\nreset = 'noon'";
+        let mut problems = Problems::default();
+        let config: Config =
+            reader::read(toml::from_str(text).expect("TOML"), "links.lte", &[], &mut problems).expect("a table");
+        config.validate("links.lte", &mut problems);
+        let told: Vec<_> = problems.list().iter().map(|problem| &*problem.path).collect();
+        let places = ["links.lte.schedule[1]", "links.lte.schedule[2]", "links.lte.schedule[4]"];
+        assert_eq!(told, [&["links.lte.reset"], &places[..]].concat(), "{problems:?}");
+        assert!(problems.list()[2].message.contains("`mon 25:00-26:00` is no window"), "{problems:?}");
+    }
+}

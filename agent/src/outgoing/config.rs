@@ -62,7 +62,7 @@ impl Config {
         }
         for (key, value) in [("connect-timeout", self.connect_timeout), ("request-timeout", self.request_timeout)] {
             if value < Duration::from_millis(100) || value > Duration::from_secs(600) {
-                problems.add(format!("{path}.{key}"), "must be 100ms to 10m");
+                problems.add(format!("{path}.{key}"), format!("must be 100ms to 10m, not {}", duration::show(value)));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt, io, time::Duration};
 
-use crate::tls::TlsError;
+use crate::{causes::causes, tls::TlsError};
 
 /// Why there is no connection; each kind is for somebody else to set right.
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +91,7 @@ impl Error for NameError {
 impl ConnectError {
     /// Of what came of a TCP connection.
     pub(super) fn of_tcp(error: &(dyn Error + 'static)) -> Self {
-        for cause in std::iter::successors(Some(error), |cause| (*cause).source()) {
+        for cause in causes(error) {
             if let Some(name) = cause.downcast_ref::<NameError>() {
                 return Self::Name { host: name.host.clone(), source: copy(&name.source) };
             }

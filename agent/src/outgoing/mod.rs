@@ -4,6 +4,7 @@
 //! reached is told what; and every byte that passes a socket is counted. What is said over a connection is not here.
 
 mod address;
+mod asking;
 mod config;
 mod connector;
 mod error;
@@ -31,6 +32,7 @@ use rustls::time_provider::TimeProvider;
 
 pub use self::{
     address::http_address,
+    asking::{Answer, ask},
     config::Config,
     connector::Connector,
     error::{ConnectError, ProxyTrouble},
@@ -43,8 +45,8 @@ use crate::config::Problems;
 /// How long a connection stays open without a request: most servers close it about then, or before.
 const IDLE: Duration = Duration::from_secs(90);
 
-/// HTTP/2 keeps all requests on one connection, and none of them ends it when it hangs. So the connection itself is asked,
-/// while requests wait on it, whether it still lives.
+/// HTTP/2 keeps all requests on one connection, which may hang long before the first of them is given up. So the connection
+/// itself is asked, while requests wait on it, whether it still lives.
 const STILL_THERE: Duration = Duration::from_secs(10);
 
 /// A way out. Clones share the count of bytes.

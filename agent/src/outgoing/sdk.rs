@@ -12,7 +12,7 @@ use aws_smithy_types::body::SdkBody;
 use http_body_util::Limited;
 use hyper_util::client::legacy::Client;
 
-use super::Connector;
+use super::{Connector, ask};
 
 /// No answer that we ask for is as large; who sends more is somebody else.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
@@ -47,8 +47,9 @@ impl HttpConnector for Requests {
             Ok(request) => request,
             Err(error) => return HttpConnectorFuture::ready(Err(ConnectorError::user(error.into()))),
         };
-        let (answering, limit) = (self.client.request(request), self.limit);
+        let (client, limit) = (self.client.clone(), self.limit);
         HttpConnectorFuture::new(async move {
+            let answering = ask(&client, request);
             let answered = match limit {
                 Some(limit) => {
                     tokio::time::timeout(limit, answering).await.map_err(|late| ConnectorError::timeout(late.into()))?

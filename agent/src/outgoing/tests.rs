@@ -1,11 +1,24 @@
 //! Connections against small servers and proxies, each with a fault of its own.
 
-use std::{error::Error, fs, io, net::SocketAddr, path::Path, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    error::Error,
+    fs,
+    future::pending,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
-use http_body_util::{BodyExt as _, Empty, Full};
+use futures_util::{Stream, StreamExt as _, stream};
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::{
     Request, Response, StatusCode, Version,
-    body::{Bytes, Incoming},
+    body::{Bytes, Frame, Incoming},
     http::Uri,
     service::service_fn,
 };
@@ -24,10 +37,12 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
+use crate::causes::causes;
 
 /// A server that does with each connection what it is told to.
 struct Server {
     address: SocketAddr,
+    connections: Arc<AtomicU64>,
     _tasks: JoinSet<()>,
 }
 
@@ -35,14 +50,16 @@ impl Server {
     async fn start<F: Future<Output = ()> + Send + 'static>(serve: impl Fn(TcpStream) -> F + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("bound");
-        let mut tasks = JoinSet::new();
+        let (mut tasks, count) = (JoinSet::new(), Arc::<AtomicU64>::default());
+        let made = Arc::clone(&count);
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
+                made.fetch_add(1, Relaxed);
                 connections.spawn(serve(stream));
             }
         });
-        Self { address, _tasks: tasks }
+        Self { address, connections: count, _tasks: tasks }
     }
 
     /// One that hears something and answers with this, again and again.
@@ -75,15 +92,12 @@ type ConnectErrorFound = (String, Option<rustls::Error>);
 fn found(error: &(dyn Error + 'static)) -> ConnectErrorFound {
     let (mut ours, mut innermost) = (None, String::new());
     let mut tls = None;
-    let mut next = Some(error);
-    while let Some(cause) = next {
+    for cause in causes(error) {
         if let Some(connect) = cause.downcast_ref::<ConnectError>() {
             ours = Some(connect.to_string());
         }
         innermost = cause.to_string();
         tls = tls.or_else(|| cause.downcast_ref::<rustls::Error>().cloned());
-        let held = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        next = held.map(|held| held as &(dyn Error + 'static)).or_else(|| cause.source());
     }
     (ours.unwrap_or(innermost), tls)
 }
@@ -199,6 +213,11 @@ async fn bytes_are_counted_exactly() {
 }
 
 /// Certificates, and a server that shows one of them and may demand one.
+/// The frames of a body.
+fn beginning() -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> {
+    stream::iter([Ok(Frame::data(Bytes::from_static(b"beginning")))])
+}
+
 struct Tls {
     dir: TempDir,
     authority: CertifiedIssuer<'static, KeyPair>,
@@ -230,7 +249,8 @@ impl Tls {
         (certificate.der().clone(), key)
     }
 
-    /// Answers with the names in the client's certificate, which it demands if told to.
+    /// Answers with the names in the client's certificate, which it demands if told to; but never to what is asked for at
+    /// `/never`, and only with the beginning of an answer at `/half`.
     async fn server(&self, (certificate, key): (CertificateDer<'static>, KeyPair), demanding: bool) -> Server {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -253,9 +273,13 @@ impl Tls {
             async move {
                 let Ok(stream) = acceptor.accept(stream).await else { return };
                 let client = stream.get_ref().1.peer_certificates().map_or(0, |chain| chain[0].len());
-                let answer = service_fn(move |_: Request<Incoming>| async move {
-                    let response = Response::builder().header("client", client);
-                    response.body(Full::<Bytes>::default())
+                let answer = service_fn(move |request: Request<Incoming>| async move {
+                    let body = match request.uri().path() {
+                        "/never" => pending().await,
+                        "/half" => BodyExt::boxed(StreamBody::new(beginning().chain(stream::pending()))),
+                        _ => BodyExt::boxed(StreamBody::new(beginning())),
+                    };
+                    Response::builder().header("client", client).body(body)
                 });
                 let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), answer).await;
             }
@@ -274,6 +298,32 @@ async fn http_2_is_spoken_where_it_is_offered() {
     let server = tls.server(tls.issue("server", "localhost", 2100), false).await;
     let uri = format!("https://localhost:{}/", server.address.port());
     assert_eq!(ask(&open(&tls.config()), &uri).await, Ok((Version::HTTP_2, StatusCode::OK)));
+}
+
+#[tokio::test]
+async fn a_connection_on_which_a_request_was_given_up_gets_no_other() {
+    let tls = Tls::new();
+    let server = tls.server(tls.issue("server", "localhost", 2100), false).await;
+    let client = open(&tls.config()).client::<Empty<Bytes>>();
+    let request = |path: &str| {
+        let uri = format!("https://localhost:{}/{path}", server.address.port());
+        Request::get(uri).body(Empty::new()).expect("a request")
+    };
+    let answered = async || {
+        let answer = super::ask(&client, request("")).await.expect("an answer");
+        assert_eq!(answer.version(), Version::HTTP_2);
+        answer.into_body().collect().await.expect("a body");
+        server.connections.load(Relaxed)
+    };
+    assert_eq!([answered().await, answered().await, answered().await], [1, 1, 1]);
+    let given_up = tokio::time::timeout(Duration::from_millis(200), super::ask(&client, request("never"))).await;
+    assert!(given_up.is_err());
+    assert_eq!([answered().await, answered().await], [2, 2]);
+    let mut half = super::ask(&client, request("half")).await.expect("its beginning").into_body();
+    half.frame().await.expect("a part").expect("of the body");
+    assert_eq!(answered().await, 2, "it may still come");
+    drop(half);
+    assert_eq!([answered().await, answered().await], [3, 3]);
 }
 
 #[tokio::test]

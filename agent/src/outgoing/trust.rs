@@ -4,16 +4,18 @@
 //! the sake of resumed TLS sessions: a full handshake brings the whole chain of certificates over a metered link.
 
 use std::{
-    fs,
     path::PathBuf,
     sync::{Arc, Mutex, OnceLock, PoisonError},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use rustls::{ClientConfig, time_provider::TimeProvider};
 
 use super::Config;
-use crate::tls::{ClientFiles, TlsError};
+use crate::{
+    file_stamp::Stamp,
+    tls::{ClientFiles, TlsError},
+};
 
 /// The system's certificates are many files, which change with an upgrade now and then.
 const SYSTEM_AGE: Duration = Duration::from_secs(3600);
@@ -35,17 +37,9 @@ pub(super) struct Trust {
 #[derive(Debug)]
 struct Loaded {
     /// Of the files, just before they were read.
-    stamps: [Option<Stamp>; 3],
+    stamp: Stamp,
     at: Instant,
     settings: Arc<ClientConfig>,
-}
-
-/// What changes when a file is written or replaced.
-#[derive(Debug, PartialEq, Eq)]
-struct Stamp {
-    inode: u64,
-    length: u64,
-    modified: Option<SystemTime>,
 }
 
 impl Trust {
@@ -67,9 +61,9 @@ impl Trust {
     /// connection tries again.
     pub(super) fn current(&self) -> Result<Arc<ClientConfig>, TlsError> {
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        let stamps = [&self.ca, &self.certificate, &self.key].map(|path| path.as_ref().and_then(stamp));
+        let stamp = Stamp::of([&self.ca, &self.certificate, &self.key].into_iter().flatten());
         if let Some(loaded) = &*loaded
-            && loaded.stamps == stamps
+            && loaded.stamp == stamp
             && (self.ca.is_some() || loaded.at.elapsed() < SYSTEM_AGE)
         {
             return Ok(Arc::clone(&loaded.settings));
@@ -83,13 +77,7 @@ impl Trust {
         let mut settings = Arc::unwrap_or_clone(loaded_by);
         settings.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
         let settings = Arc::new(settings);
-        *loaded = Some(Loaded { stamps, at: Instant::now(), settings: Arc::clone(&settings) });
+        *loaded = Some(Loaded { stamp, at: Instant::now(), settings: Arc::clone(&settings) });
         Ok(settings)
     }
-}
-
-fn stamp(path: &PathBuf) -> Option<Stamp> {
-    use std::os::unix::fs::MetadataExt as _;
-    let metadata = fs::metadata(path).ok()?;
-    Some(Stamp { inode: metadata.ino(), length: metadata.len(), modified: metadata.modified().ok() })
 }

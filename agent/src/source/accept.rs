@@ -282,7 +282,12 @@ impl Tls {
         match (certificate, key) {
             (Some(certificate), Some(key)) => {
                 let tls = Self::new(certificate.clone(), key.clone(), client_ca.cloned(), client_may_go_without);
-                return tls.map(Arc::new).map_err(|error| wrong(error.key, &error.message)).ok();
+                if tls.is_err() {
+                    let client_ca = client_ca.map(PathBuf::as_path);
+                    let files = ServerFiles { certificate, key, client_ca, client_may_go_without };
+                    files.mistakes().iter().for_each(|error| wrong(error.key, &error.message));
+                }
+                return tls.map(Arc::new).ok();
             }
             (Some(_), None) => wrong("key-file", "missing; `cert-file` needs it"),
             (None, Some(_)) => wrong("cert-file", "missing; `key-file` needs it"),

@@ -115,14 +115,20 @@ fn destination_rows(table: &mut Table<9>, name: &str, destination: &DestinationS
     }
     let catch_up = &destination.catch_up;
     if catch_up.gaps > 0 {
-        table.note(format!(
-            "catching up: {} live records, the oldest {} old; {} in {} that it leapt over, the oldest {} old",
-            grouped(catch_up.live_records),
-            duration(catch_up.live_lag_seconds.round() as u64),
-            grouped(catch_up.gap_records),
-            if catch_up.gaps == 1 { "1 gap".to_owned() } else { format!("{} gaps", catch_up.gaps) },
-            duration(catch_up.gap_lag_seconds.round() as u64),
-        ));
+        let age = |seconds: f64| duration(seconds.round() as u64);
+        let gaps = if catch_up.gaps == 1 { "1 gap".to_owned() } else { format!("{} gaps", catch_up.gaps) };
+        let live = match catch_up.live_records {
+            0 => "no live records".to_owned(),
+            records => format!("{} live records, the oldest {} old", grouped(records), age(catch_up.live_lag_seconds)),
+        };
+        let leapt_over = match catch_up.gap_records {
+            0 => format!("none left in {gaps} that it leapt over"),
+            records => {
+                let oldest = age(catch_up.gap_lag_seconds);
+                format!("{} in {gaps} that it leapt over, the oldest {oldest} old", grouped(records))
+            }
+        };
+        table.note(format!("catching up: {live}; {leapt_over}"));
     }
     if destination.limited_by_key_order && destination.down.is_none() && destination.held.is_none() {
         table.note("limited by the order per partition key: one round trip for each record of a key".to_owned());
@@ -304,6 +310,20 @@ cloud        kinesis  telemetry  1,000    1000.0 KiB  12/s, 12.3 KiB/s  200 (211
         assert!(!told(&status), "it is the link that limits");
         status.destinations.get_mut("cloud").expect("in the sample").down = None;
         assert!(told(&status));
+    }
+
+    #[test]
+    fn where_no_record_waits_none_is_old() {
+        let mut status = samples::busy();
+        let catch_up = &mut status.destinations.get_mut("cloud").expect("in the sample").catch_up;
+        (catch_up.live_records, catch_up.live_lag_seconds) = (0, 0.0);
+        let text = render(&status, 0);
+        let expected = "catching up: no live records; 190 in 2 gaps that it leapt over, the oldest 43s old\n";
+        assert!(text.contains(expected), "\n{text}");
+        let catch_up = &mut status.destinations.get_mut("cloud").expect("in the sample").catch_up;
+        (catch_up.gaps, catch_up.gap_records, catch_up.gap_lag_seconds) = (1, 0, 0.0);
+        let text = render(&status, 0);
+        assert!(text.contains("catching up: no live records; none left in 1 gap that it leapt over\n"), "\n{text}");
     }
 
     #[test]

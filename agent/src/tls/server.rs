@@ -4,11 +4,11 @@ use std::{path::Path, sync::Arc};
 
 use rustls::{
     RootCertStore, ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    pki_types::CertificateDer,
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 
-use super::{TlsError, certificates, provider, unreadable};
+use super::{TlsError, certificates, private_key, provider};
 
 /// The PEM files that a configuration names.
 #[derive(Debug, Clone, Copy)]
@@ -38,13 +38,24 @@ impl ServerFiles<'_> {
             Some(ca) => builder.with_client_cert_verifier(self.verifier(ca, provider)?),
         };
         let chain = certificates("cert-file", self.certificate)?;
-        let key = PrivateKeyDer::from_pem_file(self.key)
-            .map_err(|error| unreadable("key-file", self.key, "private key", &error))?;
+        let key = private_key("key-file", self.key)?;
         let config = builder.with_single_cert(chain, key).map_err(|error| TlsError {
             key: "key-file",
             message: format!("{} does not go with {}: {error}", self.key.display(), self.certificate.display()),
         })?;
         Ok(Arc::new(config))
+    }
+
+    /// Everything that is wrong with the files, for whoever checks a configuration.
+    pub fn mistakes(&self) -> Vec<TlsError> {
+        let mut wrong = Vec::from_iter(self.client_ca.and_then(|ca| self.verifier(ca, Arc::new(provider())).err()));
+        wrong.extend(certificates("cert-file", self.certificate).err());
+        wrong.extend(private_key("key-file", self.key).err());
+        // Whether they go together, when each is right.
+        if wrong.iter().all(|error| error.key == "client-ca-file") {
+            wrong.extend(Self { client_ca: None, ..*self }.load().err());
+        }
+        wrong
     }
 
     fn verifier(
@@ -168,6 +179,12 @@ mod tests {
         assert_eq!(wrong(ServerFiles { key: &other, ..files }), "key-file");
         assert_eq!(wrong(ServerFiles { certificate: &key, ..files }), "cert-file");
         assert_eq!(wrong(ServerFiles { client_ca: Some(&key), ..files }), "client-ca-file");
+        let mistakes = |files: ServerFiles<'_>| files.mistakes().iter().map(|error| error.key).collect::<Vec<_>>();
+        assert_eq!(mistakes(ServerFiles { client_ca: Some(&cert), ..files }), [""; 0]);
+        let all = ServerFiles { certificate: &key, key: &cert, client_ca: Some(&key), ..files };
+        assert_eq!(mistakes(all), ["client-ca-file", "cert-file", "key-file"]);
+        let two = ServerFiles { key: &other, client_ca: Some(&key), ..files };
+        assert_eq!(mistakes(two), ["client-ca-file", "key-file"]);
     }
 
     proptest! {

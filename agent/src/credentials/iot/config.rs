@@ -57,11 +57,20 @@ impl Config {
         for (key, _) in &missing {
             problems.add(format!("{path}.{key}"), "missing; name the file in PEM form");
         }
-        if missing.is_empty() {
-            self.files().validate(path, problems);
-            if let Err(message) = Period::of_file(&self.client_cert_file) {
-                problems.add(format!("{path}.client-cert-file"), message);
+        if !missing.is_empty() {
+            if let Some(ca) = self.ca_file.as_deref() {
+                ClientFiles { ca: Some(ca), ..ClientFiles::default() }.validate(path, problems);
             }
+            return;
+        }
+        let known = problems.list().len();
+        self.files().validate(path, problems);
+        let certificate = format!("{path}.client-cert-file");
+        // What is no certificate was told.
+        if problems.list()[known..].iter().all(|problem| problem.path != certificate)
+            && let Err(message) = Period::of_file(&self.client_cert_file)
+        {
+            problems.add(certificate, message);
         }
     }
 
@@ -98,6 +107,26 @@ mod tests {
         for wrong in ["https://host", "", "a b", "user@host", "host/path"] {
             assert_eq!(address(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn every_wrong_file_is_told_once() {
+        let sound = Config { endpoint: "localhost:1".into(), role_alias: "role".into(), ..Config::default() };
+        let nowhere = PathBuf::from("/nowhere.pem");
+        let config = Config {
+            client_cert_file: nowhere.clone(),
+            client_key_file: nowhere.clone(),
+            ca_file: Some(nowhere.clone()),
+            ..sound.clone()
+        };
+        let told = |config: &Config| {
+            let mut problems = Problems::default();
+            config.validate("iot", &mut problems);
+            problems.into_list().into_iter().map(|problem| problem.path).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&config), ["iot.ca-file", "iot.client-cert-file", "iot.client-key-file"]);
+        let config = Config { ca_file: Some(nowhere), ..sound };
+        assert_eq!(told(&config), ["iot.client-cert-file", "iot.client-key-file", "iot.ca-file"]);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{config::Config, verifier::Verifier};
 use crate::{
+    causes::causes,
     credentials::time::KnownTime,
     outgoing::{Counted, Outgoing},
 };
@@ -79,18 +80,7 @@ fn advice(error: &io::Error) -> &'static str {
 
 /// What TLS said, however far down: an alert may come after the handshake, with the first bytes of HTTP.
 fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        // What an I/O error holds is not its source; that is the source of what it holds.
-        cause = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-            Some(held) => Some(held),
-            None => error.source(),
-        };
-    }
-    None
+    causes(error).find_map(|cause| cause.downcast_ref())
 }
 
 /// Asks once.

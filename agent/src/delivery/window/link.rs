@@ -5,7 +5,7 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use super::super::backoff::Backoff;
-use crate::destination::{Failure, FailureKind};
+use crate::destination::{Failure, FailureKind, RETRY_AFTER_MAX};
 
 /// The longest wait between two probes of an endpoint that cannot be reached: a backlog is to move within a second of the
 /// link's return, and a probe that finds no link costs next to nothing.
@@ -14,9 +14,6 @@ const UNREACHABLE_BACKOFF_MAX: Duration = Duration::from_millis(750);
 /// The longest wait after a request that was found at fault. Records that have not been refused yet go no slower than
 /// this; what was refused waits longer, see `suspects`.
 const INVALID_BACKOFF_MAX: Duration = Duration::from_millis(750);
-
-/// No endpoint can send us away for longer, whatever it answers.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 
 /// The state of a delivery's link.
 #[derive(Debug, Clone, PartialEq, Eq)]

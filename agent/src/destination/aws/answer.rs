@@ -6,10 +6,13 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::client::{orchestrator::HttpResponse, result::SdkError};
 use aws_smithy_types::error::{display::DisplayErrorContext, metadata::ProvideErrorMetadata};
 
-use crate::destination::{
-    Failure, FailureKind,
-    failure::{MESSAGE_CHARS_MAX, retry_after, shorten},
-    transport_error,
+use crate::{
+    causes::causes,
+    destination::{
+        Failure, FailureKind,
+        failure::{MESSAGE_CHARS_MAX, retry_after, shorten},
+        transport_error,
+    },
 };
 
 /// Why a request failed as a whole. `own` knows the codes that mean something else at this service than elsewhere.
@@ -120,13 +123,13 @@ pub(super) fn no_answer(status: Option<u16>, body: &[u8]) -> String {
 }
 
 fn is_about_credentials(error: &(dyn Error + 'static)) -> bool {
-    transport_error::chain(error).any(|cause| cause.is::<CredentialsError>())
+    causes(error).any(|cause| cause.is::<CredentialsError>())
 }
 
 /// No credentials: there are none, or whoever gives them cannot be reached.
 fn of_credentials(error: &(dyn Error + 'static)) -> (FailureKind, String) {
     let message = format!("no credentials: {}", transport_error::message(error));
-    let asked_in_vain = transport_error::chain(error).any(|cause| {
+    let asked_in_vain = causes(error).any(|cause| {
         matches!(cause.downcast_ref(), Some(CredentialsError::ProviderError(_) | CredentialsError::Unhandled(_)))
     });
     let kind = if asked_in_vain { transport_error::known_kind(error) } else { None };

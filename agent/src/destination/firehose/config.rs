@@ -30,11 +30,11 @@ pub struct Config {
     pub delimiter: Option<String>,
     /// Whether small records become one.
     pub aggregation: Aggregation,
-    /// How large that one gets.
-    #[serde(with = "size")]
-    pub aggregate_bytes: u64,
-    /// How many are filled side by side. All records of a partition key go into the same.
-    pub aggregate_lanes: u16,
+    /// How large that one gets; left out: 128 KiB.
+    #[serde(with = "size::option")]
+    pub aggregate_bytes: Option<u64>,
+    /// How many are filled side by side; left out: 4. All records of a partition key go into the same.
+    pub aggregate_lanes: Option<u16>,
 }
 
 /// Whether small records become one.
@@ -55,8 +55,8 @@ impl Default for Config {
             stream: None,
             delimiter: None,
             aggregation: Aggregation::None,
-            aggregate_bytes: 128 << 10,
-            aggregate_lanes: 4,
+            aggregate_bytes: None,
+            aggregate_lanes: None,
         }
     }
 }
@@ -75,17 +75,39 @@ impl Config {
         self.aws.validate(path, problems);
         self.outgoing.validate(path, problems);
         if self.delimiter().len() > 16 {
-            problems.add(format!("{path}.delimiter"), "must be at most 16 bytes");
+            problems
+                .add(format!("{path}.delimiter"), format!("must be at most 16 bytes, not {}", self.delimiter().len()));
         }
         if self.aggregation == Aggregation::Lines && self.delimiter().is_empty() {
             problems.add(format!("{path}.delimiter"), "must not be empty: nobody could take the records apart again");
         }
-        if !(1 << 10..=RECORD_BYTES).contains(&self.aggregate_bytes) {
-            problems.add(format!("{path}.aggregate-bytes"), "must be 1 KiB to 1000 KiB");
+        if !(1 << 10..=RECORD_BYTES).contains(&self.aggregate_bytes()) {
+            let shown = size::show(self.aggregate_bytes());
+            problems.add(format!("{path}.aggregate-bytes"), format!("must be 1 KiB to 1000 KiB, not {shown}"));
         }
-        if !(1..=LANES_MAX).contains(&self.aggregate_lanes) {
-            problems.add(format!("{path}.aggregate-lanes"), format!("must be 1 to {LANES_MAX}"));
+        if !(1..=LANES_MAX).contains(&self.aggregate_lanes()) {
+            let lanes = self.aggregate_lanes();
+            problems.add(format!("{path}.aggregate-lanes"), format!("must be 1 to {LANES_MAX}, not {lanes}"));
         }
+    }
+
+    /// How large an aggregate gets.
+    pub(super) fn aggregate_bytes(&self) -> u64 {
+        self.aggregate_bytes.unwrap_or(128 << 10)
+    }
+
+    /// How many aggregates are filled side by side.
+    pub(super) fn aggregate_lanes(&self) -> u16 {
+        self.aggregate_lanes.unwrap_or(4)
+    }
+
+    /// Keys that are without effect, and why.
+    pub(in crate::destination) fn warnings(&self) -> Vec<(&'static str, String)> {
+        let given =
+            [("aggregate-bytes", self.aggregate_bytes.is_some()), ("aggregate-lanes", self.aggregate_lanes.is_some())];
+        let why = || "without effect: aggregation = \"none\" makes no aggregates".to_owned();
+        let vain = given.into_iter().filter(|(_, given)| *given && self.aggregation == Aggregation::None);
+        vain.map(|(key, _)| (key, why())).collect()
     }
 
     /// What it is, in a few words.

@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// PutRecordBatch: 500 records, 4 MiB.
-const REQUEST_RECORDS: usize = 500;
+pub(super) const REQUEST_RECORDS: usize = 500;
 const REQUEST_BYTES: u64 = 4 << 20;
 
 /// Each record is billed as a multiple of this.
@@ -82,7 +82,7 @@ impl Firehose {
     pub(super) fn limits(&self) -> Limits {
         let (parcel_records, parcel_bytes) = match self.config.aggregation {
             Aggregation::None => (1, RECORD_BYTES),
-            Aggregation::Lines => (AGGREGATE_RECORDS, self.config.aggregate_bytes),
+            Aggregation::Lines => (AGGREGATE_RECORDS, self.config.aggregate_bytes()),
         };
         Limits {
             request_records: REQUEST_RECORDS,
@@ -106,7 +106,7 @@ impl Firehose {
         let key = hash(&record.partition_key);
         let lane = match self.config.aggregation {
             Aggregation::None => key,
-            Aggregation::Lines => key % u64::from(self.config.aggregate_lanes),
+            Aggregation::Lines => key % u64::from(self.config.aggregate_lanes()),
         };
         Place { lane, bytes: self.bytes_of(record) }
     }

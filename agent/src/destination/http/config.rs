@@ -82,7 +82,8 @@ impl Config {
         self.outgoing.validate(path, problems);
         self.access_key(path, problems);
         if self.common_attributes.len() > ATTRIBUTES {
-            problems.add(format!("{path}.common-attributes"), format!("must be at most {ATTRIBUTES}"));
+            let count = self.common_attributes.len();
+            problems.add(format!("{path}.common-attributes"), format!("must be at most {ATTRIBUTES}, not {count}"));
         }
         for (name, value) in &self.common_attributes {
             let fits = (1..=ATTRIBUTE_KEY_CHARS).contains(&name.chars().count())
@@ -100,7 +101,7 @@ impl Config {
             problems.add(format!("{path}.source-arn"), "must begin with `arn:`, and be of plain text");
         }
         if !(1..=LANES_MAX).contains(&self.lanes) {
-            problems.add(format!("{path}.lanes"), format!("must be 1 to {LANES_MAX}"));
+            problems.add(format!("{path}.lanes"), format!("must be 1 to {LANES_MAX}, not {}", self.lanes));
         }
     }
 

@@ -30,7 +30,7 @@ use super::{Failure, FailureKind, Limits, Origin, Outcome, Parcel, Place, Record
 use crate::{
     config::Problems,
     credentials::KnownTime,
-    outgoing::{Connector, Outgoing, WireBytes, http_address},
+    outgoing::{self, Connector, Outgoing, WireBytes, http_address},
 };
 
 /// The specification: 1 to 10,000 records, 64 MiB before it is packed.
@@ -148,7 +148,7 @@ impl Http {
 
         let unreachable =
             |error: &(dyn Error + 'static)| failed(transport_error::kind(error), transport_error::message(error));
-        let response = self.client.request(request).await.map_err(|error| unreachable(&error))?;
+        let response = outgoing::ask(&self.client, request).await.map_err(|error| unreachable(&error))?;
         let (head, body) = response.into_parts();
         let body = match Limited::new(body, reply::BYTES_MAX).collect().await {
             Ok(body) => body.to_bytes(),

@@ -13,7 +13,6 @@ use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinSet};
 
 use super::*;
-use crate::outgoing;
 
 const ORIGIN: Origin<'static> = Origin { gateway: "gateway 7", stream: "telemetry" };
 

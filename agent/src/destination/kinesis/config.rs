@@ -1,6 +1,6 @@
 //! Which Kinesis data stream.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use serde::Deserialize;
 
@@ -12,10 +12,14 @@ use crate::{
 };
 
 /// Kinesis' own bounds for the size of a record (`UpdateMaxRecordSize`).
-const MAX_RECORD: std::ops::RangeInclusive<u64> = 1 << 10..=10 << 20;
+const MAX_RECORD: RangeInclusive<u64> = 1 << 10..=10 << 20;
 
 /// Ten units that Kinesis charges: larger ones save nothing more, and a throttled one costs more to send again.
 const AGGREGATE_BYTES: u64 = 250_000;
+
+/// The map of shards is only refreshed in case that nothing else told of a change.
+const SHARD_REFRESH: Duration = Duration::from_secs(600);
+const SHARD_REFRESHES: RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_secs(24 * 3600);
 
 /// What a record of the wire has around an aggregate: its own partition key, and what gzip may add.
 const AROUND_AGGREGATE: u64 = 8 << 10;
@@ -37,16 +41,16 @@ pub struct Config {
     pub max_record: u64,
     /// Whether records share a record of the wire: docs/aggregation.md.
     pub aggregation: Aggregation,
-    /// The most data of an aggregate, before it is compressed.
-    #[serde(with = "size")]
-    pub aggregate_bytes: u64,
+    /// The most data of an aggregate, before it is compressed; left out: 250 kB, or what `max-record` leaves it.
+    #[serde(with = "size::option")]
+    pub aggregate_bytes: Option<u64>,
     /// What rides with each record of a `kpl` aggregate.
     pub aggregate_tags: Vec<TagName>,
     /// How the data of `lines` is compressed.
     pub compress: Compress,
-    /// `kpl`: how often the stream is asked for its shards, beside when something speaks for others.
-    #[serde(with = "duration")]
-    pub shard_refresh: Duration,
+    /// `kpl`: how often the stream is asked for its shards, beside when something speaks for others; left out: 10 minutes.
+    #[serde(with = "duration::option")]
+    pub shard_refresh: Option<Duration>,
 }
 
 impl Default for Config {
@@ -57,10 +61,10 @@ impl Default for Config {
             stream: None,
             max_record: 1 << 20,
             aggregation: Aggregation::None,
-            aggregate_bytes: AGGREGATE_BYTES,
+            aggregate_bytes: None,
             aggregate_tags: Vec::new(),
             compress: Compress::None,
-            shard_refresh: Duration::from_secs(600),
+            shard_refresh: None,
         }
     }
 }
@@ -80,7 +84,10 @@ impl Config {
         self.outgoing.validate(path, problems);
         if !MAX_RECORD.contains(&self.max_record) {
             let (min, max) = (size::show(*MAX_RECORD.start()), size::show(*MAX_RECORD.end()));
-            problems.add(format!("{path}.max-record"), format!("must be {min} to {max}"));
+            problems.add(
+                format!("{path}.max-record"),
+                format!("must be {min} to {max}, not {}", size::show(self.max_record)),
+            );
         }
         self.validate_aggregation(path, problems);
     }
@@ -88,34 +95,64 @@ impl Config {
     fn validate_aggregation(&self, path: &str, problems: &mut Problems) {
         let (min, max) = (1 << 10, self.max_record.saturating_sub(AROUND_AGGREGATE).max(1 << 10));
         // What is not said follows a small `max-record`, see `packing`.
-        if self.aggregate_bytes != AGGREGATE_BYTES && !(min..=max).contains(&self.aggregate_bytes) {
-            let (min, max) = (size::show(min), size::show(max));
-            let why = format!("must be {min} to {max}, which is what max-record leaves it");
+        if let Some(bytes) = self.aggregate_bytes
+            && !(min..=max).contains(&bytes)
+        {
+            let [min, max, bytes] = [min, max, bytes].map(size::show);
+            let why = format!("must be {min} to {max}, which is what max-record leaves it, not {bytes}");
             problems.add(format!("{path}.aggregate-bytes"), why);
         }
         if self.aggregation != Aggregation::Kpl && !self.aggregate_tags.is_empty() {
             problems
                 .add(format!("{path}.aggregate-tags"), "is for aggregation = \"kpl\"; nothing else has room for tags");
         }
+        for (place, tag) in self.aggregate_tags.iter().enumerate() {
+            if self.aggregate_tags[..place].contains(tag) {
+                let why = format!("`{}` is there already", tag.as_str());
+                problems.add(format!("{path}.aggregate-tags[{place}]"), why);
+            }
+        }
         if self.aggregation != Aggregation::Lines && self.compress != Compress::None {
             let why =
                 "is for aggregation = \"lines\": other records go as they are, or in a format that is not compressed";
             problems.add(format!("{path}.compress"), why);
         }
-        if self.shard_refresh < Duration::from_secs(10) || self.shard_refresh > Duration::from_secs(24 * 3600) {
-            problems.add(format!("{path}.shard-refresh"), "must be 10s to 24h");
+        if let Some(refresh) = self.shard_refresh
+            && !SHARD_REFRESHES.contains(&refresh)
+        {
+            let shown = duration::show(refresh);
+            problems.add(format!("{path}.shard-refresh"), format!("must be 10s to 24h, not {shown}"));
         }
     }
 
     /// How records of this origin become records of the wire.
     pub(super) fn packing(&self, origin: &Origin<'_>) -> Packing {
+        let aggregate_bytes = self.aggregate_bytes.unwrap_or(AGGREGATE_BYTES);
         Packing {
             aggregation: self.aggregation,
             gzip: self.compress == Compress::Gzip,
             tags: Tags::new(&self.aggregate_tags, origin.gateway, origin.stream),
-            aggregate_bytes: self.aggregate_bytes.min(self.max_record.saturating_sub(AROUND_AGGREGATE)).max(256),
+            aggregate_bytes: aggregate_bytes.min(self.max_record.saturating_sub(AROUND_AGGREGATE)).max(256),
             max_record: self.max_record,
         }
+    }
+
+    /// How often the stream is asked for its shards.
+    pub(super) fn shard_refresh(&self) -> Duration {
+        self.shard_refresh.unwrap_or(SHARD_REFRESH)
+    }
+
+    /// Keys that are without effect, and why.
+    pub(in crate::destination) fn warnings(&self) -> Vec<(&'static str, String)> {
+        let mut warnings = Vec::new();
+        if self.aggregation == Aggregation::None && self.aggregate_bytes.is_some() {
+            warnings.push(("aggregate-bytes", "without effect: aggregation = \"none\" makes no aggregates".to_owned()));
+        }
+        if self.aggregation != Aggregation::Kpl && self.shard_refresh.is_some() {
+            let why = "without effect: shards are asked for only with aggregation = \"kpl\"".to_owned();
+            warnings.push(("shard-refresh", why));
+        }
+        warnings
     }
 
     /// What it is, in a few words.
@@ -135,6 +172,25 @@ fn is_stream_name(name: &str) -> bool {
 mod tests {
     use super::*;
     use crate::{config::key_path, destination};
+
+    #[test]
+    fn a_tag_is_asked_for_once() {
+        let problems_of = |tags: &str| {
+            let text = format!("stream = 's'\nregion = 'r'\naggregation = 'kpl'\naggregate-tags = {tags}");
+            let mut problems = Problems::default();
+            let table = toml::from_str(&text).expect("TOML");
+            destination::Config::read("kinesis", table, "destinations.cloud", &[], &mut problems).expect("a table");
+            problems.list().iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(problems_of("['id', 'arrival', 'own', 'sequence-number']"), [""; 0]);
+        assert_eq!(
+            problems_of("['id', 'arrival', 'id', 'id']"),
+            [
+                "destinations.cloud.aggregate-tags[2]: `id` is there already",
+                "destinations.cloud.aggregate-tags[3]: `id` is there already"
+            ]
+        );
+    }
 
     #[test]
     fn every_mistake_is_told() {

@@ -39,7 +39,7 @@ use crate::{
 const PAYLOAD_UNIT: u64 = 25_000;
 
 /// PutRecords: 1 to 500 records, 10 MiB with their partition keys (service model of 2025).
-const REQUEST_RECORDS: usize = 500;
+pub(super) const REQUEST_RECORDS: usize = 500;
 const REQUEST_BYTES: u64 = 10 << 20;
 
 /// A stream to put records into.
@@ -72,7 +72,7 @@ impl Kinesis {
         let (client, stream) = (Client::new(&settings), config.stream.clone().unwrap_or_default());
         let by_shard = config.aggregation == Aggregation::Kpl;
         Ok(Self {
-            map: by_shard.then(|| ShardMap::new(client.clone(), stream.clone(), config.shard_refresh)),
+            map: by_shard.then(|| ShardMap::new(client.clone(), stream.clone(), config.shard_refresh())),
             client,
             credentials,
             wire: outgoing.wire_bytes(),

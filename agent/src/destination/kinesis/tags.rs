@@ -21,6 +21,18 @@ pub enum TagName {
     Own,
 }
 
+impl TagName {
+    /// As it is written in the configuration.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::SequenceNumber => "sequence-number",
+            Self::Arrival => "arrival",
+            Self::Id => "id",
+            Self::Own => "own",
+        }
+    }
+}
+
 /// The tags of a destination's records.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Tags {

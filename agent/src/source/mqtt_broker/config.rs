@@ -176,7 +176,10 @@ impl source::Config for Config {
         let max_packet_size = self.max_packet_size.unwrap_or(1024 * 1024 + u64::from(TOPIC_BYTES_MAX));
         let max_packet_size = u32::try_from(max_packet_size).unwrap_or(u32::MAX);
         if !(PACKET_BYTES_LEAST..=PACKET_BYTES_MOST).contains(&max_packet_size) {
-            wrong("max-packet-size", &format!("must be from {PACKET_BYTES_LEAST} to {PACKET_BYTES_MOST} bytes"));
+            wrong(
+                "max-packet-size",
+                &format!("must be from {PACKET_BYTES_LEAST} to {PACKET_BYTES_MOST} bytes, not {max_packet_size}"),
+            );
         }
         let max_in_flight = NonZeroU16::new(self.max_in_flight.unwrap_or(1024));
         if max_in_flight.is_none() {
@@ -257,7 +260,7 @@ impl Config {
             client_cert_optional: self.client_cert_optional,
             user_from_certificate: self.user_from_certificate,
         };
-        if let Err(error) = tls.files().load() {
+        for error in tls.files().mistakes() {
             wrong(error.key, &error.message);
         }
         Some(tls)
@@ -326,7 +329,7 @@ mod tests {
                 "sources.devices.listen: must be an IP address and a port, such as \"127.0.0.1:1883\"",
                 "sources.devices.password-file: cannot read /nowhere/users: No such file or directory (os error 2)",
                 "sources.devices.max-connections: must be at least 1",
-                "sources.devices.max-packet-size: must be from 1024 to 10485760 bytes",
+                "sources.devices.max-packet-size: must be from 1024 to 10485760 bytes, not 20971520",
                 "sources.devices.max-in-flight: must be at least 1",
             ]
         );

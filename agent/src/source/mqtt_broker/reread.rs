@@ -3,11 +3,9 @@
 use std::{
     path::PathBuf,
     sync::{Mutex, PoisonError},
-    time::SystemTime,
 };
 
-/// What a file looked like: when it was written, and its size. Nothing if it cannot be looked at.
-type Stamp = Option<(SystemTime, u64)>;
+use crate::file_stamp::Stamp;
 
 /// Makes a value of files.
 type Make<T> = Box<dyn Fn() -> Result<T, String> + Send + Sync>;
@@ -20,7 +18,7 @@ pub(super) struct Reread<T> {
 }
 
 struct State<T> {
-    stamps: Vec<Stamp>,
+    stamp: Stamp,
     value: T,
 }
 
@@ -34,19 +32,19 @@ impl<T: Clone> Reread<T> {
         make: impl Fn() -> Result<T, String> + Send + Sync + 'static,
     ) -> Result<Self, String> {
         // Looked at before: what is written in between is read again.
-        let stamps = stamps(&files);
+        let stamp = Stamp::of(&files);
         let value = make()?;
-        Ok(Self { files, make: Box::new(make), state: Mutex::new(State { stamps, value }) })
+        Ok(Self { files, make: Box::new(make), state: Mutex::new(State { stamp, value }) })
     }
 
     /// The value, made again if a file has changed. If it cannot be made, the old one goes on, and why is said, once per
     /// change. It looks at the files each time, and reads them only if need be.
     pub(super) fn get(&self) -> (T, Option<String>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = stamps(&self.files);
+        let now = Stamp::of(&self.files);
         let mut trouble = None;
-        if now != state.stamps {
-            state.stamps = now;
+        if now != state.stamp {
+            state.stamp = now;
             match (self.make)() {
                 Ok(value) => state.value = value,
                 Err(message) => trouble = Some(message),
@@ -54,14 +52,6 @@ impl<T: Clone> Reread<T> {
         }
         (state.value.clone(), trouble)
     }
-}
-
-fn stamps(files: &[PathBuf]) -> Vec<Stamp> {
-    let stamp = |file: &PathBuf| {
-        let metadata = std::fs::metadata(file).ok()?;
-        Some((metadata.modified().ok()?, metadata.len()))
-    };
-    files.iter().map(stamp).collect()
 }
 
 #[cfg(test)]

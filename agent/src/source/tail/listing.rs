@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn files_written_at_the_same_time_are_listed_as_they_were_rotated() {
         let dir = tempfile::tempdir().expect("a directory");
-        let now = SystemTime::now();
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         let make = |name: &str, written: SystemTime| {
             let file = File::create(dir.path().join(name)).expect("a file");
             file.set_modified(written).expect("a time");

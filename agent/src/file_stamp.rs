@@ -4,16 +4,16 @@ use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf};
 
 /// What some files look like from outside.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Stamp(Vec<Option<(u64, u64, i64, i64)>>);
+pub(crate) struct Stamp(Vec<Option<(u64, u64, i64, i64)>>);
 
 impl Stamp {
     /// As they are now. A file that is not there is something, too: it may come.
-    pub(super) fn of(files: &[PathBuf]) -> Self {
+    pub(crate) fn of<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> Self {
         let look = |file: &PathBuf| {
             let metadata = fs::metadata(file).ok()?;
             Some((metadata.ino(), metadata.size(), metadata.mtime(), metadata.mtime_nsec()))
         };
-        Self(files.iter().map(look).collect())
+        Self(files.into_iter().map(look).collect())
     }
 }
 
