@@ -80,8 +80,8 @@ const RECORD_BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// How often a record must have been refused alone before it counts as undeliverable.
 const REFUSALS_ALONE: u32 = 2;
 
-/// How many others may be left that were refused as well, so that a record is judged although nothing else comes.
-const LAST_REFUSED: usize = 4;
+/// How many others may be at fault as well for a record to be judged although nothing else shows that the endpoint takes any.
+const FEW: usize = 4;
 
 /// How many records behind a refused one are sent out of turn, one after the other, to see whether the endpoint takes
 /// anything. One at first; more only help where several records in a row are at fault.
