@@ -68,10 +68,7 @@ impl Window {
         let refused =
             |group: &Group| matches!(group.slots[..], [slot] if self.entries[slot].refused_alone >= REFUSALS_ALONE);
         let nothing_waits = self.throttled.is_empty() && self.failed.is_empty() && self.reading.is_none();
-        self.is_all_read()
-            && nothing_waits
-            && self.suspects.iter().count() <= FEW
-            && self.suspects.iter().all(refused)
+        self.is_all_read() && nothing_waits && self.suspects.iter().count() <= FEW && self.suspects.iter().all(refused)
     }
 
     /// Where everything that could be accepted waits behind a refused record, those behind it are asked for, at once and
@@ -160,7 +157,8 @@ impl Window {
         };
         let single = self.single(&flight.slots);
         let is_known = single.is_some_and(|slot| self.entries[slot].found);
-        if !others_pass && !is_known && !self.suspects.is_enough(history.failures) {
+        let is_searched = || self.suspects.is_enough(history.failures) && self.is_oldest(&flight.slots);
+        if !others_pass && !is_known && !is_searched() {
             self.keep_together(flight.slots, history, now);
             return;
         }
@@ -171,12 +169,31 @@ impl Window {
         self.keep_together(vec![slot], history, until.max(now));
     }
 
+    /// Whether of all groups upon which the endpoint fails this one has the oldest record, those aside that cannot be halved any
+    /// more. One place to look is enough: as soon as anything is accepted, others pass.
+    fn is_oldest(&self, slots: &[Slot]) -> bool {
+        let oldest = |slots: &[Slot]| self.entries[slots[0]].record.sequence_number;
+        let is_found = |group: &Group| self.single(&group.slots).is_some_and(|slot| self.entries[slot].found);
+        let mut others = self.suspects.iter().filter(|group| group.history.failures > 0 && !is_found(group));
+        others.all(|group| oldest(slots) <= oldest(&group.slots))
+    }
+
     /// Whether a request was of one record upon which the endpoint has failed alone while others passed. That tells nothing of
     /// the link. Of many such records it would: they would rather be the endpoint's fault.
     pub(super) fn is_convicted(&self, flight: &Flight) -> bool {
-        let is_so = |slots: &[Slot], history: &History| history.strikes > 0 && self.single(slots).is_some();
-        flight.group.is_some_and(|history| is_so(&flight.slots, &history))
-            && self.suspects.iter().filter(|group| is_so(&group.slots, &group.history)).count() < FEW
+        flight.group.is_some_and(|history| self.is_failing(&flight.slots, &history)) && self.failing() < FEW
+    }
+
+    /// How many such records there are.
+    pub(super) fn failing(&self) -> usize {
+        let waiting = self.suspects.iter().filter(|group| self.is_failing(&group.slots, &group.history)).count();
+        let flights = self.in_flight.values();
+        let is_failing = |flight: &&Flight| flight.group.is_some_and(|group| self.is_failing(&flight.slots, &group));
+        waiting + flights.filter(is_failing).count()
+    }
+
+    fn is_failing(&self, slots: &[Slot], history: &History) -> bool {
+        history.strikes > 0 && self.single(slots).is_some_and(|slot| self.entries[slot].found)
     }
 
     /// The record of a request that has only this one.
@@ -190,9 +207,7 @@ impl Window {
     /// The records of this one's key leave its lane with it, where it is the first.
     fn part(&mut self, slot: Slot, now: Duration) {
         let Entry { stretch, .. } = self.entries[slot];
-        // Records that travel alone are of lanes of their keys.
         if self.config.ordering == Ordering::Strict
-            && self.parcel_size.records > 1
             && let Some(next) = self.stretches[stretch].lanes.part(slot, &mut self.entries)
         {
             self.make_ready(next, now);

@@ -19,6 +19,7 @@ use super::{
     entries::{Entries, NONE, Slot},
     parcels::Size,
 };
+use crate::destination::Place;
 
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
@@ -100,7 +101,7 @@ impl Lanes {
     /// move up; returns the one whose turn it is then.
     pub(super) fn part(&mut self, head: Slot, entries: &mut Entries) -> Option<Slot> {
         let number = entries[head].lane;
-        if self.parted.contains(&number) {
+        if self.parted.contains(&number) || number == Place::of_key(&entries[head].record).lane {
             return None;
         }
         let lane = self.lanes.remove(&number).expect("a lane is known while it has records");
@@ -226,6 +227,11 @@ fn own_lane(record: &Record, lane: u64) -> u64 {
 
 #[cfg(test)]
 impl Lanes {
+    /// How many keys have left their lanes.
+    pub(super) fn parted(&self) -> usize {
+        self.parted.len()
+    }
+
     /// Panics if the chains do not agree with the entries. For simulations: looks at everything.
     pub(super) fn check_chains(&self, entries: &Entries, size: Size) {
         let mut behind = 0;

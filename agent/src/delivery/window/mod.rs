@@ -29,6 +29,8 @@ mod suspects;
 mod tests;
 #[cfg(test)]
 mod tests_of_catching_up;
+#[cfg(test)]
+mod tests_of_faults;
 mod throttles;
 mod turns;
 
@@ -196,6 +198,8 @@ pub(crate) struct Held {
     /// Whether requests leave with fewer records than they could hold only because records wait for earlier ones of
     /// their key.
     pub(crate) limited_by_key_order: bool,
+    /// Records upon which the endpoint fails although it takes others. Each is tried alone.
+    pub(crate) failing: usize,
 }
 
 /// See the module.
@@ -495,6 +499,7 @@ impl Window {
             bytes: self.entries.cost(),
             in_flight: self.in_flight.len(),
             limited_by_key_order: self.kept_small > 512 && self.behind() > 0,
+            failing: self.failing(),
         }
     }
 }
