@@ -137,6 +137,7 @@ fn destination_rows(table: &mut Table<9>, name: &str, destination: &DestinationS
         ));
     }
     for (count, what) in [
+        (destination.failing_records, "failing whenever they are sent, alone, while others are taken; tried again"),
         (destination.astray_records, "sent again because the destination's shards had changed"),
         (destination.dead_letters, "never to be taken, now in the dead-letter stream"),
         (destination.dead_letters_open, "dead letters that wait to be looked at (`forebay dead-letter list`)"),
