@@ -74,17 +74,31 @@ impl Window {
     /// Where everything that could be accepted waits behind a refused record, those behind it are asked for, at once and
     /// in order: as soon as one is accepted, the fault is not the endpoint's. The accused is not sent again then, so that
     /// order holds.
-    fn trial_of(&self, accused: Slot, mut before: Slot, more: u32) -> Option<Trial> {
-        loop {
-            let witness = self.entries[before].next;
-            if witness == NONE {
-                return None;
+    fn trial_of(&self, accused: Slot, before: Slot, more: u32) -> Option<Trial> {
+        // Where the endpoint breaks at a witness, that is not at fault for sure: none of its key passes it. It is asked for again
+        // only if there is nobody else.
+        [false, true].into_iter().find_map(|again| {
+            let mut before = before;
+            loop {
+                let witness = self.entries[before].next;
+                if witness == NONE {
+                    return None;
+                }
+                let Entry { reason, found, .. } = &self.entries[witness];
+                if reason.is_none() && (again || !found) && !self.passes_found(accused, witness) {
+                    return Some(Trial { accused, witness, before, more });
+                }
+                before = witness;
             }
-            if self.entries[witness].reason.is_none() {
-                return Some(Trial { accused, witness, before, more });
-            }
-            before = witness;
-        }
+        })
+    }
+
+    /// Whether between these two of a lane there is a record at which the endpoint breaks, of the later one's key.
+    fn passes_found(&self, accused: Slot, witness: Slot) -> bool {
+        let key = &self.entries[witness].record.partition_key;
+        let between = std::iter::successors(Some(self.entries[accused].next), |slot| Some(self.entries[*slot].next));
+        let mut between = between.take_while(|slot| *slot != witness).map(|slot| &self.entries[slot]);
+        between.any(|entry| entry.found && entry.record.partition_key == *key)
     }
 
     /// What became of the witness.
@@ -111,10 +125,13 @@ impl Window {
             }
             Outcome::Failed(failure) => {
                 self.counts.failed_requests[failure.kind.index()] += 1;
+                let entry = &mut self.entries[witness];
                 if failure.kind == FailureKind::RequestInvalid {
-                    let entry = &mut self.entries[witness];
                     entry.refused_alone = entry.refused_alone.saturating_add(1);
                     entry.refused_before = Some(self.next_id);
+                }
+                entry.found |= failure.kind == FailureKind::EndpointFailed;
+                if matches!(failure.kind, FailureKind::RequestInvalid | FailureKind::EndpointFailed) {
                     self.trial = (more > 0).then(|| self.trial_of(accused, witness, more - 1)).flatten();
                 }
                 self.link.fail(id, &failure, self.config.max_backoff, now, &mut self.rng);
