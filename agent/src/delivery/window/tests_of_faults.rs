@@ -44,6 +44,9 @@ struct Bench {
     /// At these it breaks, and at everything during an outage.
     breaks: BTreeSet<u64>,
     outage: Option<FailureKind>,
+    /// With these it finds fault.
+    refuses: BTreeSet<u64>,
+    buried: Vec<u64>,
     answered: Vec<Answered>,
     /// What it took, in that order.
     taken: Vec<u64>,
@@ -60,6 +63,8 @@ impl Bench {
             under_way: VecDeque::new(),
             breaks: breaks.into_iter().collect(),
             outage: None,
+            refuses: BTreeSet::new(),
+            buried: Vec::new(),
             answered: Vec::new(),
             taken: Vec::new(),
         }
@@ -95,6 +100,10 @@ impl Bench {
                     self.window.on_read(Found { records, reached }, self.place(), self.now);
                 }
                 Step::Send(batch) => self.under_way.push_back((self.now, batch)),
+                Step::StoreDeadLetters(letters) => {
+                    self.buried.extend(letters.iter().map(|letter| letter.record.sequence_number.0));
+                    self.window.on_dead_letters(true, self.now);
+                }
                 Step::TakeMap => self.window.on_map(self.place(), self.now),
                 Step::Save(_) => {}
                 Step::Wait(until) => return until,
@@ -129,8 +138,10 @@ impl Bench {
     fn answer(&mut self) {
         let (sent, batch) = self.under_way.pop_front().expect("a request under way");
         let numbers: Vec<_> = batch.records().map(|record| record.sequence_number.0).collect();
-        let broken = numbers.iter().any(|number| self.breaks.contains(number));
-        let kind = self.outage.or(broken.then_some(FailureKind::EndpointFailed));
+        let has_one_of = |faults: &BTreeSet<u64>| numbers.iter().any(|number| faults.contains(number));
+        let refused = has_one_of(&self.refuses).then_some(FailureKind::RequestInvalid);
+        let broken = has_one_of(&self.breaks).then_some(FailureKind::EndpointFailed);
+        let kind = self.outage.or(refused).or(broken);
         self.answered.push(Answered { sent, records: numbers.len(), failed: kind.is_some() });
         let outcome = match kind {
             Some(kind) => Outcome::Failed(Failure { kind, message: "it broke".to_owned(), retry_after: None }),
@@ -283,6 +294,22 @@ fn a_new_map_of_the_shards_keeps_the_order_and_holds_up_nobody_for_long() {
     bench.pass(SECOND * 60);
     bench.judge_order();
     assert_eq!(bench.window.checkpoint().0, bench.head);
+}
+
+/// The next one behind it is no witness, but the one after that is.
+#[test]
+fn a_record_that_is_refused_is_judged_although_the_endpoint_breaks_at_the_one_behind_it() {
+    let mut bench = Bench::new(ONE_LANE, Config::default(), [2]);
+    bench.refuses.insert(1);
+    bench.log(20);
+    let free: BTreeSet<_> = bench.free().into_iter().filter(|number| *number != 1).collect();
+    bench.pass_until(SECOND * 600, |bench| bench.has_taken(&free));
+    assert!(bench.has_taken(&free), "{:?}", bench.taken);
+    assert_eq!(bench.buried, [1]);
+    bench.breaks.clear();
+    bench.pass(SECOND * 31);
+    bench.judge_order();
+    assert_eq!(bench.window.checkpoint().0, 20);
 }
 
 /// An endpoint that fails upon everything, for ten hours: as many requests as before there was any halving, one at a time,
