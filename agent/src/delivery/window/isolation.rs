@@ -74,23 +74,18 @@ impl Window {
     /// Where everything that could be accepted waits behind a refused record, those behind it are asked for, at once and
     /// in order: as soon as one is accepted, the fault is not the endpoint's. The accused is not sent again then, so that
     /// order holds.
-    fn trial_of(&self, accused: Slot, before: Slot, more: u32) -> Option<Trial> {
-        // Where the endpoint breaks at a witness, that is not at fault for sure: none of its key passes it. It is asked for again
-        // only if there is nobody else.
-        [false, true].into_iter().find_map(|again| {
-            let mut before = before;
-            loop {
-                let witness = self.entries[before].next;
-                if witness == NONE {
-                    return None;
-                }
-                let Entry { reason, found, .. } = &self.entries[witness];
-                if reason.is_none() && (again || !found) && !self.passes_found(accused, witness) {
-                    return Some(Trial { accused, witness, before, more });
-                }
-                before = witness;
+    fn trial_of(&self, accused: Slot, mut before: Slot, more: u32) -> Option<Trial> {
+        loop {
+            let witness = self.entries[before].next;
+            if witness == NONE {
+                return None;
             }
-        })
+            // One at which the endpoint breaks is not at fault for sure: none of its key passes it.
+            if self.entries[witness].reason.is_none() && !self.passes_found(accused, witness) {
+                return Some(Trial { accused, witness, before, more });
+            }
+            before = witness;
+        }
     }
 
     /// Whether between these two of a lane there is a record at which the endpoint breaks, of the later one's key.

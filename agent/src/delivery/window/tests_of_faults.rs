@@ -312,6 +312,19 @@ fn a_record_that_is_refused_is_judged_although_the_endpoint_breaks_at_the_one_be
     assert_eq!(bench.window.checkpoint().0, 20);
 }
 
+/// It may be taken yet.
+#[test]
+fn no_witness_passes_one_of_its_key_at_which_the_endpoint_breaks() {
+    let mut bench = Bench::new(ONE_LANE, Config::default(), [2]);
+    bench.refuses = (1..=11).filter(|number| *number != 2).collect();
+    bench.log(12);
+    bench.pass(SECOND * 600);
+    assert_eq!(bench.taken, [0; 0]);
+    bench.breaks.clear();
+    bench.pass(SECOND * 600);
+    assert_eq!((&bench.taken[..], bench.buried.len()), (&[2, 12][..], 10));
+}
+
 /// An endpoint that fails upon everything, for ten hours: as many requests as before there was any halving, one at a time,
 /// and few small ones after it.
 #[test]
