@@ -7,9 +7,11 @@
 //! for aggregates (`aggregation = "kpl"`), of which the judge sees what the Kinesis Client Library would.
 //! `endpoint.rs` has conditions of the endpoint, with one that does as it is told, both ways; `shards.rs` has those that only
 //! aggregates meet; `link.rs` has those of the link, with a real server behind it, in a network namespace of the gateway's
-//! own, for aggregates only those that care about bytes; `isolation.rs` has all at once beside healthy ones.
+//! own, for aggregates only those that care about bytes; `isolation.rs` has all at once beside healthy ones; `fault.rs` has one
+//! record at which the endpoint breaks.
 
 mod endpoint;
+mod fault;
 mod isolation;
 mod link;
 mod shards;

@@ -253,7 +253,7 @@ impl Loop {
         let request = self.requests.remove(&task).expect("every task carries a request");
         self.way_out.ended(request, &outcome);
         let error = problem(&outcome);
-        let was_up = *self.window.link() == Link::Up;
+        let (was_up, failing) = (*self.window.link() == Link::Up, self.window.held().failing);
         let ended = self.window.on_outcome(request, outcome, self.started.elapsed());
         if let Some(outage) = ended {
             self.tell_end(&outage);
@@ -261,6 +261,14 @@ impl Loop {
         let Some((kind, error)) = error else { return };
         if was_up && let Link::Down(down) = self.window.link() {
             warn!(destination = %self.name, kind = %down.kind, error, "destination does not take records; trying again");
+        }
+        let now_failing = self.window.held().failing;
+        if now_failing > failing {
+            let records = now_failing;
+            warn!(
+                destination = %self.name, records, error,
+                "destination fails upon records that it is sent alone, and takes others; those go on, and these are tried again"
+            );
         }
         self.stats.failed(Some(kind), error);
     }

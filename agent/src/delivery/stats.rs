@@ -61,6 +61,8 @@ pub struct Snapshot {
     pub throttled_records: u64,
     /// Records that an answered request said had failed.
     pub failed_records: u64,
+    /// Records at which the destination breaks although it takes others, so that each is tried alone.
+    pub failing_records: u64,
     /// Records sent again because their aggregate had gone to another shard than it was made for.
     pub astray_records: u64,
     /// What was sent, as the destination counts it.
@@ -136,6 +138,7 @@ impl DeliveryStats {
             failed_requests: failed.map(|(kind, count)| (kind.as_str(), count)).collect(),
             throttled_records: counts.throttled_records,
             failed_records: counts.failed_records,
+            failing_records: in_window.failing as u64,
             astray_records: counts.astray_records,
             sent: *sent,
             dead_letters: counts.dead_letters,

@@ -211,6 +211,12 @@ fn destinations(status: &Status, out: &mut Page) {
         ("forebay_destination_limited_by_key_order", "gauge", "1 when the order per key limits the rate.", |d| {
             f64::from(u8::from(d.limited_by_key_order))
         }),
+        (
+            "forebay_destination_failing_records",
+            "gauge",
+            "Records that wait because every request with one of them fails, while others are taken.",
+            |d| d.failing_records as f64,
+        ),
         ("forebay_destination_held", "gauge", "1 when its link's limits hold it back.", |d| {
             f64::from(u8::from(d.held.is_some()))
         }),
@@ -322,6 +328,7 @@ mod tests {
             "forebay_destination_lag_seconds{destination=\"cloud\"} 42.5",
             "forebay_destination_expired_total{destination=\"cloud\"} 6",
             "forebay_destination_gaps{destination=\"cloud\"} 2",
+            "forebay_destination_failing_records{destination=\"cloud\"} 1",
             "forebay_destination_gap_records{destination=\"cloud\"} 190",
             "forebay_destination_live_lag_seconds{destination=\"cloud\"} 1.5",
             "forebay_destination_failed_requests_total{destination=\"cloud\",kind=\"dns\"} 7",

@@ -203,6 +203,9 @@ pub struct DestinationStatus {
     pub throttled_records: u64,
     /// Records that the destination sent back for a passing reason of its own.
     pub failed_records: u64,
+    /// Records that wait at the moment because every request with one of them fails as a whole, while others are taken.
+    #[serde(default)]
+    pub failing_records: u64,
     /// Records that were sent again because their aggregate had gone to another shard than it was made for.
     #[serde(default)]
     pub astray_records: u64,

@@ -305,6 +305,7 @@ impl Observer {
             failed_requests: counts.failed_requests.into_iter().map(|(k, n)| (k.to_owned(), n)).collect(),
             throttled_records: counts.throttled_records,
             failed_records: counts.failed_records,
+            failing_records: counts.failing_records,
             astray_records: counts.astray_records,
             wire: counts.sent.map(wire_status),
             dead_letters: counts.dead_letters,

@@ -104,6 +104,7 @@ pub(super) fn busy() -> Status {
                 failed_requests: BTreeMap::from([("dns".into(), 7)]),
                 throttled_records: 8,
                 failed_records: 0,
+                failing_records: 1,
                 astray_records: 12,
                 wire: Some(WireStatus {
                     aggregated: true,

@@ -38,6 +38,8 @@ pub(super) struct Entry {
     pub(super) state: State,
     /// Failures of this record alone, in a row.
     pub(super) failures: u32,
+    /// Whether the endpoint went on failing upon it alone.
+    pub(super) found: bool,
     /// The number of the first request that was sent after a request with this record had been refused.
     pub(super) isolated_at: Option<u64>,
     /// How often the endpoint refused a request that held nothing else.

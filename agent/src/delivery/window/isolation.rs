@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::{
     super::{backoff::Backoff, config::Ordering},
-    BACKOFF_BASE, Flight, LAST_REFUSED, REFUSALS_ALONE, TRIALS_PER_WITNESS, Trial, WITNESSES, Window,
-    entries::{NONE, Slot, State},
+    BACKOFF_BASE, FEW, Flight, REFUSALS_ALONE, TRIALS_PER_WITNESS, Trial, WITNESSES, Window,
+    entries::{Entry, NONE, Slot, State},
     link::Down,
     suspects::{Group, History},
 };
@@ -17,8 +17,7 @@ impl Window {
         let backoff = Backoff { base: BACKOFF_BASE, max: self.config.max_backoff };
         if !others_pass {
             // To halve is to look for the record; only what is refused alone speaks for an endpoint that refuses everything.
-            let alone = matches!(flight.slots[..], [slot] if self.entries[slot].parcel == 1);
-            let refusals = self.suspects.refusals + u32::from(alone);
+            let refusals = self.suspects.refusals + u32::from(self.single(&flight.slots).is_some());
             let until = now + backoff.delay(refusals.max(1), &mut self.rng);
             self.suspects.refused(refusals, until);
         }
@@ -29,10 +28,10 @@ impl Window {
                 self.entries[slot].isolated_at.get_or_insert(next_id);
             }
         }
-        let history = History { strikes: flight.group.map_or(0, |group| group.strikes), accepted: self.counts.records };
-        let slot = match flight.slots[..] {
-            [slot] if self.entries[slot].parcel == 1 => slot,
-            _ => return self.halve(flight.slots, history, Duration::ZERO),
+        let strikes = flight.group.map_or(0, |group| group.strikes);
+        let history = History { strikes, ..History::beginning(self.counts.records) };
+        let Some(slot) = self.single(&flight.slots) else {
+            return self.halve(flight.slots, history, Duration::ZERO);
         };
         let nothing_else = self.ready.is_empty() && self.in_flight.is_empty();
         let only_such_left = nothing_else && self.only_refused_left();
@@ -69,10 +68,7 @@ impl Window {
         let refused =
             |group: &Group| matches!(group.slots[..], [slot] if self.entries[slot].refused_alone >= REFUSALS_ALONE);
         let nothing_waits = self.throttled.is_empty() && self.failed.is_empty() && self.reading.is_none();
-        self.is_all_read()
-            && nothing_waits
-            && self.suspects.iter().count() <= LAST_REFUSED
-            && self.suspects.iter().all(refused)
+        self.is_all_read() && nothing_waits && self.suspects.iter().count() <= FEW && self.suspects.iter().all(refused)
     }
 
     /// Where everything that could be accepted waits behind a refused record, those behind it are asked for, at once and
@@ -84,11 +80,20 @@ impl Window {
             if witness == NONE {
                 return None;
             }
-            if self.entries[witness].reason.is_none() {
+            // One at which the endpoint breaks is not at fault for sure: none of its key passes it.
+            if self.entries[witness].reason.is_none() && !self.passes_found(accused, witness) {
                 return Some(Trial { accused, witness, before, more });
             }
             before = witness;
         }
+    }
+
+    /// Whether between these two of a lane there is a record at which the endpoint breaks, of the later one's key.
+    fn passes_found(&self, accused: Slot, witness: Slot) -> bool {
+        let key = &self.entries[witness].record.partition_key;
+        let between = std::iter::successors(Some(self.entries[accused].next), |slot| Some(self.entries[*slot].next));
+        let mut between = between.take_while(|slot| *slot != witness).map(|slot| &self.entries[slot]);
+        between.any(|entry| entry.found && entry.record.partition_key == *key)
     }
 
     /// What became of the witness.
@@ -115,10 +120,13 @@ impl Window {
             }
             Outcome::Failed(failure) => {
                 self.counts.failed_requests[failure.kind.index()] += 1;
+                let entry = &mut self.entries[witness];
                 if failure.kind == FailureKind::RequestInvalid {
-                    let entry = &mut self.entries[witness];
                     entry.refused_alone = entry.refused_alone.saturating_add(1);
                     entry.refused_before = Some(self.next_id);
+                }
+                entry.found |= failure.kind == FailureKind::EndpointFailed;
+                if matches!(failure.kind, FailureKind::RequestInvalid | FailureKind::EndpointFailed) {
                     self.trial = (more > 0).then(|| self.trial_of(accused, witness, more - 1)).flatten();
                 }
                 self.link.fail(id, &failure, self.config.max_backoff, now, &mut self.rng);
@@ -126,8 +134,7 @@ impl Window {
         }
         if self.trial.is_none() {
             self.entries[accused].reason = None;
-            let history = History { strikes: 0, accepted: self.counts.records };
-            self.keep_together(vec![accused], history, now);
+            self.keep_together(vec![accused], History::beginning(self.counts.records), now);
         }
         ended
     }
@@ -147,18 +154,76 @@ impl Window {
         self.suspects.accepted();
     }
 
-    /// The endpoint failed upon a request: perhaps because of what is in it.
+    /// The endpoint failed upon a request: perhaps because of what is in it. Once that is a record alone, only those of its
+    /// key wait for it. It is tried again and again: it may not be the record's fault for ever.
     pub(super) fn suspect(&mut self, flight: Flight, others_pass: bool, now: Duration) {
         let mut history = flight.group.unwrap_or_default();
         history.accepted = self.counts.records;
-        if !others_pass {
+        let until = if others_pass {
+            (history.strikes, history.failures) = (history.strikes.saturating_add(1), 0);
+            let backoff = Backoff { base: BACKOFF_BASE, max: self.config.max_backoff };
+            now + backoff.delay(history.strikes, &mut self.rng)
+        } else {
+            history.failures = history.failures.saturating_add(1);
+            Duration::ZERO
+        };
+        let single = self.single(&flight.slots);
+        let is_known = single.is_some_and(|slot| self.entries[slot].found);
+        let is_searched = || self.suspects.is_enough(history.failures) && self.is_oldest(&flight.slots);
+        if !others_pass && !is_known && !is_searched() {
             self.keep_together(flight.slots, history, now);
             return;
         }
-        history.strikes = history.strikes.saturating_add(1);
-        let backoff = Backoff { base: BACKOFF_BASE, max: self.config.max_backoff };
-        let until = now + backoff.delay(history.strikes, &mut self.rng);
-        self.halve(flight.slots, history, until);
+        let Some(slot) = single else { return self.halve(flight.slots, history, until) };
+        let is_new = !std::mem::replace(&mut self.entries[slot].found, true);
+        self.suspects.found += u32::from(is_new && !others_pass);
+        self.part(slot, now);
+        self.keep_together(vec![slot], history, until.max(now));
+    }
+
+    /// Whether of all groups upon which the endpoint fails this one has the oldest record, those aside that cannot be halved any
+    /// more. One place to look is enough: as soon as anything is accepted, others pass.
+    fn is_oldest(&self, slots: &[Slot]) -> bool {
+        let oldest = |slots: &[Slot]| self.entries[slots[0]].record.sequence_number;
+        let is_found = |group: &Group| self.single(&group.slots).is_some_and(|slot| self.entries[slot].found);
+        let mut others = self.suspects.iter().filter(|group| group.history.failures > 0 && !is_found(group));
+        others.all(|group| oldest(slots) <= oldest(&group.slots))
+    }
+
+    /// Whether a request was of one record upon which the endpoint has failed alone while others passed. That tells nothing of
+    /// the link. Of many such records it would: they would rather be the endpoint's fault.
+    pub(super) fn is_convicted(&self, flight: &Flight) -> bool {
+        flight.group.is_some_and(|history| self.is_failing(&flight.slots, &history)) && self.failing() < FEW
+    }
+
+    /// How many such records there are.
+    pub(super) fn failing(&self) -> usize {
+        let waiting = self.suspects.iter().filter(|group| self.is_failing(&group.slots, &group.history)).count();
+        let flights = self.in_flight.values();
+        let is_failing = |flight: &&Flight| flight.group.is_some_and(|group| self.is_failing(&flight.slots, &group));
+        waiting + flights.filter(is_failing).count()
+    }
+
+    fn is_failing(&self, slots: &[Slot], history: &History) -> bool {
+        history.strikes > 0 && self.single(slots).is_some_and(|slot| self.entries[slot].found)
+    }
+
+    /// The record of a request that has only this one.
+    fn single(&self, slots: &[Slot]) -> Option<Slot> {
+        match slots {
+            [slot] if self.entries[*slot].parcel == 1 => Some(*slot),
+            _ => None,
+        }
+    }
+
+    /// The records of this one's key leave its lane with it, where it is the first.
+    fn part(&mut self, slot: Slot, now: Duration) {
+        let Entry { stretch, .. } = self.entries[slot];
+        if self.config.ordering == Ordering::Strict
+            && let Some(next) = self.stretches[stretch].lanes.part(slot, &mut self.entries)
+        {
+            self.make_ready(next, now);
+        }
     }
 
     /// Parcels are told apart first, then the records of a parcel. A single record stays as it is.
@@ -167,13 +232,14 @@ impl Window {
             let second = self.set_apart(head);
             self.keep_together(vec![head], history, not_before);
             if let Some(second) = second {
-                self.keep_together(vec![second], history, not_before);
+                self.keep_together(vec![second], History { failures: 0, ..history }, not_before);
             }
             return;
         }
         let (first, second) = slots.split_at(slots.len() / 2);
-        // The one that is added last goes first, if nothing else decides.
-        for half in [second, first] {
+        // The one that is added last goes first, if nothing else decides. Only that one goes on where they were.
+        let afresh = History { failures: 0, ..history };
+        for (half, history) in [(second, afresh), (first, history)] {
             self.keep_together(half.to_vec(), history, not_before);
         }
     }

@@ -2,11 +2,16 @@
 //! under way, one parcel. Records of a partition key are always of one lane.
 //!
 //! A lane is known by a number. Should two ever share one, they only wait for each other.
+//!
+//! A record that goes on failing is to hold up no more than its key: that leaves the lane, for one of its own, and goes back when none
+//! of its records is left.
 
 use std::{
-    collections::HashMap,
-    hash::{BuildHasherDefault, Hasher},
+    collections::{HashMap, HashSet},
+    hash::{BuildHasherDefault, DefaultHasher, Hash as _, Hasher},
 };
+
+use forebay_log_store::Record;
 
 #[cfg(test)]
 use super::entries::State;
@@ -14,10 +19,13 @@ use super::{
     entries::{Entries, NONE, Slot},
     parcels::Size,
 };
+use crate::destination::Place;
 
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
     lanes: HashMap<u64, Lane, BuildHasherDefault<AsItIs>>,
+    /// Those that were made of one key's records only, because these wait for one that holds up nothing else.
+    parted: HashSet<u64, BuildHasherDefault<AsItIs>>,
     behind: u64,
 }
 
@@ -47,15 +55,12 @@ pub(super) enum Put {
 impl Lanes {
     /// Adds a record behind those of its lane.
     pub(super) fn push(&mut self, slot: Slot, entries: &mut Entries, size: Size) -> Put {
-        let fresh = Lane { head: slot, tail: slot, unfinished: 0, held: false, behind: 0 };
-        let lane = self.lanes.entry(entries[slot].lane).or_insert(fresh);
-        lane.unfinished += 1;
-        if lane.unfinished == 1 {
+        let lane = self.lanes.entry(entries[slot].lane).or_default();
+        lane.append(slot, entries);
+        let head = lane.head;
+        if head == slot {
             return Put::First;
         }
-        entries[lane.tail].next = slot;
-        lane.tail = slot;
-        let head = lane.head;
         if entries.is_open(head)
             && u64::from(entries[head].parcel) == lane.unfinished - 1
             && entries.joins(head, slot, size)
@@ -76,10 +81,53 @@ impl Lanes {
         if lane.unfinished == 0 {
             assert_eq!(next, NONE, "the last record of a lane has none behind it");
             self.lanes.remove(&number);
+            self.parted.remove(&number);
             return None;
         }
         (lane.head, lane.held) = (next, false);
         Some(next)
+    }
+
+    /// The lane of a record that belongs into this one, unless its key has left it.
+    pub(super) fn lane_of(&self, record: &Record, lane: u64) -> u64 {
+        if self.parted.is_empty() {
+            return lane;
+        }
+        let own = own_lane(record, lane);
+        if self.parted.contains(&own) { own } else { lane }
+    }
+
+    /// The key of a lane's front leaves it, until none of its records is unfinished: they have a lane of their own. The others
+    /// move up; returns the one whose turn it is then.
+    pub(super) fn part(&mut self, head: Slot, entries: &mut Entries) -> Option<Slot> {
+        let number = entries[head].lane;
+        if self.parted.contains(&number) || number == Place::of_key(&entries[head].record).lane {
+            return None;
+        }
+        let lane = self.lanes.remove(&number).expect("a lane is known while it has records");
+        assert_eq!(lane.head, head, "only a lane's front is ever under way");
+        self.behind -= lane.behind;
+        let own = own_lane(&entries[head].record, number);
+        let (mut with, mut without) = (Lane::default(), Lane::default());
+        let mut slot = head;
+        while slot != NONE {
+            let next = std::mem::replace(&mut entries[slot].next, NONE);
+            if own_lane(&entries[slot].record, number) == own {
+                entries[slot].lane = own;
+                with.append(slot, entries);
+            } else {
+                without.append(slot, entries);
+            }
+            slot = next;
+        }
+        self.lanes.insert(own, with);
+        self.parted.insert(own);
+        let first = without.head;
+        if first == NONE {
+            return None;
+        }
+        self.lanes.insert(number, without);
+        Some(first)
     }
 
     /// Takes away a record that is not its lane's first one; `before` is in front of it.
@@ -94,7 +142,7 @@ impl Lanes {
 
     /// Takes away all records of this ordinal and above.
     pub(super) fn cut(&mut self, ordinal: u64, entries: &mut Entries) {
-        let Self { lanes, behind } = self;
+        let Self { lanes, parted, behind } = self;
         lanes.retain(|_, lane| {
             *behind -= std::mem::take(&mut lane.behind);
             if entries[lane.head].ordinal >= ordinal {
@@ -111,11 +159,12 @@ impl Lanes {
             entries[lane.tail].next = NONE;
             true
         });
+        parted.retain(|number| lanes.contains_key(number));
     }
 
     /// Counts anew how many records wait for others, after parcels have changed.
     pub(super) fn recount(&mut self, entries: &Entries, size: Size) {
-        let Self { lanes, behind } = self;
+        let Self { lanes, behind, .. } = self;
         lanes.values_mut().for_each(|lane| lane.recount(behind, entries, size));
     }
 
@@ -143,7 +192,23 @@ impl Lanes {
     }
 }
 
+impl Default for Lane {
+    fn default() -> Self {
+        Self { head: NONE, tail: NONE, unfinished: 0, held: false, behind: 0 }
+    }
+}
+
 impl Lane {
+    fn append(&mut self, slot: Slot, entries: &mut Entries) {
+        if self.unfinished == 0 {
+            self.head = slot;
+        } else {
+            entries[self.tail].next = slot;
+        }
+        self.tail = slot;
+        self.unfinished += 1;
+    }
+
     fn recount(&mut self, total: &mut u64, entries: &Entries, size: Size) {
         let gathers = size.records > 1 && !entries.is_open(self.head);
         let behind =
@@ -153,11 +218,24 @@ impl Lane {
     }
 }
 
+/// The lane of a record whose key has left this one. Not of the key alone: that may be of several, by explicit hash keys.
+fn own_lane(record: &Record, lane: u64) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (lane, &*record.partition_key).hash(&mut hasher);
+    hasher.finish()
+}
+
 #[cfg(test)]
 impl Lanes {
+    /// How many keys have left their lanes.
+    pub(super) fn parted(&self) -> usize {
+        self.parted.len()
+    }
+
     /// Panics if the chains do not agree with the entries. For simulations: looks at everything.
     pub(super) fn check_chains(&self, entries: &Entries, size: Size) {
         let mut behind = 0;
+        assert!(self.parted.iter().all(|number| self.lanes.contains_key(number)), "a key is out without records");
         for (number, lane) in &self.lanes {
             let mut slot = lane.head;
             let mut count = 0;

@@ -29,6 +29,8 @@ mod suspects;
 mod tests;
 #[cfg(test)]
 mod tests_of_catching_up;
+#[cfg(test)]
+mod tests_of_faults;
 mod throttles;
 mod turns;
 
@@ -80,8 +82,8 @@ const RECORD_BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// How often a record must have been refused alone before it counts as undeliverable.
 const REFUSALS_ALONE: u32 = 2;
 
-/// How many others may be left that were refused as well, so that a record is judged although nothing else comes.
-const LAST_REFUSED: usize = 4;
+/// How many others may be at fault as well for a record to be judged although nothing else shows that the endpoint takes any.
+const FEW: usize = 4;
 
 /// How many records behind a refused one are sent out of turn, one after the other, to see whether the endpoint takes
 /// anything. One at first; more only help where several records in a row are at fault.
@@ -196,6 +198,8 @@ pub(crate) struct Held {
     /// Whether requests leave with fewer records than they could hold only because records wait for earlier ones of
     /// their key.
     pub(crate) limited_by_key_order: bool,
+    /// Records upon which the endpoint fails although it takes others. Each is tried alone.
+    pub(crate) failing: usize,
 }
 
 /// See the module.
@@ -495,6 +499,7 @@ impl Window {
             bytes: self.entries.cost(),
             in_flight: self.in_flight.len(),
             limited_by_key_order: self.kept_small > 512 && self.behind() > 0,
+            failing: self.failing(),
         }
     }
 }

@@ -54,8 +54,7 @@ impl Window {
                 }
                 RecordOutcome::Rejected(reason) if records == 1 => self.bury(slot, reason),
                 RecordOutcome::Rejected(_) => {
-                    let history = History { strikes: 0, accepted: self.counts.records };
-                    self.halve(vec![slot], history, now);
+                    self.halve(vec![slot], History::beginning(self.counts.records), now);
                 }
             }
         }
@@ -82,6 +81,7 @@ impl Window {
         for slot in self.entries.parcel(head).collect::<Vec<_>>() {
             let entry = &mut self.entries[slot];
             (entry.refused_alone, entry.refused_before, entry.isolated_at, entry.apart) = (0, None, None, 0);
+            entry.found = false;
         }
     }
 
@@ -98,7 +98,8 @@ impl Window {
         // If others passed since this very group failed last, then it is its own fault and not the link's.
         let others_pass =
             self.link == Link::Up && flight.group.is_some_and(|history| history.accepted < self.counts.records);
-        if !others_pass {
+        let others_pass = others_pass || (failure.kind == FailureKind::EndpointFailed && self.is_convicted(&flight));
+        if !others_pass || self.link != Link::Up {
             self.link.fail(id, failure, self.config.max_backoff, now, &mut self.rng);
         }
         match failure.kind {
@@ -108,15 +109,15 @@ impl Window {
                 if failure.kind.is_silence() {
                     self.pace.unanswered(flight.bytes, now - flight.sent);
                 }
-                match flight.group {
+                let history = flight.group.map(|history| History { accepted: self.counts.records, ..history });
+                match history {
                     // More than the link carries now.
                     Some(history) if flight.bytes > self.pace.bytes => self.halve(flight.slots, history, now),
                     // The link's fault, so it tells nothing about the group: it goes on as one.
                     Some(history) => self.keep_together(flight.slots, history, now),
                     // The other side may have taken it, and would know it again.
                     None if self.keeps_requests => {
-                        let history = History { strikes: 0, accepted: self.counts.records };
-                        self.keep_together(flight.slots, history, now);
+                        self.keep_together(flight.slots, History::beginning(self.counts.records), now);
                     }
                     None => flight.slots.into_iter().for_each(|slot| self.make_ready(slot, now)),
                 }

@@ -5,10 +5,16 @@
 //! one, and ever more slowly once records are refused alone; the first acceptance of anything ends that. The halves of what was
 //! refused go first, so that a record is soon alone, and its neighbours are soon accepted. A group that fails while others pass
 //! has a backoff of its own. Else the oldest turn goes first, so that no group keeps the others from being tried.
+//!
+//! Where nothing shows that others pass, because all of them wait behind what failed, a group is halved after a few failures all the
+//! same. In an outage that finds records alone that are not at fault, so with each of them it takes one failure more.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use super::entries::Slot;
+
+/// A group that failed so often in a row is halved, whether or not others pass.
+const HALVED_AFTER: u32 = 3;
 
 /// Records of one request that failed.
 #[derive(Debug)]
@@ -22,8 +28,22 @@ pub(super) struct Group {
 pub(super) struct History {
     /// How often it failed although others passed in between.
     pub(super) strikes: u32,
+    /// How often the endpoint failed upon it since, with nothing to show that others pass.
+    pub(super) failures: u32,
     /// How many records had been accepted when it failed last.
     pub(super) accepted: u64,
+}
+
+impl History {
+    /// Of a group that begins when so many records were accepted.
+    pub(super) fn beginning(accepted: u64) -> Self {
+        Self { accepted, ..Self::default() }
+    }
+
+    /// The same for records that were in a larger request that failed: the next failure is not their first.
+    pub(super) fn continued(accepted: u64) -> Self {
+        Self { failures: HALVED_AFTER - 1, ..Self::beginning(accepted) }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -33,6 +53,8 @@ pub(super) struct Suspects {
     next: i64,
     /// Refusals of records alone since anything was accepted.
     pub(super) refusals: u32,
+    /// How many records were found alone since, with nothing to show that others pass.
+    pub(super) found: u32,
     /// Nothing goes before this.
     gate: Duration,
 }
@@ -49,9 +71,14 @@ impl Suspects {
         (self.refusals, self.gate) = (refusals, until);
     }
 
+    /// Whether a group has failed so often that it is halved although nothing shows that others pass.
+    pub(super) fn is_enough(&self, failures: u32) -> bool {
+        failures >= HALVED_AFTER.saturating_add(self.found)
+    }
+
     /// Something was accepted.
     pub(super) fn accepted(&mut self) {
-        self.refusals = 0;
+        (self.refusals, self.found) = (0, 0);
         self.gate = Duration::ZERO;
     }
 

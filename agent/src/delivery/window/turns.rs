@@ -24,6 +24,7 @@ impl Window {
     ) {
         let tags: usize = record.tags.iter().map(|tag| tag.name.len() + tag.value.len()).sum();
         let (place, reason) = placed(&record, place);
+        let lane = self.stretches[stretch].lanes.lane_of(&record, place.lane);
         let sequence_number = record.sequence_number;
         let relaxed = self.config.ordering == Ordering::Relaxed;
         let key = if relaxed { hash(&record.partition_key) } else { 0 };
@@ -35,7 +36,7 @@ impl Window {
             expires,
             cost,
             wire: place.bytes,
-            lane: place.lane,
+            lane,
             key,
             next: NONE,
             parcel: 1,
@@ -43,6 +44,7 @@ impl Window {
             apart: 0,
             state: State::Behind,
             failures: 0,
+            found: false,
             refused_alone: 0,
             refused_before: None,
             isolated_at: None,
@@ -90,8 +92,7 @@ impl Window {
                 return;
             }
             if entry.apart != 0 {
-                let history = History { strikes: 0, accepted: self.counts.records };
-                self.keep_together(vec![slot], history, now);
+                self.keep_together(vec![slot], History::continued(self.counts.records), now);
                 return;
             }
             let rest = self.form(slot);

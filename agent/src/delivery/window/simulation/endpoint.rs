@@ -13,7 +13,8 @@ impl World {
         let fail = |kind| Outcome::Failed(Failure { kind, message: kind.to_string(), retry_after: None });
         let unreachable = fail(FailureKind::Unreachable);
         let flaw = |flaw| records.iter().any(|index| self.log[*index].1 == flaw);
-        let breaks = flaw(Flaw::Breaks) && self.now < self.healthy_since + Duration::from_secs(20);
+        let until = |time: Duration| self.now < self.healthy_since + time;
+        let breaks = (flaw(Flaw::Breaks) && until(Duration::from_secs(20))) || (flaw(Flaw::Lasts) && until(LASTING));
         let outcome = match self.mood() {
             _ if answer_lost => return self.take_all(parcels),
             Mood::Refused => unreachable,

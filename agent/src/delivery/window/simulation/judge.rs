@@ -204,6 +204,8 @@ impl World {
         assert!(spans <= times * (span_max + refusals), "{spans}");
         if self.config.ordering == Ordering::Strict {
             window.stretches.iter().for_each(|s| s.lanes.check_chains(&window.entries, window.parcel_size()));
+            let parted = window.stretches.iter().map(|stretch| stretch.lanes.parted()).sum();
+            self.parted = self.parted.max(parted);
         }
         let mut states = HashMap::<State, usize>::new();
         for (_, entry) in window.entries.iter() {

@@ -42,6 +42,10 @@ const PASSING: [FailureKind; 7] = [
     FailureKind::TlsWrongHost,
     FailureKind::TimedOut,
 ];
+/// For so long after everything else is healthy the endpoint breaks at some records; and then all that need not wait for them was
+/// to be delivered.
+const LASTING: Duration = Duration::from_secs(4000);
+const LASTING_JUDGED: Duration = Duration::from_secs(3900);
 /// Longer than any backoff needs that an outage of a few seconds can have built up.
 const PATIENCE: Duration = Duration::from_secs(6000);
 
@@ -77,6 +81,7 @@ fn every_history_keeps_the_promises() {
         assert!(totals.kills > 0 && totals.duplicates > 0 && totals.dead_letters > 0 && totals.out_of_order > 0);
         assert!(totals.parcels < totals.sent && totals.reshards > 0 && totals.astray > 0, "{totals:?}");
         assert!(totals.expired > 0 && totals.dropped > 0 && totals.spared > 0 && totals.given_back > 0, "{totals:?}");
+        assert!(totals.held_up > 0 && totals.parted > 0, "{totals:?}");
         let [_, newest_first, split] = totals.overtakes;
         assert!(totals.leaps > histories / 4 && newest_first > histories && split > histories / 4, "{totals:?}");
     }
@@ -108,6 +113,8 @@ struct Totals {
     dead_letters: u64,
     out_of_order: u64,
     wronged: u64,
+    held_up: u64,
+    parted: u64,
     /// Of the last life.
     parcels: u64,
     sent: u64,
@@ -131,6 +138,8 @@ impl Totals {
         self.duplicates += world.fates.iter().map(|fate| u64::from(fate.accepted.saturating_sub(1))).sum::<u64>();
         self.dead_letters += world.fates.iter().filter(|fate| fate.buried).count() as u64;
         self.wronged += world.wronged;
+        self.held_up += world.held_up;
+        self.parted += world.parted as u64;
         self.out_of_order += world.window.counts().out_of_order;
         self.parcels += world.parcels;
         self.sent += world.sent;
@@ -176,6 +185,8 @@ enum Flaw {
     NotAccepted,
     /// The endpoint fails upon every request with it, until it has been healthy for a while.
     Breaks,
+    /// The same, for [`LASTING`]: for ever, as far as those behind it are concerned.
+    Lasts,
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -234,6 +245,8 @@ enum Event {
     Map {
         life: u32,
     },
+    /// What need not wait for records at which the endpoint breaks has been delivered.
+    Flows,
     Tick,
 }
 
@@ -275,6 +288,14 @@ impl Parcels {
     }
 }
 
+/// Whether a record is one at which the endpoint breaks for long, or has to wait for one.
+fn is_held_up(log: &[(Record, Flaw)], ordering: Ordering, index: usize) -> bool {
+    let (record, flaw) = &log[index];
+    let of_key =
+        |(earlier, flaw): &(Record, Flaw)| *flaw == Flaw::Lasts && earlier.partition_key == record.partition_key;
+    *flaw == Flaw::Lasts || ordering == Ordering::Strict && log[..index].iter().any(of_key)
+}
+
 struct World {
     rng: Rng,
     config: Config,
@@ -303,10 +324,14 @@ struct World {
     refused_all: bool,
     refused_all_until: Option<Duration>,
     healthy_since: Duration,
+    /// Whether there may be records at which it breaks for long.
+    lasts: bool,
 
     now: Duration,
     events: BinaryHeap<Reverse<(Duration, u64, usize)>>,
     pending: Vec<Option<Event>>,
+    /// When there will be a tick.
+    ticks: BTreeSet<Duration>,
     window: Window,
     /// Which start of the process this is.
     life: u32,
@@ -336,6 +361,9 @@ struct World {
     reaching_witness: bool,
     /// Records that were passed or buried although only the endpoint was at fault.
     wronged: u64,
+    /// Records that waited to the last for one at which the endpoint breaks, and keys that left their lanes.
+    held_up: u64,
+    parted: usize,
     /// Requests that will get no answer.
     hanging: BTreeSet<u64>,
     /// A request has to reach the endpoint by then, because the link is back.
@@ -374,6 +402,7 @@ impl World {
         let keys = rng.u32(1..=12);
         let flawed = if rng.bool() { 0 } else { rng.u32(1..=30) };
         let mut sequence_number = 0;
+        let lasts = rng.u8(..4) == 0;
         let log = (0..rng.usize(1..=if leaps { 160 } else { 80 }))
             .map(|_| {
                 sequence_number += if rng.u8(..10) == 0 { rng.u64(1..=50) } else { 1 };
@@ -381,6 +410,7 @@ impl World {
                 let record = Record { sequence_number: SequenceNumber(sequence_number), ..record };
                 let flaw = match rng.u32(..100) {
                     n if n >= flawed => Flaw::None,
+                    n if lasts && n % 8 == 7 => Flaw::Lasts,
                     n => [Flaw::Refused, Flaw::Rejected, Flaw::NotAccepted, Flaw::Breaks][n as usize % 4],
                 };
                 (record, flaw)
@@ -393,12 +423,24 @@ impl World {
         let shares = if leaps { 2 } else { 1 };
         config.window_records = config.window_records.max(shares * (flawed + 2));
         config.window_bytes = config.window_bytes.max(64 * scale * (shares * (flawed + 2)) as u64);
-        for _ in 0..=refused {
+        if lasts {
+            // Nor may the window be full of what waits for records at which the endpoint breaks.
+            let held_up = (0..log.len()).filter(|index| is_held_up(&log, config.ordering, *index)).count();
+            // What is free of it is only used an eighth at a time.
+            let records = (shares * (flawed + held_up + 2) * 5 / 4).max(log.len() / SPAN_WINDOWS + 2);
+            config.window_records = config.window_records.max(records);
+            config.window_bytes = config.window_bytes.max(64 * scale * records as u64);
+            // Else the simulation would be of nothing but records that are tried again.
+            config.max_backoff = config.max_backoff.max(Duration::from_secs(5));
+        }
+        let others = log.len();
+        // Some of them come when the endpoint takes everything.
+        for _ in 0..(refused + 1) * if lasts { 2 } else { 1 } {
             sequence_number += 1;
             log.push((Record { sequence_number: SequenceNumber(sequence_number), ..plain("fresh", 1) }, Flaw::None));
         }
         // A backlog from before, of boots whose time is known or not.
-        let committed = if rng.bool() { 0 } else { rng.usize(..log.len() - refused) };
+        let committed = if rng.bool() { 0 } else { rng.usize(..=others) };
         let known = rng.bool();
         let mut ages: Vec<_> = (0..committed).map(|_| Duration::from_millis(rng.u64(..40_000))).collect();
         ages.sort_unstable_by_key(|age| Reverse(*age));
@@ -438,9 +480,11 @@ impl World {
             refused_all: false,
             refused_all_until: None,
             healthy_since: Duration::ZERO,
+            lasts,
             now: Duration::ZERO,
             events: BinaryHeap::new(),
             pending: Vec::new(),
+            ticks: BTreeSet::new(),
             life: 0,
             stopping: false,
             saved: vec![SequenceNumber::ZERO],
@@ -449,6 +493,8 @@ impl World {
             witnesses: BTreeSet::new(),
             reaching_witness: false,
             wronged: 0,
+            held_up: 0,
+            parted: 0,
             hanging: BTreeSet::new(),
             promised: None,
             requests: 0,
@@ -482,6 +528,9 @@ impl World {
             self.at(end, Event::MoodEnds);
         }
         self.healthy_since = end;
+        if self.lasts {
+            self.at(end + LASTING_JUDGED, Event::Flows);
+        }
         let span = end.as_millis() as u64 + 2000;
         let fresh = self.log.iter().filter(|(record, _)| &*record.partition_key == "fresh").count();
         for _ in self.committed..self.log.len() - fresh {
@@ -490,7 +539,8 @@ impl World {
         }
         // Nothing can be found undeliverable by an endpoint that never takes anything, so something comes now and then.
         for n in 1..=fresh {
-            self.at(end + Duration::from_secs(n as u64 * 60), Event::Commit);
+            let (n, after) = if self.lasts && n * 2 > fresh { (n - fresh / 2, LASTING) } else { (n, Duration::ZERO) };
+            self.at(end + after + Duration::from_secs(n as u64 * 60), Event::Commit);
         }
         for _ in 0..self.rng.u8(..4).saturating_sub(1) {
             let at = Duration::from_millis(self.rng.u64(..span));
@@ -507,6 +557,17 @@ impl World {
                 let at = Duration::from_millis(self.rng.u64(..span));
                 self.at(at, Event::Reshard);
             }
+        }
+    }
+
+    /// Whatever need not wait for a record at which the endpoint breaks is finished by now.
+    fn judge_flow(&mut self) {
+        for (index, (record, _)) in self.log.iter().enumerate().take(self.committed).skip(self.oldest) {
+            let is_held_up = is_held_up(&self.log, self.config.ordering, index);
+            let is_finished = self.fates[index] != Fate::default();
+            let number = record.sequence_number;
+            assert!(is_finished || is_held_up, "record {number} was held up by another: {}", self.tell());
+            self.held_up += u64::from(!is_finished);
         }
     }
 
@@ -623,7 +684,7 @@ impl World {
                 }
                 if durable {
                     for index in letters {
-                        let deliverable = matches!(self.log[index].1, Flaw::None | Flaw::Breaks);
+                        let deliverable = matches!(self.log[index].1, Flaw::None | Flaw::Breaks | Flaw::Lasts);
                         self.wronged += u64::from(deliverable);
                         let excused = self.fates[index].excused || self.refused_all;
                         assert!(!deliverable || excused, "record {index} is buried: {}", self.tell());
@@ -635,12 +696,14 @@ impl World {
                 }
             }
             Event::Reshard => self.reshard(),
+            Event::Flows => self.judge_flow(),
             Event::Map { life } if life == self.life => {
                 // Whoever may not ask for the shards goes by the keys.
                 self.new_map = (self.rng.u8(..6) > 0).then(|| self.shards.clone());
                 self.window.on_new_map();
             }
-            Event::Map { .. } | Event::Tick | Event::Read { .. } | Event::Told { .. } => {}
+            Event::Tick => assert!(self.ticks.remove(&self.now)),
+            Event::Map { .. } | Event::Read { .. } | Event::Told { .. } => {}
         }
     }
 }

@@ -35,7 +35,10 @@ impl World {
                 Step::Wait(None) => return,
                 Step::Wait(Some(until)) => {
                     assert!(until > self.now, "waits for the past");
-                    return self.at(until, Event::Tick);
+                    if self.ticks.insert(until) {
+                        self.at(until, Event::Tick);
+                    }
+                    return;
                 }
                 Step::Stopped if self.stopping => return,
                 Step::Stopped => panic!("nobody told it to stop"),

@@ -1,0 +1,410 @@
+//! Records at which the endpoint breaks, by name: it answers every request that has one in it with a failure of its own.
+
+use std::collections::{BTreeSet, HashMap};
+
+use bytes::Bytes;
+use forebay_log_store::{ShardIndex, Timestamp};
+
+use super::*;
+use crate::{delivery::config::Ordering, destination::RecordOutcome};
+
+/// One lane, as with one shard and aggregates.
+const ONE_LANE: Limits = Limits {
+    request_records: 500,
+    request_bytes: 10 << 20,
+    parcel_records: 1000,
+    parcel_bytes: 1 << 20,
+    keeps_requests: false,
+    request_timeout: Duration::from_secs(30),
+};
+
+/// A lane for each key.
+const ALONE: Limits = Limits { parcel_records: 1, ..ONE_LANE };
+
+const KEYS: u64 = 10;
+const SECOND: Duration = Duration::from_secs(1);
+const LATENCY: Duration = Duration::from_millis(50);
+
+/// A request that was answered.
+#[derive(Debug)]
+struct Answered {
+    sent: Duration,
+    records: usize,
+    failed: bool,
+}
+
+/// A window over a log, and an endpoint that answers after [`LATENCY`].
+struct Bench {
+    window: Window,
+    limits: Limits,
+    head: u64,
+    read: u64,
+    now: Duration,
+    under_way: VecDeque<(Duration, Batch)>,
+    /// At these it breaks, and at everything during an outage.
+    breaks: BTreeSet<u64>,
+    outage: Option<FailureKind>,
+    /// With these it finds fault.
+    refuses: BTreeSet<u64>,
+    buried: Vec<u64>,
+    answered: Vec<Answered>,
+    /// What it took, in that order.
+    taken: Vec<u64>,
+}
+
+impl Bench {
+    fn new(limits: Limits, config: Config, breaks: impl IntoIterator<Item = u64>) -> Self {
+        Self {
+            window: Window::new(&config, &limits, SequenceNumber::ZERO, &[], 7),
+            limits,
+            head: 0,
+            read: 0,
+            now: Duration::ZERO,
+            under_way: VecDeque::new(),
+            breaks: breaks.into_iter().collect(),
+            outage: None,
+            refuses: BTreeSet::new(),
+            buried: Vec::new(),
+            answered: Vec::new(),
+            taken: Vec::new(),
+        }
+    }
+
+    fn log(&mut self, records: u64) {
+        self.head += records;
+        self.window.on_commit();
+    }
+
+    fn key(number: u64) -> u64 {
+        number % KEYS
+    }
+
+    fn place(&self) -> impl Fn(&Record) -> Result<Place, String> + use<> {
+        let alone = self.limits.parcel_records == 1;
+        move |record| {
+            let place = Place::of_key(record);
+            Ok(if alone { place } else { Place { lane: 1, ..place } })
+        }
+    }
+
+    /// Does what the window says until it waits.
+    fn drive(&mut self) -> Option<Duration> {
+        loop {
+            match self.window.next(self.now) {
+                Step::Read(Piece { from, limit, .. }) => {
+                    assert_eq!(from.0, self.read + 1);
+                    let numbers = from.0..=self.head.min(self.read + limit.records as u64);
+                    self.read = self.read.max(*numbers.end());
+                    let records = numbers.map(|number| (record(number), Duration::ZERO)).collect::<Vec<_>>();
+                    let reached = records.last().map(|(record, _)| record.sequence_number);
+                    self.window.on_read(Found { records, reached }, self.place(), self.now);
+                }
+                Step::Send(batch) => self.under_way.push_back((self.now, batch)),
+                Step::StoreDeadLetters(letters) => {
+                    self.buried.extend(letters.iter().map(|letter| letter.record.sequence_number.0));
+                    self.window.on_dead_letters(true, self.now);
+                }
+                Step::TakeMap => self.window.on_map(self.place(), self.now),
+                Step::Save(_) => {}
+                Step::Wait(until) => return until,
+                step => panic!("{step:?}"),
+            }
+        }
+    }
+
+    /// Lets so much time pass.
+    fn pass(&mut self, time: Duration) {
+        self.pass_until(time, |_| false);
+    }
+
+    /// At most so much, until this is so.
+    #[track_caller]
+    fn pass_until(&mut self, time: Duration, done: impl Fn(&Self) -> bool) {
+        let end = self.now + time;
+        while !done(self) {
+            let wake = self.drive();
+            let answer = self.under_way.front().map(|(sent, _)| *sent + LATENCY);
+            let Some(next) = wake.into_iter().chain(answer).min().filter(|next| *next <= end) else {
+                self.now = end;
+                return;
+            };
+            self.now = self.now.max(next);
+            if answer == Some(next) {
+                self.answer();
+            }
+        }
+    }
+
+    fn answer(&mut self) {
+        let (sent, batch) = self.under_way.pop_front().expect("a request under way");
+        let numbers: Vec<_> = batch.records().map(|record| record.sequence_number.0).collect();
+        let has_one_of = |faults: &BTreeSet<u64>| numbers.iter().any(|number| faults.contains(number));
+        let refused = has_one_of(&self.refuses).then_some(FailureKind::RequestInvalid);
+        let broken = has_one_of(&self.breaks).then_some(FailureKind::EndpointFailed);
+        let kind = self.outage.or(refused).or(broken);
+        self.answered.push(Answered { sent, records: numbers.len(), failed: kind.is_some() });
+        let outcome = match kind {
+            Some(kind) => Outcome::Failed(Failure { kind, message: "it broke".to_owned(), retry_after: None }),
+            None => {
+                self.taken.extend(numbers);
+                Outcome::Answered(vec![RecordOutcome::Accepted; batch.parcels.len()])
+            }
+        };
+        self.window.on_outcome(batch.id, outcome, self.now);
+        self.window
+            .stretches
+            .iter()
+            .for_each(|s| s.lanes.check_chains(&self.window.entries, self.window.parcel_size()));
+    }
+
+    /// Records that need not wait for one at which the endpoint breaks.
+    fn free(&self) -> BTreeSet<u64> {
+        let held_up = |number: u64| self.breaks.range(..=number).any(|at| Self::key(*at) == Self::key(number));
+        (1..=self.head).filter(|number| !held_up(*number)).collect()
+    }
+
+    #[track_caller]
+    fn judge_order(&self) {
+        let mut newest = HashMap::new();
+        for number in &self.taken {
+            let before = newest.insert(Self::key(*number), *number);
+            assert!(before.is_none_or(|before| before < *number), "{number} after {before:?}");
+        }
+    }
+
+    fn has_taken(&self, numbers: &BTreeSet<u64>) -> bool {
+        self.taken.len() >= numbers.len() && numbers.is_subset(&self.taken.iter().copied().collect())
+    }
+}
+
+fn record(number: u64) -> Record {
+    Record {
+        sequence_number: SequenceNumber(number),
+        shard: ShardIndex(0),
+        arrival: Timestamp(0),
+        arrival_trusted: true,
+        partition_key: format!("key-{}", Bench::key(number)).into(),
+        explicit_hash_key: None,
+        tags: Vec::new(),
+        data: Bytes::from_static(&[7; 100]),
+    }
+}
+
+fn relaxed() -> Config {
+    Config { ordering: Ordering::Relaxed, ..Config::default() }
+}
+
+/// Nothing else comes that could show that the endpoint takes others.
+#[test]
+fn a_record_at_which_the_endpoint_breaks_holds_up_only_those_of_its_key() {
+    let faults: [&[u64]; 8] =
+        [&[57], &[1], &[200], &[1, 2], &[1, 11], &[1, 2, 3, 4], &[57, 58, 199], &[3, 40, 77, 120]];
+    for (at, faults) in faults.iter().enumerate() {
+        let mut bench = Bench::new(ONE_LANE, Config::default(), faults.iter().copied());
+        bench.log(200);
+        let free = bench.free();
+        bench.pass_until(SECOND * 1800, |bench| bench.has_taken(&free));
+        assert!(bench.has_taken(&free), "{faults:?}: {} of {}", bench.taken.len(), free.len());
+        assert_eq!(bench.taken.iter().copied().collect::<BTreeSet<_>>(), free, "{faults:?}: only those");
+        if at < 3 {
+            assert!(bench.now < SECOND * 120, "{faults:?}: found after {:?}", bench.now);
+        }
+        // They are not given up.
+        bench.pass(SECOND * 600);
+        assert_eq!(bench.window.checkpoint().0, faults[0] - 1);
+        bench.breaks.clear();
+        let all = (1..=200).collect();
+        bench.pass_until(SECOND * 31, |bench| bench.has_taken(&all));
+        bench.drive();
+        bench.judge_order();
+        assert_eq!((bench.taken.len(), bench.window.checkpoint().0), (200, 200), "each once");
+        assert_eq!(bench.window.held().failing, 0);
+    }
+}
+
+/// The same where it takes more than one request at first, and where records wait for no other.
+#[test]
+fn it_is_found_in_requests_of_many_lanes_and_of_none_too() {
+    for (limits, config) in [(ALONE, Config::default()), (ALONE, relaxed()), (ONE_LANE, relaxed())] {
+        let mut bench = Bench::new(limits, config.clone(), [4]);
+        bench.log(10);
+        let free = bench.free();
+        bench.pass_until(SECOND * 120, |bench| bench.has_taken(&free));
+        assert!(bench.has_taken(&free), "{limits:?} {config:?}: {:?}", bench.taken);
+        assert!(!bench.taken.contains(&4));
+        bench.breaks.clear();
+        bench.pass(SECOND * 31);
+        assert_eq!(bench.window.checkpoint().0, 10);
+    }
+}
+
+#[test]
+fn what_comes_in_later_passes_at_once_and_the_record_at_fault_is_tried_ever_more_rarely() {
+    let mut bench = Bench::new(ONE_LANE, Config::default(), [4]);
+    bench.log(10);
+    bench.pass(SECOND * 120);
+    for round in 0..100 {
+        let number = bench.head + 1;
+        bench.log(1);
+        let began = bench.now;
+        if Bench::key(number) != 4 {
+            bench.pass_until(SECOND * 30, |bench| bench.taken.contains(&number));
+            assert!(bench.now - began <= SECOND, "round {round}: {number} took {:?}", bench.now - began);
+        }
+        bench.pass(SECOND * 60);
+        assert_eq!(bench.window.link(), &Link::Up, "round {round}");
+        assert_eq!(bench.window.held().failing, 1);
+    }
+    bench.judge_order();
+    let tried: Vec<_> =
+        bench.answered.iter().filter(|answered| answered.failed).map(|answered| answered.sent).collect();
+    let waits = || tried.windows(2).map(|pair| pair[1] - pair[0] - LATENCY);
+    assert!(waits().all(|wait| wait <= SECOND * 30), "{:?}", waits().max());
+    assert!(tried.len() < 600, "{} attempts in 100 minutes", tried.len());
+}
+
+#[test]
+fn a_key_goes_back_to_its_lane_when_its_record_is_finished() {
+    let mut bench = Bench::new(ONE_LANE, Config::default(), [4]);
+    bench.log(200);
+    bench.pass(SECOND * 120);
+    bench.breaks.clear();
+    bench.pass(SECOND * 60);
+    assert_eq!(bench.taken.len(), 200);
+    let requests = bench.answered.len();
+    bench.log(100);
+    bench.pass(SECOND);
+    assert_eq!(bench.answered[requests..].iter().map(|answered| answered.records).collect::<Vec<_>>(), [100]);
+    bench.judge_order();
+}
+
+#[test]
+fn a_new_map_of_the_shards_keeps_the_order_and_holds_up_nobody_for_long() {
+    let mut bench = Bench::new(ONE_LANE, Config::default(), [4]);
+    bench.log(200);
+    bench.pass(SECOND * 120);
+    for round in 0..10 {
+        bench.window.on_new_map();
+        bench.log(100);
+        let free = bench.free();
+        bench.pass_until(SECOND * 60, |bench| bench.has_taken(&free));
+        assert!(bench.has_taken(&free), "round {round}");
+    }
+    bench.breaks.clear();
+    bench.pass(SECOND * 60);
+    bench.judge_order();
+    assert_eq!(bench.window.checkpoint().0, bench.head);
+}
+
+/// The next one behind it is no witness, but the one after that is.
+#[test]
+fn a_record_that_is_refused_is_judged_although_the_endpoint_breaks_at_the_one_behind_it() {
+    let mut bench = Bench::new(ONE_LANE, Config::default(), [2]);
+    bench.refuses.insert(1);
+    bench.log(20);
+    let free: BTreeSet<_> = bench.free().into_iter().filter(|number| *number != 1).collect();
+    bench.pass_until(SECOND * 600, |bench| bench.has_taken(&free));
+    assert!(bench.has_taken(&free), "{:?}", bench.taken);
+    assert_eq!(bench.buried, [1]);
+    bench.breaks.clear();
+    bench.pass(SECOND * 31);
+    bench.judge_order();
+    assert_eq!(bench.window.checkpoint().0, 20);
+}
+
+/// It may be taken yet.
+#[test]
+fn no_witness_passes_one_of_its_key_at_which_the_endpoint_breaks() {
+    let mut bench = Bench::new(ONE_LANE, Config::default(), [2]);
+    bench.refuses = (1..=11).filter(|number| *number != 2).collect();
+    bench.log(12);
+    bench.pass(SECOND * 600);
+    assert_eq!(bench.taken, [0; 0]);
+    bench.breaks.clear();
+    bench.pass(SECOND * 600);
+    assert_eq!((&bench.taken[..], bench.buried.len()), (&[2, 12][..], 10));
+}
+
+/// An endpoint that fails upon everything, for ten hours: as many requests as before there was any halving, one at a time,
+/// and few small ones after it.
+#[test]
+fn an_outage_is_probed_as_ever_and_ends_at_once() {
+    for (limits, config, backlog) in
+        [(ONE_LANE, Config::default(), 20_000), (ALONE, Config::default(), 2000), (ONE_LANE, relaxed(), 20_000)]
+    {
+        let mut bench = Bench::new(limits, config.clone(), []);
+        for _ in 0..20 {
+            bench.log(backlog / 100);
+            bench.pass(SECOND);
+        }
+        let (before, began) = (bench.answered.len(), bench.now);
+        bench.outage = Some(FailureKind::EndpointFailed);
+        bench.log(backlog);
+        bench.pass(SECOND * 36_000);
+        let probes = &bench.answered[before..];
+        assert!(probes.iter().all(|probe| probe.failed));
+        let later = probes.iter().skip_while(|probe| probe.sent < began + SECOND).collect::<Vec<_>>();
+        for pair in later.windows(2) {
+            let wait = pair[1].sent.saturating_sub(pair[0].sent + LATENCY);
+            assert!(pair[1].sent >= pair[0].sent + LATENCY && wait <= SECOND * 30, "{pair:?}");
+        }
+        assert!((1000..3000).contains(&probes.len()), "{} requests in ten hours", probes.len());
+        let small = bench.window.entries.iter().filter(|(_, entry)| entry.found).count();
+        assert!(small <= 40, "{small} records were set apart");
+
+        bench.outage = None;
+        let (before, ended) = (bench.answered.len(), bench.now);
+        let all = bench.head as usize;
+        bench.pass_until(SECOND * 120, |bench| bench.taken.len() == all);
+        assert_eq!(bench.taken.len(), all);
+        let first = bench.answered[before].sent - ended;
+        assert!(first <= SECOND * 30, "{first:?} until the first request");
+        let took = bench.now - ended - first;
+        assert!(took <= SECOND * 60, "{took:?} for the rest");
+        let requests: Vec<_> = bench.answered[before..].iter().map(|request| request.records).collect();
+        let full = if limits == ALONE { KEYS as usize } else { 1000 };
+        let small = requests.iter().filter(|records| **records < full / 2).count();
+        assert!(small <= 100 && requests.iter().any(|records| *records >= full), "{requests:?}");
+        if config.ordering == Ordering::Strict {
+            bench.judge_order();
+        }
+    }
+}
+
+/// Many records that fail alone rather speak for an outage than for themselves.
+#[test]
+fn many_records_at_fault_are_not_tried_side_by_side() {
+    let mut bench = Bench::new(ALONE, Config::default(), (1..=9).map(|n| 10 * n + n));
+    for _ in 0..20 {
+        bench.log(10);
+        bench.pass(SECOND * 60);
+    }
+    assert_eq!(bench.window.held().failing, 9, "{:?} {:?}", bench.window.link(), bench.window.suspects);
+    assert!(bench.has_taken(&bench.free()));
+    bench.outage = Some(FailureKind::EndpointFailed);
+    let before = bench.answered.len();
+    bench.pass(SECOND * 3600);
+    let requests = bench.answered.len() - before;
+    assert!((100..800).contains(&requests), "{requests} requests in an hour");
+    bench.outage = None;
+    bench.log(10);
+    let free = bench.free();
+    bench.pass_until(SECOND * 61, |bench| bench.has_taken(&free));
+    assert!(bench.has_taken(&free));
+}
+
+/// A request that is kept together is no reason to hurry when the link is gone.
+#[test]
+fn what_is_kept_together_waits_for_a_link_that_went_away_like_everything_else() {
+    let mut bench = Bench::new(ALONE, Config::default(), [1]);
+    bench.log(1);
+    bench.pass_until(SECOND, |bench| bench.answered.len() == 1);
+    bench.log(1);
+    bench.pass_until(SECOND * 60, |bench| bench.taken == [2]);
+    assert_eq!(bench.taken, [2], "others pass");
+    bench.outage = Some(FailureKind::Refused);
+    let before = bench.answered.len();
+    bench.pass(SECOND * 60);
+    let requests = bench.answered.len() - before;
+    assert!((60..600).contains(&requests), "{requests} requests in a minute");
+}
