@@ -2,7 +2,7 @@
 //!
 //! As in Kinesis, the hash key is the MD5 of the UTF-8 partition key read as a big-endian unsigned integer.
 
-use std::fmt;
+use std::{cell::RefCell, fmt};
 
 use md5::{Digest, Md5};
 use serde::{Deserialize, Serialize};
@@ -19,9 +19,53 @@ impl HashKey {
 
     /// The hash key of a partition key.
     #[must_use]
-    #[expect(clippy::big_endian_bytes, reason = "Kinesis defines the hash key as the big-endian reading of the MD5")]
     pub fn of(partition_key: &str) -> Self {
-        Self(u128::from_be_bytes(Md5::digest(partition_key.as_bytes()).into()))
+        KNOWN.with_borrow_mut(|known| known.of(partition_key.as_bytes(), md5))
+    }
+}
+
+#[expect(clippy::big_endian_bytes, reason = "Kinesis defines the hash key as the big-endian reading of the MD5")]
+fn md5(partition_key: &[u8]) -> HashKey {
+    HashKey(u128::from_be_bytes(Md5::digest(partition_key).into()))
+}
+
+thread_local! {
+    /// Devices name few keys, again and again, and the MD5 of each was a twentieth of what it takes to store and to forward a
+    /// small record.
+    static KNOWN: RefCell<Known> = const { RefCell::new(Known(Vec::new())) };
+}
+
+/// Longer keys are not remembered.
+const KNOWN_BYTES_MAX: usize = 47;
+/// So many keys, of 64 bytes each, in every thread that asks.
+const KNOWN_KEYS: usize = 2048;
+
+/// Hash keys that were asked for lately, each in the place that its partition key chooses.
+struct Known(Vec<Place>);
+
+#[derive(Clone, Copy)]
+struct Place {
+    /// None if there is no key yet: the empty one is not remembered.
+    len: u8,
+    key: [u8; KNOWN_BYTES_MAX],
+    hash_key: HashKey,
+}
+
+impl Known {
+    fn of(&mut self, key: &[u8], hash: impl FnOnce(&[u8]) -> HashKey) -> HashKey {
+        if key.is_empty() || key.len() > KNOWN_BYTES_MAX {
+            return hash(key);
+        }
+        if self.0.is_empty() {
+            self.0 = vec![Place { len: 0, key: [0; KNOWN_BYTES_MAX], hash_key: HashKey(0) }; KNOWN_KEYS];
+        }
+        let place = &mut self.0[crc32fast::hash(key) as usize % KNOWN_KEYS];
+        if place.key[..usize::from(place.len)] != *key {
+            place.len = key.len() as u8;
+            place.key[..key.len()].copy_from_slice(key);
+            place.hash_key = hash(key);
+        }
+        place.hash_key
     }
 }
 
@@ -33,7 +77,29 @@ impl fmt::Display for HashKey {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// Also when keys share a place, and when they are too long for one.
+        #[test]
+        fn what_is_remembered_is_what_would_be_computed(
+            keys in prop::collection::vec("[ab]{0,2}|[a-z]{45,50}|[a-z0-9]{1,20}", 1..5000),
+        ) {
+            let mut known = Known(Vec::new());
+            for key in keys {
+                prop_assert_eq!(known.of(key.as_bytes(), md5), md5(key.as_bytes()));
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_that_comes_again_is_not_hashed_again() {
+        let mut known = Known(Vec::new());
+        assert_eq!(known.of(b"a", |_| HashKey(7)), HashKey(7));
+        assert_eq!(known.of(b"a", |_| panic!("it is known")), HashKey(7));
+    }
 
     #[test]
     fn hash_key_is_the_big_endian_md5() {
