@@ -59,7 +59,7 @@ impl Config {
             let (retention, from) = (duration::show(stream.retention), &destination.from);
             let why = format!(
                 "longer than stream `{from}` keeps what is undelivered (retention {retention}, hold-undelivered = false): \
-                 no record waits until it is as old"
+                 only what is in memory by then gets as old"
             );
             warnings.push(("max-age", why));
         }

@@ -212,12 +212,12 @@ async fn bytes_are_counted_exactly() {
     }
 }
 
-/// Certificates, and a server that shows one of them and may demand one.
 /// The frames of a body.
 fn beginning() -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> {
     stream::iter([Ok(Frame::data(Bytes::from_static(b"beginning")))])
 }
 
+/// Certificates, and a server that shows one of them and may demand one.
 struct Tls {
     dir: TempDir,
     authority: CertifiedIssuer<'static, KeyPair>,

@@ -186,7 +186,11 @@ impl SegmentReader {
             let want = ahead.max(CHUNK_BYTES).min(within).max(len);
             // What is there of the wanted bytes is kept, so that a large block is not read twice.
             let kept = self.chunk.move_to(offset, want);
-            let read = self.file.read_at(offset + kept as u64, &mut self.chunk.buffer[kept..want]);
+            let mut read = self.file.read_at(offset + kept as u64, &mut self.chunk.buffer[kept..want]);
+            if read.is_err() && want > len {
+                // What the disk does not give may lie behind what is wanted.
+                read = self.file.read_at(offset + kept as u64, &mut self.chunk.buffer[kept..len]);
+            }
             self.chunk.filled = read.as_ref().map_or(0, |read| kept + read);
             read?;
         }
@@ -269,6 +273,53 @@ mod tests {
             assert_eq!(found.len(), 5, "cut at {cut}");
             assert!(matches!(&found[4], Found::Damaged { bytes, .. } if *bytes == (offsets[4]..cut as u64)));
         }
+    }
+
+    /// A file of which the disk gives nothing from a place on.
+    struct Bad(Box<dyn DiskFile>, u64);
+
+    impl DiskFile for Bad {
+        fn len(&self) -> io::Result<u64> {
+            self.0.len()
+        }
+
+        fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+            if offset + buf.len() as u64 > self.1 {
+                return Err(io::Error::other("a bad sector"));
+            }
+            self.0.read_at(offset, buf)
+        }
+
+        fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+            self.0.write_at(offset, buf)
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            self.0.sync()
+        }
+
+        fn truncate(&self, len: u64) -> io::Result<()> {
+            self.0.truncate(len)
+        }
+    }
+
+    #[test]
+    fn what_lies_in_front_of_a_bad_sector_is_read() {
+        let (mut bytes, offsets) = blocks(400);
+        bytes.resize(bytes.len() + 10_000, 0);
+        let bad = offsets[399];
+        let disk = SimDisk::new(0);
+        disk.create_dir(Path::new("/d")).expect("mkdir");
+        let file = disk.create(Path::new("/d/f")).expect("create");
+        file.write_at(0, &bytes).expect("write");
+        let mut reader = SegmentReader::new(Box::new(Bad(file, bad)), 9, 0);
+        for expected in &offsets[..399] {
+            let found = reader.next(bytes.len() as u64).expect("it lies in front of it");
+            let Found::Block { offset, header } = found else { panic!("{found:?}") };
+            assert_eq!(offset, *expected);
+            assert!(reader.is_sound(offset, &header).expect("so does its payload"));
+        }
+        assert!(reader.next(bytes.len() as u64).is_err());
     }
 
     #[test]

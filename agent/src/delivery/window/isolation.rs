@@ -68,7 +68,9 @@ impl Window {
         let refused =
             |group: &Group| matches!(group.slots[..], [slot] if self.entries[slot].refused_alone >= REFUSALS_ALONE);
         let nothing_waits = self.throttled.is_empty() && self.failed.is_empty() && self.reading.is_none();
-        self.is_all_read() && nothing_waits && self.suspects.iter().count() <= FEW && self.suspects.iter().all(refused)
+        // One at which the endpoint breaks may be tried for ever, and says nothing of the others.
+        let mut others = self.suspects.iter().filter(|group| !self.is_failing(&group.slots, &group.history));
+        self.is_all_read() && nothing_waits && self.suspects.iter().count() <= FEW && others.all(refused)
     }
 
     /// Where everything that could be accepted waits behind a refused record, those behind it are asked for, at once and

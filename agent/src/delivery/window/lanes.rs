@@ -104,10 +104,14 @@ impl Lanes {
         if self.parted.contains(&number) || number == Place::of_key(&entries[head].record).lane {
             return None;
         }
+        let own = own_lane(&entries[head].record, number);
+        // Another key has the same number by chance: this one stays where it is.
+        if self.lanes.contains_key(&own) {
+            return None;
+        }
         let lane = self.lanes.remove(&number).expect("a lane is known while it has records");
         assert_eq!(lane.head, head, "only a lane's front is ever under way");
         self.behind -= lane.behind;
-        let own = own_lane(&entries[head].record, number);
         let (mut with, mut without) = (Lane::default(), Lane::default());
         let mut slot = head;
         while slot != NONE {

@@ -11,7 +11,7 @@ use super::{
     pace::RECORD_OVERHEAD,
     parcels::Size,
 };
-use crate::destination::Parcel;
+use crate::destination::{FailureKind, Parcel};
 
 /// Whether, when and what to send.
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +40,14 @@ impl Window {
             return Due::Later(Some(self.held_until));
         }
         if self.trial.is_some() {
-            return if self.in_flight.is_empty() { Due::Now(What::Witness) } else { Due::Later(None) };
+            return match &self.link {
+                _ if !self.in_flight.is_empty() => Due::Later(None),
+                // That the endpoint broke at the last witness may be its own fault: the next one waits as any request would.
+                Link::Down(down) if down.kind == FailureKind::EndpointFailed && now < down.next_probe => {
+                    Due::Later(Some(down.next_probe))
+                }
+                _ => Due::Now(What::Witness),
+            };
         }
         let (fresh, group) = match &self.link {
             Link::Up if self.in_flight.len() >= self.pace.requests => return Due::Later(None),

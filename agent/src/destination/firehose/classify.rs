@@ -14,10 +14,9 @@ use crate::destination::{
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Answer<'a> {
-    #[serde(default)]
-    failed_put_count: i64,
-    #[serde(borrow, default)]
-    request_responses: Vec<Entry<'a>>,
+    failed_put_count: Option<i64>,
+    #[serde(borrow)]
+    request_responses: Option<Vec<Entry<'a>>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -39,13 +38,14 @@ pub(super) fn nothing() -> Output {
 
 /// What became of a request that was answered in the service's own words.
 pub(super) fn answered(answer: &Answer<'_>, sent: usize) -> Outcome {
-    let records = &answer.request_responses;
+    let records = answer.request_responses.as_deref().unwrap_or_default();
+    let failed_put_count = answer.failed_put_count.unwrap_or(0);
     if records.len() != sent {
         return confused(format!("the answer speaks of {} records, but {sent} were sent", records.len()));
     }
     let failed = records.iter().filter(|record| record.error_code.is_some()).count();
-    if usize::try_from(answer.failed_put_count) != Ok(failed) {
-        return confused(format!("the answer counts {} failures and names {failed}", answer.failed_put_count));
+    if usize::try_from(failed_put_count) != Ok(failed) {
+        return confused(format!("the answer counts {failed_put_count} failures and names {failed}"));
     }
     let outcomes = records.iter().map(|record| match record.error_code.as_deref() {
         Some(code) => {

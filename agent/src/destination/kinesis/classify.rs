@@ -14,8 +14,8 @@ use crate::destination::{
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Answer<'a> {
-    #[serde(borrow, default)]
-    pub(super) records: Vec<Entry<'a>>,
+    #[serde(borrow)]
+    records: Option<Vec<Entry<'a>>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -31,6 +31,12 @@ pub(super) struct Entry<'a> {
     error_message: Option<Text<'a>>,
 }
 
+impl<'a> Answer<'a> {
+    pub(super) fn records(&self) -> &[Entry<'a>] {
+        self.records.as_deref().unwrap_or_default()
+    }
+}
+
 /// What the SDK says in place of such an answer.
 pub(super) fn nothing() -> Output {
     Output::erase(
@@ -40,11 +46,12 @@ pub(super) fn nothing() -> Output {
 
 /// What became of a request that was answered in the service's own words.
 pub(super) fn answered(answer: &Answer<'_>, sent: usize) -> Outcome {
-    if answer.records.len() != sent {
-        let message = format!("the answer speaks of {} records, but {sent} were sent", answer.records.len());
+    let records = answer.records();
+    if records.len() != sent {
+        let message = format!("the answer speaks of {} records, but {sent} were sent", records.len());
         return Outcome::Failed(Failure { kind: FailureKind::EndpointFailed, message, retry_after: None });
     }
-    let outcomes = answer.records.iter().map(|record| match record.error_code.as_deref() {
+    let outcomes = records.iter().map(|record| match record.error_code.as_deref() {
         Some(code) => {
             let message = shorten(format!("{code}: {}", record.error_message.as_deref().unwrap_or("no reason given")));
             // These two are all that Kinesis knows; what others may invent passes, or is found out by asking again.

@@ -159,7 +159,7 @@ impl Kinesis {
                 }
                 let mut outcome = classify::answered(&answer, parcels.len());
                 if let Outcome::Answered(outcomes) = &mut outcome {
-                    let shards = answer.records.iter().map(|record| record.shard_id.as_deref());
+                    let shards = answer.records().iter().map(|record| record.shard_id.as_deref());
                     for ((outcome, (bytes, shard)), taken_by) in outcomes.iter_mut().zip(expected).zip(shards) {
                         self.look_at(outcome, bytes, shard, taken_by);
                     }

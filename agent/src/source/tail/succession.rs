@@ -68,8 +68,8 @@ fn split(name: &[u8]) -> (&[u8], &[u8]) {
 /// Where a file stands among those that came of the same one, the oldest first, by its name alone.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Turn {
-    /// `app.log-20260102`: the date grows.
-    Dated(Vec<u8>),
+    /// `app.log-20260102`, `app.log.2026-01-02`, `app.log.00017`: dates grow, and so does what is filled up with zeros.
+    Upwards(Vec<u8>),
     /// `app.log.1`: so many were rotated since.
     Counted(Reverse<u32>),
     /// `app.log`.
@@ -79,13 +79,20 @@ pub(super) enum Turn {
 /// The name before it was rotated, and where the file stands among those that have it.
 pub(super) fn turn(path: &Path) -> (Vec<u8>, Turn) {
     let (name, digits) = split(path.file_name().unwrap_or_default().as_bytes());
-    let turn = match std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()) {
-        _ if digits.is_empty() => Turn::Current,
-        // Nobody keeps as many files as a year has in its digits with the month.
-        Some(count) if digits.len() < 6 => Turn::Counted(Reverse(count)),
-        _ => Turn::Dated(digits.to_vec()),
-    };
-    (name.to_vec(), turn)
+    let Some(&first) = digits.first() else { return (name.to_vec(), Turn::Current) };
+    // The rest of a date, behind its year.
+    let is_of_dates = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'_' | b'T');
+    let start = name.iter().rposition(|byte| !is_of_dates(byte)).map_or(0, |at| at + 1);
+    let date = name[start..].strip_prefix(b"-").unwrap_or(&name[start..]);
+    if date.len() >= 4 && date[..4].iter().all(u8::is_ascii_digit) {
+        let before = name[..name.len() - date.len()].strip_suffix(b".").unwrap_or(&name[..start]);
+        return (before.to_vec(), Turn::Upwards([date, b"-", digits].concat()));
+    }
+    match std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()) {
+        // Nobody keeps as many files as a date has digits.
+        Some(count) if digits.len() < 6 && first != b'0' => (name.to_vec(), Turn::Counted(Reverse(count))),
+        _ => (name.to_vec(), Turn::Upwards(digits.to_vec())),
+    }
 }
 
 /// The file with this inode in one of these folders.
@@ -170,6 +177,9 @@ mod tests {
         let in_order = |names: &[&str]| names.is_sorted_by_key(|name| turn(Path::new(name)));
         assert!(in_order(&["app.log.10", "app.log.2.gz", "app.log.1", "app.log"]));
         assert!(in_order(&["app.log-20251231.gz", "app.log-20260102", "app.log-2026010312", "app.log"]));
+        assert!(in_order(&["app.log.2025-12-31", "app.log.2026-01-01", "app.log.2026-01-02.gz", "app.log"]));
+        assert!(in_order(&["app.log-2026-01-31", "app.log-2026-02-01", "app.log"]));
+        assert!(in_order(&["chunk-00001", "chunk-00002", "chunk-00010"]));
         assert!(in_order(&["a.log.1", "a.log", "b.log.1", "b.log"]));
     }
 
