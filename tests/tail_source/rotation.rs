@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
+use std::time::{Duration, SystemTime};
 
 use super::{Logs, assert_all_in_order, line, numbers, refused, stored_count, wait_stored};
 use crate::support::daemon::PATIENCE;
@@ -141,4 +142,26 @@ fn files_rotated_more_than_once_while_it_is_away() {
     agent.start_again();
     wait_stored(&agent, 120_100);
     assert_all_in_order(&numbers(&agent), 120_100);
+}
+
+/// Of a file that waits for its turn it is not known whether the next one is a copy. That must not cost a look at all files for each.
+#[test]
+fn many_rotated_files_are_read_one_after_the_other_without_a_pause() {
+    let logs = Logs::new();
+    for number in 0..12 {
+        let name = if number == 11 { "app.log".to_owned() } else { format!("app.log.{}", 11 - number) };
+        logs.append(&name, lines(number * 50..(number + 1) * 50));
+        let written = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + 3600 * number);
+        File::options()
+            .append(true)
+            .open(logs.path(&name))
+            .and_then(|file| file.set_modified(written))
+            .expect("a time");
+    }
+    let configuration = logs.configuration("app.log*", "partition-key = \"app\"\nstart = \"beginning\"");
+    let never = configuration.replace("poll-interval = \"1s\"", "poll-interval = \"1h\"");
+    assert_ne!(never, configuration);
+    let agent = Forebay::start(&never);
+    wait_stored(&agent, 600);
+    assert_all_in_order(&numbers(&agent), 600);
 }

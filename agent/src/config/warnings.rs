@@ -94,7 +94,7 @@ mod tests {
         let no_aggregates = "without effect: aggregation = \"none\" makes no aggregates";
         let no_shards = "without effect: shards are asked for only with aggregation = \"kpl\"";
         let too_old = "longer than stream `telemetry` keeps what is undelivered (retention 24h, hold-undelivered = false): \
-                       no record waits until it is as old";
+                       only what is in memory by then gets as old";
         for (stream, kind, keys, expected) in [
             ("", KINESIS, "", vec![]),
             ("", HTTP, "", vec![]),

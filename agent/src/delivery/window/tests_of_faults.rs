@@ -37,6 +37,8 @@ struct Answered {
 struct Bench {
     window: Window,
     limits: Limits,
+    /// Lanes are those of keys: the shards are not known, or there are as many.
+    by_key: bool,
     head: u64,
     read: u64,
     now: Duration,
@@ -57,6 +59,7 @@ impl Bench {
         Self {
             window: Window::new(&config, &limits, SequenceNumber::ZERO, &[], 7),
             limits,
+            by_key: limits.parcel_records == 1,
             head: 0,
             read: 0,
             now: Duration::ZERO,
@@ -80,10 +83,10 @@ impl Bench {
     }
 
     fn place(&self) -> impl Fn(&Record) -> Result<Place, String> + use<> {
-        let alone = self.limits.parcel_records == 1;
+        let by_key = self.by_key;
         move |record| {
             let place = Place::of_key(record);
-            Ok(if alone { place } else { Place { lane: 1, ..place } })
+            Ok(if by_key { place } else { Place { lane: 1, ..place } })
         }
     }
 
@@ -236,6 +239,25 @@ fn it_is_found_in_requests_of_many_lanes_and_of_none_too() {
         bench.pass(SECOND * 31);
         assert_eq!(bench.window.checkpoint().0, 10);
     }
+}
+
+/// As after a start: what the shards are is only known when the endpoint answers again.
+#[test]
+fn under_a_new_map_what_was_halved_travels_together_again() {
+    let mut bench = Bench::new(ONE_LANE, Config::default(), []);
+    bench.by_key = true;
+    bench.outage = Some(FailureKind::EndpointFailed);
+    bench.log(1000);
+    bench.pass(SECOND * 60);
+    bench.outage = None;
+    bench.by_key = false;
+    bench.window.on_new_map();
+    let (all, failed) = ((1..=1000).collect(), bench.answered.len());
+    bench.pass_until(SECOND * 60, |bench| bench.has_taken(&all));
+    bench.judge_order();
+    assert_eq!(bench.taken.len(), 1000);
+    let requests = bench.answered.len() - failed;
+    assert!(requests <= 5, "{requests} requests");
 }
 
 #[test]

@@ -86,6 +86,8 @@ impl Tailer {
             if self.files.get(identity).is_some_and(|file| file.mark.seen.offset == 0) {
                 self.look_at(*identity, now);
                 if self.is_blocked(*identity) {
+                    // More is known as soon as it has had its turn.
+                    self.rescan = true;
                     return true;
                 }
             }
