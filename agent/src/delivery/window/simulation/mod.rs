@@ -427,7 +427,8 @@ impl World {
             // Nor may the window be full of what waits for records at which the endpoint breaks.
             let held_up = (0..log.len()).filter(|index| is_held_up(&log, config.ordering, *index)).count();
             // What is free of it is only used an eighth at a time.
-            let records = (shares * (flawed + held_up + 2) * 5 / 4).max(log.len() / SPAN_WINDOWS + 2);
+            // Half of it is for gaps, and those there may be after any restart.
+            let records = (2 * (flawed + held_up + 2) * 5 / 4).max(log.len() / SPAN_WINDOWS + 2);
             config.window_records = config.window_records.max(records);
             config.window_bytes = config.window_bytes.max(64 * scale * records as u64);
             // Else the simulation would be of nothing but records that are tried again.
