@@ -36,7 +36,6 @@ struct Answered {
 /// A window over a log, and an endpoint that answers after [`LATENCY`].
 struct Bench {
     window: Window,
-    limits: Limits,
     /// Lanes are those of keys: the shards are not known, or there are as many.
     by_key: bool,
     head: u64,
@@ -58,7 +57,6 @@ impl Bench {
     fn new(limits: Limits, config: Config, breaks: impl IntoIterator<Item = u64>) -> Self {
         Self {
             window: Window::new(&config, &limits, SequenceNumber::ZERO, &[], 7),
-            limits,
             by_key: limits.parcel_records == 1,
             head: 0,
             read: 0,
