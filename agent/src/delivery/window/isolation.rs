@@ -37,6 +37,7 @@ impl Window {
         let only_such_left = nothing_else && self.only_refused_left();
         let entry = &mut self.entries[slot];
         entry.refused_alone = entry.refused_alone.saturating_add(1);
+        entry.found = false;
         // Somebody who refuses everything must not turn the whole log into dead letters: between two refusals of this
         // record alone, another one must have been sent and accepted.
         let takes_others = entry.refused_before.replace(next_id).is_some_and(|before| flight.accepted_id >= before);
@@ -105,6 +106,7 @@ impl Window {
         let mut ended = None;
         match outcome {
             Outcome::Answered(outcomes) => {
+                self.entries[witness].found = false;
                 self.pace.answered(flight.bytes, now - flight.sent);
                 ended = self.link_succeeds();
                 match outcomes.into_iter().next() {
@@ -123,11 +125,16 @@ impl Window {
             Outcome::Failed(failure) => {
                 self.counts.failed_requests[failure.kind.index()] += 1;
                 let entry = &mut self.entries[witness];
-                if failure.kind == FailureKind::RequestInvalid {
-                    entry.refused_alone = entry.refused_alone.saturating_add(1);
-                    entry.refused_before = Some(self.next_id);
+                match failure.kind {
+                    FailureKind::RequestInvalid => {
+                        entry.refused_alone = entry.refused_alone.saturating_add(1);
+                        entry.refused_before = Some(self.next_id);
+                        // The endpoint does not break at it, whatever it did before: others of its key may pass it again.
+                        entry.found = false;
+                    }
+                    FailureKind::EndpointFailed => entry.found = true,
+                    _ => {}
                 }
-                entry.found |= failure.kind == FailureKind::EndpointFailed;
                 if matches!(failure.kind, FailureKind::RequestInvalid | FailureKind::EndpointFailed) {
                     self.trial = (more > 0).then(|| self.trial_of(accused, witness, more - 1)).flatten();
                 }

@@ -345,6 +345,20 @@ fn no_witness_passes_one_of_its_key_at_which_the_endpoint_breaks() {
     assert_eq!((&bench.taken[..], bench.buried.len()), (&[2, 12][..], 10));
 }
 
+/// That the endpoint once broke at it, in an outage perhaps, is no reason for ever to let none of its key pass it.
+#[test]
+fn a_witness_passes_one_of_its_key_that_is_refused_by_now() {
+    let mut bench = Bench::new(ONE_LANE, Config::default(), [2]);
+    bench.refuses = (1..=11).filter(|number| *number != 2).collect();
+    bench.log(12);
+    bench.pass(SECOND * 600);
+    assert_eq!(bench.taken, [0; 0]);
+    bench.breaks.clear();
+    bench.refuses.insert(2);
+    bench.pass(SECOND * 1800);
+    assert_eq!((&bench.taken[..], bench.buried.len()), (&[12][..], 11));
+}
+
 /// An endpoint that fails upon everything, for ten hours: as many requests as before there was any halving, one at a time,
 /// and few small ones after it.
 #[test]
