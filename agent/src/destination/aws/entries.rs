@@ -1,7 +1,7 @@
 //! What an answer says of each record, read where it lies: the counterpart of `body`.
 //!
-//! The SDK would make strings of each entry's names, only for us to look whether they are there; that took a tenth of the time
-//! of a delivery of small records. All that is no success stays the SDK's.
+//! The SDK would make strings of what each entry names, only for us to look whether they are there. All that is no success stays
+//! the SDK's.
 
 use std::{
     borrow::Cow,

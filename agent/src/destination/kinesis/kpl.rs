@@ -156,8 +156,7 @@ pub(super) fn hash_key(record: &Record) -> HashKey {
     record.explicit_hash_key.unwrap_or_else(|| HashKey::of(&record.partition_key))
 }
 
-/// Whether two records have one hash key. The MD5 of a key costs more than all else that is done with a small record, so it is
-/// taken only of keys that differ.
+/// Whether two records have one hash key. That is an MD5, so it is only taken of keys that differ.
 pub(super) fn share_hash_key(one: &Record, other: &Record) -> bool {
     match (one.explicit_hash_key, other.explicit_hash_key) {
         (Some(one), Some(other)) => one == other,

@@ -79,7 +79,9 @@ pub(super) enum Turn {
 /// The name before it was rotated, and where the file stands among those that have it.
 pub(super) fn turn(path: &Path) -> (Vec<u8>, Turn) {
     let (name, digits) = split(path.file_name().unwrap_or_default().as_bytes());
-    let Some(&first) = digits.first() else { return (name.to_vec(), Turn::Current) };
+    if digits.is_empty() {
+        return (name.to_vec(), Turn::Current);
+    }
     // The rest of a date, behind its year.
     let is_of_dates = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'_' | b'T');
     let start = name.iter().rposition(|byte| !is_of_dates(byte)).map_or(0, |at| at + 1);
@@ -89,8 +91,10 @@ pub(super) fn turn(path: &Path) -> (Vec<u8>, Turn) {
         return (before.to_vec(), Turn::Upwards([date, b"-", digits].concat()));
     }
     match std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()) {
-        // Nobody keeps as many files as a date has digits.
-        Some(count) if digits.len() < 6 && first != b'0' => (name.to_vec(), Turn::Counted(Reverse(count))),
+        // From six digits on it is a date: nobody keeps as many files.
+        Some(count) if digits.len() < 6 && (digits.len() == 1 || digits[0] != b'0') => {
+            (name.to_vec(), Turn::Counted(Reverse(count)))
+        }
         _ => (name.to_vec(), Turn::Upwards(digits.to_vec())),
     }
 }
@@ -179,6 +183,7 @@ mod tests {
         assert!(in_order(&["app.log-20251231.gz", "app.log-20260102", "app.log-2026010312", "app.log"]));
         assert!(in_order(&["app.log.2025-12-31", "app.log.2026-01-01", "app.log.2026-01-02.gz", "app.log"]));
         assert!(in_order(&["app.log-2026-01-31", "app.log-2026-02-01", "app.log"]));
+        assert!(in_order(&["app.log.2", "app.log.1", "app.log.0", "app.log"]), "logrotate's `start 0`");
         assert!(in_order(&["chunk-00001", "chunk-00002", "chunk-00010"]));
         assert!(in_order(&["a.log.1", "a.log", "b.log.1", "b.log"]));
     }
