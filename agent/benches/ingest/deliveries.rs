@@ -20,6 +20,8 @@ const MEMORY_ABOVE_IDLE_MAX: u64 = 32 << 20;
 const WIRE_MAX: f64 = 1.1;
 const WIRE_COMPRESSED_MAX: f64 = 0.4;
 
+/// As to AWS itself.
+const CBOR: &str = "encoding = \"cbor\"";
 const RELAXED: &str = "ordering = \"relaxed\"";
 const AGGREGATED: &str = "aggregation = \"kpl\"";
 const LINES: &str = "aggregation = \"lines\"\ncompress = \"gzip\"";
@@ -116,7 +118,7 @@ pub(crate) fn run(upstream: &Upstream, messages: u64) -> Vec<String> {
 fn deliver(upstream: &Upstream, traffic: &Traffic, settings: &str, kind: Kind) -> Shown {
     upstream.set_open(kind == Kind::Live);
     let mqtt = free_port();
-    let gateway = Gateway::start(&(devices(mqtt) + &kinesis("cloud", &upstream.endpoint(), settings)));
+    let gateway = Gateway::start(&(devices(mqtt) + &kinesis("cloud", &upstream.endpoint(), &format!("{CBOR}\n{settings}"))));
     let before = Usage::of(gateway.pid());
     let begun = Instant::now();
     let stored = traffic.publish(mqtt);

@@ -1,7 +1,8 @@
 //! An endpoint that takes every PutRecords request and does next to nothing for it, so that it is not what is measured.
 //!
 //! It trusts its only client: no limit, no signature, no JSON is checked, and records are counted by their braces (neither
-//! base64 nor the topics of this traffic contain any). It has one shard, if it is asked. The tests' upstream is the one that checks.
+//! base64 nor the topics of this traffic contain any), in CBOR by the length of their list. It has one shard, if it is asked.
+//! The tests' upstream is the one that checks.
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
@@ -25,8 +26,10 @@ const SHARDS: &str = concat!(
     r#""EndingHashKey":"340282366920938463463374607431768211455"},"SequenceNumberRange":{"StartingSequenceNumber":"1"}}]}"#
 );
 
-const ENTRY: &str =
-    r#"{"SequenceNumber":"49600000000000000000000000000000000000000000000000000000","ShardId":"shardId-000000000000"}"#;
+const SEQUENCE_NUMBER: &str = "49600000000000000000000000000000000000000000000000000000";
+const SHARD: &str = "shardId-000000000000";
+
+const CBOR: &str = "application/x-amz-cbor-1.1";
 
 /// Listens until the program ends.
 pub(crate) struct Upstream {
@@ -127,8 +130,9 @@ fn serve(connection: TcpStream, taken: &Taken) -> io::Result<()> {
     connection.set_nodelay(true)?;
     let mut reader = BufReader::with_capacity(64 * 1024, connection.try_clone()?);
     let mut writer = connection;
-    let (mut body, mut answer) = (Vec::new(), String::new());
-    while let Some(Head { length, lists_shards }) = head(&mut reader)? {
+    let (mut body, mut answer) = (Vec::new(), Vec::new());
+    let entries = Entries::new();
+    while let Some(Head { length, lists_shards, cbor }) = head(&mut reader)? {
         body.resize(length, 0);
         reader.read_exact(&mut body)?;
         if lists_shards {
@@ -138,11 +142,11 @@ fn serve(connection: TcpStream, taken: &Taken) -> io::Result<()> {
             continue;
         }
         // One brace is the request's own.
-        let records = body.iter().filter(|byte| **byte == b'{').count() - 1;
-        respond(records, &mut answer);
+        let records = if cbor { listed(&body) } else { body.iter().filter(|byte| **byte == b'{').count() - 1 };
+        entries.respond(records, cbor, &mut answer);
         *taken.records.lock().expect("no panic while counting") += records as u64;
         taken.more.notify_all();
-        writer.write_all(answer.as_bytes())?;
+        writer.write_all(&answer)?;
     }
     Ok(())
 }
@@ -150,11 +154,12 @@ fn serve(connection: TcpStream, taken: &Taken) -> io::Result<()> {
 struct Head {
     length: usize,
     lists_shards: bool,
+    cbor: bool,
 }
 
 /// Reads a request's head; nothing at the connection's end.
 fn head(reader: &mut impl BufRead) -> io::Result<Option<Head>> {
-    let (mut length, mut lists_shards) = (None, false);
+    let (mut length, mut lists_shards, mut cbor) = (None, false, false);
     let mut line = String::new();
     loop {
         line.clear();
@@ -164,27 +169,63 @@ fn head(reader: &mut impl BufRead) -> io::Result<Option<Head>> {
         match line.trim_end().split_once(':') {
             Some((name, value)) if name.eq_ignore_ascii_case("content-length") => length = value.trim().parse().ok(),
             Some((_, value)) if value.trim() == "Kinesis_20131202.ListShards" => lists_shards = true,
+            Some((_, value)) if value.trim() == CBOR => cbor = true,
             None if line.trim_end().is_empty() => {
                 let length = length.expect("the SDK says how long its body is");
-                return Ok(Some(Head { length, lists_shards }));
+                return Ok(Some(Head { length, lists_shards, cbor }));
             }
             _ => {}
         }
     }
 }
 
-fn respond(records: usize, answer: &mut String) {
-    const HEAD: &str = r#"{"FailedRecordCount":0,"Records":["#;
-    const TAIL: &str = "]}";
-    let body = HEAD.len() + records * (ENTRY.len() + 1) - 1 + TAIL.len();
-    answer.clear();
-    *answer += "HTTP/1.1 200 OK\r\ncontent-type: application/x-amz-json-1.1\r\n";
-    *answer += &format!("content-length: {body}\r\n\r\n{HEAD}");
-    for record in 0..records {
-        if record > 0 {
-            answer.push(',');
+/// How many records a request in CBOR has.
+fn listed(body: &[u8]) -> usize {
+    let mut body = minicbor::Decoder::new(body);
+    let fields = body.map().expect("CBOR").expect("as long as it says");
+    for _ in 0..fields {
+        if body.str().expect("a name") == "Records" {
+            let records = body.array().expect("a list").expect("as long as it says");
+            return usize::try_from(records).expect("in memory");
         }
-        *answer += ENTRY;
+        body.skip().expect("a value");
     }
-    *answer += TAIL;
+    panic!("a request without records");
+}
+
+/// What is said of each record, in either encoding.
+struct Entries {
+    json: Vec<u8>,
+    cbor: Vec<u8>,
+}
+
+impl Entries {
+    fn new() -> Self {
+        let json = format!(r#"{{"SequenceNumber":"{SEQUENCE_NUMBER}","ShardId":"{SHARD}"}},"#);
+        let mut cbor = minicbor::Encoder::new(Vec::new());
+        let written = cbor.map(2).and_then(|cbor| cbor.str("SequenceNumber")?.str(SEQUENCE_NUMBER));
+        written.and_then(|cbor| cbor.str("ShardId")?.str(SHARD)).expect("memory takes every value");
+        Self { json: json.into_bytes(), cbor: cbor.into_writer() }
+    }
+
+    fn respond(&self, records: usize, cbor: bool, answer: &mut Vec<u8>) {
+        let (head, tail, entry, content_type) = if cbor {
+            let mut head = minicbor::Encoder::new(Vec::new());
+            let written = head.map(2).and_then(|head| head.str("FailedRecordCount")?.u32(0)?.str("Records"));
+            written.and_then(|head| head.array(records as u64)).expect("memory takes every value");
+            (head.into_writer(), &b""[..], &self.cbor, CBOR)
+        } else {
+            (br#"{"FailedRecordCount":0,"Records":["#.to_vec(), &b"]}"[..], &self.json, "application/x-amz-json-1.1")
+        };
+        // No comma behind the last one.
+        let entries = records * entry.len() - usize::from(!cbor);
+        let length = head.len() + entries + tail.len();
+        answer.clear();
+        let about = format!("HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\r\n");
+        answer.extend_from_slice(about.as_bytes());
+        answer.extend_from_slice(&head);
+        (0..records).for_each(|_| answer.extend_from_slice(entry));
+        answer.truncate(about.len() + head.len() + entries);
+        answer.extend_from_slice(tail);
+    }
 }

@@ -6,6 +6,7 @@
 pub(super) mod answer;
 pub(super) mod body;
 mod config;
+mod encoding;
 pub(super) mod entries;
 
 use std::{sync::Arc, time::SystemTime};
@@ -18,7 +19,7 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_async::time::TimeSource;
 use aws_smithy_types::retry::ReconnectMode;
 
-pub use self::config::Config;
+pub use self::{config::Config, encoding::Encoding};
 use crate::{
     credentials::{Keeper, KnownTime, Way},
     outgoing::{self, Outgoing},

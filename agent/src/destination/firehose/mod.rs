@@ -18,7 +18,7 @@ use self::config::RECORD_BYTES;
 pub use self::config::{Aggregation, Config};
 use super::{
     Limits, Outcome, Parcel, Place, RecordOutcome, Sent,
-    aws::{self, body::Body, entries::Entries},
+    aws::{self, Encoding, body::Body, entries::Entries},
     hash,
     tally::Tally,
 };
@@ -114,7 +114,7 @@ impl Firehose {
     pub(super) async fn send(&self, parcels: &[Parcel]) -> Outcome {
         let stream = self.config.stream.as_deref().unwrap_or_default();
         let payload = parcels.iter().flat_map(|parcel| &parcel.records).map(|record| self.bytes_of(record)).sum();
-        let mut body = Body::new("DeliveryStreamName", stream, parcels.len(), payload);
+        let mut body = Body::new(Encoding::Json, ("DeliveryStreamName", stream), parcels.len(), payload);
         let mut sizes = Vec::with_capacity(parcels.len());
         let mut joined = Vec::new();
         for parcel in parcels {
@@ -122,7 +122,7 @@ impl Firehose {
             self.join(parcel, &mut joined);
             self.tally.sent(parcel, joined.len() as u64);
             sizes.push(joined.len() as u64);
-            body.push(&joined, []);
+            body.push(&joined, &[]);
         }
         let answer = Entries::default();
         let request = self.client.put_record_batch().delivery_stream_name(stream).customize();

@@ -7,7 +7,10 @@ use serde::Deserialize;
 use super::{Aggregation, Compress, Packing, TagName, Tags};
 use crate::{
     config::{Problems, duration, size},
-    destination::{Origin, aws},
+    destination::{
+        Origin,
+        aws::{self, Encoding},
+    },
     outgoing,
 };
 
@@ -36,6 +39,8 @@ pub struct Config {
     pub outgoing: outgoing::Config,
     /// The stream's name.
     pub stream: Option<String>,
+    /// How PutRecords is written; left out: CBOR to AWS itself, JSON to any other endpoint.
+    pub encoding: Option<Encoding>,
     /// The largest record (key and data) that the stream takes. AWS: 1 MiB unless raised, at most 10 MiB.
     #[serde(with = "size")]
     pub max_record: u64,
@@ -59,6 +64,7 @@ impl Default for Config {
             aws: aws::Config::default(),
             outgoing: outgoing::Config::default(),
             stream: None,
+            encoding: None,
             max_record: 1 << 20,
             aggregation: Aggregation::None,
             aggregate_bytes: None,
@@ -135,6 +141,12 @@ impl Config {
             aggregate_bytes: aggregate_bytes.min(self.max_record.saturating_sub(AROUND_AGGREGATE)).max(256),
             max_record: self.max_record,
         }
+    }
+
+    /// How PutRecords is written.
+    pub(super) fn encoding(&self) -> Encoding {
+        let known = || if self.aws.endpoint.is_none() { Encoding::Cbor } else { Encoding::Json };
+        self.encoding.unwrap_or_else(known)
     }
 
     /// How often the stream is asked for its shards.

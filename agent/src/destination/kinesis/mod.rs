@@ -27,7 +27,7 @@ pub use self::{
 use self::{map::ShardMap, packing::Packing, tags::Tags};
 use super::{
     Limits, Origin, Outcome, Parcel, Place, RecordOutcome, Sent,
-    aws::{self, body::Body, entries::Entries},
+    aws::{self, Encoding, body::Body, entries::Entries},
     tally::Tally,
 };
 use crate::{
@@ -48,6 +48,7 @@ pub struct Kinesis {
     credentials: Keeper,
     wire: Arc<WireBytes>,
     stream: String,
+    encoding: Encoding,
     packing: Packing,
     /// Only where aggregates go by it.
     map: Option<ShardMap>,
@@ -77,6 +78,7 @@ impl Kinesis {
             credentials,
             wire: outgoing.wire_bytes(),
             stream,
+            encoding: config.encoding(),
             packing: config.packing(origin),
             tally: Tally::by_units_of(PAYLOAD_UNIT),
             request_timeout: config.outgoing.request_timeout,
@@ -135,15 +137,17 @@ impl Kinesis {
     pub(super) async fn send(&self, parcels: &[Parcel]) -> Outcome {
         let shards = self.map.as_ref().and_then(ShardMap::current);
         let payload = parcels.iter().flat_map(|parcel| &parcel.records).map(|record| record.payload_bytes()).sum();
-        let mut body = Body::new("StreamName", &self.stream, parcels.len(), payload);
+        let mut body = Body::new(self.encoding, ("StreamName", &self.stream), parcels.len(), payload);
         let mut expected = Vec::with_capacity(parcels.len());
         for parcel in parcels {
             let packed = self.packing.pack(parcel, shards.as_deref());
             self.tally.sent(parcel, packed.bytes());
             expected.push((packed.bytes(), packed.shard));
-            let hash_key = packed.explicit_hash_key.map(|key| key.to_string());
-            let hash_key = hash_key.as_deref().map(|key| ("ExplicitHashKey", key));
-            body.push(&packed.data, [("PartitionKey", packed.partition_key)].into_iter().chain(hash_key));
+            let key = ("PartitionKey", packed.partition_key);
+            match packed.explicit_hash_key {
+                None => body.push(&packed.data, &[key]),
+                Some(hash_key) => body.push(&packed.data, &[key, ("ExplicitHashKey", &hash_key.to_string())]),
+            }
         }
         let answer = Entries::default();
         let request = self.client.put_records().stream_name(&self.stream).customize();
