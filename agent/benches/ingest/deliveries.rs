@@ -118,7 +118,8 @@ pub(crate) fn run(upstream: &Upstream, messages: u64) -> Vec<String> {
 fn deliver(upstream: &Upstream, traffic: &Traffic, settings: &str, kind: Kind) -> Shown {
     upstream.set_open(kind == Kind::Live);
     let mqtt = free_port();
-    let gateway = Gateway::start(&(devices(mqtt) + &kinesis("cloud", &upstream.endpoint(), &format!("{CBOR}\n{settings}"))));
+    let gateway =
+        Gateway::start(&(devices(mqtt) + &kinesis("cloud", &upstream.endpoint(), &format!("{CBOR}\n{settings}"))));
     let before = Usage::of(gateway.pid());
     let begun = Instant::now();
     let stored = traffic.publish(mqtt);

@@ -1,8 +1,8 @@
 //! An endpoint that takes every PutRecords request and does next to nothing for it, so that it is not what is measured.
 //!
 //! It trusts its only client: no limit, no signature, no JSON is checked, and records are counted by their braces (neither
-//! base64 nor the topics of this traffic contain any), in CBOR by the length of their list. It has one shard, if it is asked.
-//! The tests' upstream is the one that checks.
+//! base64 nor the topics of this traffic contain any), in CBOR by the length of their list. It names no shards but in CBOR,
+//! where it says of each record to which of them it belongs. The tests' upstream is the one that checks.
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
@@ -15,19 +15,20 @@ use std::{
     time::{Duration, Instant},
 };
 
+use forebay_log_store::HashKey;
+
 /// With nothing delivered for so long, something is wrong.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 /// How long it is measured by itself.
 const ALONE: Duration = Duration::from_secs(1);
 
-const SHARDS: &str = concat!(
-    r#"{"Shards":[{"ShardId":"shardId-000000000000","HashKeyRange":{"StartingHashKey":"0","#,
-    r#""EndingHashKey":"340282366920938463463374607431768211455"},"SequenceNumberRange":{"StartingSequenceNumber":"1"}}]}"#
-);
+/// As many as the gateway's stream has.
+const SHARDS: u32 = 4;
 
 const SEQUENCE_NUMBER: &str = "49600000000000000000000000000000000000000000000000000000";
-const SHARD: &str = "shardId-000000000000";
+const SHARD_IDS: [&str; SHARDS as usize] =
+    ["shardId-000000000000", "shardId-000000000001", "shardId-000000000002", "shardId-000000000003"];
 
 const CBOR: &str = "application/x-amz-cbor-1.1";
 
@@ -136,14 +137,20 @@ fn serve(connection: TcpStream, taken: &Taken) -> io::Result<()> {
         body.resize(length, 0);
         reader.read_exact(&mut body)?;
         if lists_shards {
-            let length = SHARDS.len();
-            let head = "HTTP/1.1 200 OK\r\ncontent-type: application/x-amz-json-1.1\r\ncontent-length:";
-            writer.write_all(format!("{head} {length}\r\n\r\n{SHARDS}").as_bytes())?;
+            let (shards, head) = (shards(), "HTTP/1.1 200 OK\r\ncontent-type: application/x-amz-json-1.1");
+            writer.write_all(format!("{head}\r\ncontent-length: {}\r\n\r\n{shards}", shards.len()).as_bytes())?;
             continue;
         }
-        // One brace is the request's own.
-        let records = if cbor { listed(&body) } else { body.iter().filter(|byte| **byte == b'{').count() - 1 };
-        entries.respond(records, cbor, &mut answer);
+        let records = if cbor {
+            let shards = shards_of(&body);
+            entries.respond_in_cbor(&shards, &mut answer);
+            shards.len()
+        } else {
+            // One brace is the request's own.
+            let records = body.iter().filter(|byte| **byte == b'{').count() - 1;
+            entries.respond(records, &mut answer);
+            records
+        };
         *taken.records.lock().expect("no panic while counting") += records as u64;
         taken.more.notify_all();
         writer.write_all(&answer)?;
@@ -179,53 +186,85 @@ fn head(reader: &mut impl BufRead) -> io::Result<Option<Head>> {
     }
 }
 
-/// How many records a request in CBOR has.
-fn listed(body: &[u8]) -> usize {
-    let mut body = minicbor::Decoder::new(body);
-    let fields = body.map().expect("CBOR").expect("as long as it says");
-    for _ in 0..fields {
-        if body.str().expect("a name") == "Records" {
-            let records = body.array().expect("a list").expect("as long as it says");
-            return usize::try_from(records).expect("in memory");
-        }
-        body.skip().expect("a value");
-    }
-    panic!("a request without records");
+/// What it says of its shards, each of which has as many hash keys as any other.
+fn shards() -> String {
+    let width = u128::MAX / u128::from(SHARDS) + 1;
+    let shard = |(number, id): (usize, &&str)| {
+        let begin = width * number as u128;
+        let range = format!(r#"{{"StartingHashKey":"{begin}","EndingHashKey":"{}"}}"#, begin + (width - 1));
+        format!(r#"{{"ShardId":"{id}","HashKeyRange":{range},"SequenceNumberRange":{{"StartingSequenceNumber":"1"}}}}"#)
+    };
+    format!(r#"{{"Shards":[{}]}}"#, SHARD_IDS.iter().enumerate().map(shard).collect::<Vec<_>>().join(","))
 }
 
-/// What is said of each record, in either encoding.
+/// The number of the shard for each record of a request in CBOR.
+fn shards_of(body: &[u8]) -> Vec<usize> {
+    let mut body = minicbor::Decoder::new(body);
+    let (mut shards, mut fields) = (Vec::new(), body.map().expect("CBOR").expect("as long as it says"));
+    while fields > 0 {
+        fields -= 1;
+        if body.str().expect("a name") != "Records" {
+            body.skip().expect("a value");
+            continue;
+        }
+        for _ in 0..body.array().expect("a list").expect("as long as it says") {
+            let mut key = None;
+            for _ in 0..body.map().expect("a record").expect("as long as it says") {
+                match body.str().expect("a name") {
+                    "PartitionKey" => key = Some(body.str().expect("a text")),
+                    _ => body.skip().expect("a value"),
+                }
+            }
+            let HashKey(key) = HashKey::of(key.expect("every record has one"));
+            shards.push((key >> (u128::BITS - SHARDS.ilog2())) as usize);
+        }
+    }
+    shards
+}
+
+/// What is said of a record, in either encoding.
 struct Entries {
     json: Vec<u8>,
-    cbor: Vec<u8>,
+    cbor: [Vec<u8>; SHARDS as usize],
 }
 
 impl Entries {
     fn new() -> Self {
-        let json = format!(r#"{{"SequenceNumber":"{SEQUENCE_NUMBER}","ShardId":"{SHARD}"}},"#);
-        let mut cbor = minicbor::Encoder::new(Vec::new());
-        let written = cbor.map(2).and_then(|cbor| cbor.str("SequenceNumber")?.str(SEQUENCE_NUMBER));
-        written.and_then(|cbor| cbor.str("ShardId")?.str(SHARD)).expect("memory takes every value");
-        Self { json: json.into_bytes(), cbor: cbor.into_writer() }
+        let json = format!(r#"{{"SequenceNumber":"{SEQUENCE_NUMBER}","ShardId":"{}"}},"#, SHARD_IDS[0]);
+        let cbor = SHARD_IDS.map(|shard| {
+            let mut cbor = minicbor::Encoder::new(Vec::new());
+            let written = cbor.map(2).and_then(|cbor| cbor.str("SequenceNumber")?.str(SEQUENCE_NUMBER));
+            written.and_then(|cbor| cbor.str("ShardId")?.str(shard)).expect("memory takes every value");
+            cbor.into_writer()
+        });
+        Self { json: json.into_bytes(), cbor }
     }
 
-    fn respond(&self, records: usize, cbor: bool, answer: &mut Vec<u8>) {
-        let (head, tail, entry, content_type) = if cbor {
-            let mut head = minicbor::Encoder::new(Vec::new());
-            let written = head.map(2).and_then(|head| head.str("FailedRecordCount")?.u32(0)?.str("Records"));
-            written.and_then(|head| head.array(records as u64)).expect("memory takes every value");
-            (head.into_writer(), &b""[..], &self.cbor, CBOR)
-        } else {
-            (br#"{"FailedRecordCount":0,"Records":["#.to_vec(), &b"]}"[..], &self.json, "application/x-amz-json-1.1")
-        };
+    fn respond(&self, records: usize, answer: &mut Vec<u8>) {
+        const HEAD: &[u8] = br#"{"FailedRecordCount":0,"Records":["#;
         // No comma behind the last one.
-        let entries = records * entry.len() - usize::from(!cbor);
-        let length = head.len() + entries + tail.len();
-        answer.clear();
-        let about = format!("HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\r\n");
-        answer.extend_from_slice(about.as_bytes());
-        answer.extend_from_slice(&head);
-        (0..records).for_each(|_| answer.extend_from_slice(entry));
-        answer.truncate(about.len() + head.len() + entries);
-        answer.extend_from_slice(tail);
+        let entries = records * self.json.len() - 1;
+        begin("application/x-amz-json-1.1", HEAD.len() + entries + 2, answer);
+        answer.extend_from_slice(HEAD);
+        (0..records).for_each(|_| answer.extend_from_slice(&self.json));
+        answer.pop();
+        answer.extend_from_slice(b"]}");
     }
+
+    fn respond_in_cbor(&self, shards: &[usize], answer: &mut Vec<u8>) {
+        let mut head = minicbor::Encoder::new(Vec::new());
+        let written = head.map(2).and_then(|head| head.str("FailedRecordCount")?.u32(0)?.str("Records"));
+        written.and_then(|head| head.array(shards.len() as u64)).expect("memory takes every value");
+        let head = head.into_writer();
+        let entries: usize = shards.iter().map(|&shard| self.cbor[shard].len()).sum();
+        begin(CBOR, head.len() + entries, answer);
+        answer.extend_from_slice(&head);
+        shards.iter().for_each(|&shard| answer.extend_from_slice(&self.cbor[shard]));
+    }
+}
+
+fn begin(content_type: &str, length: usize, answer: &mut Vec<u8>) {
+    answer.clear();
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\r\n");
+    answer.extend_from_slice(head.as_bytes());
 }

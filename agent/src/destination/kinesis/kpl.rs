@@ -5,9 +5,8 @@
 use std::{collections::HashMap, sync::Arc};
 
 use forebay_log_store::{HashKey, Record};
-use md5::{Digest as _, Md5};
 
-use super::tags::Tags;
+use super::{md5s, tags::Tags};
 
 const MAGIC: [u8; 4] = [0xf3, 0x89, 0x9a, 0xc2];
 const MD5_BYTES: usize = 16;
@@ -38,7 +37,7 @@ pub(super) fn bytes_max(record: &Record, tags: &Tags) -> u64 {
     (delimited(record.partition_key.len()) + hash_key + delimited(inner)) as u64
 }
 
-/// The aggregate of these records, in their order.
+/// The aggregate of these records, in their order, without the MD5 at its end: it has to be sealed.
 pub(super) fn encode(records: &[Arc<Record>], tags: &Tags) -> Vec<u8> {
     let mut out = MAGIC.to_vec();
     let bytes = records.iter().map(|record| bytes_max(record, tags)).sum::<u64>() + AROUND;
@@ -83,9 +82,14 @@ pub(super) fn encode(records: &[Arc<Record>], tags: &Tags) -> Vec<u8> {
             });
         }
     }
-    let digest = Md5::digest(&out[MAGIC.len()..]);
-    out.extend_from_slice(&digest);
     out
+}
+
+/// Ends aggregates; several at a time take less.
+pub(super) fn seal<'a>(aggregates: impl Iterator<Item = &'a mut Vec<u8>>) {
+    let aggregates: Vec<_> = aggregates.collect();
+    let digests = md5s::of_each(&aggregates.iter().map(|aggregate| &aggregate[MAGIC.len()..]).collect::<Vec<_>>());
+    aggregates.into_iter().zip(digests).for_each(|(aggregate, digest)| aggregate.extend_from_slice(&digest));
 }
 
 fn tags_bytes(record: &Record, tags: &Tags) -> usize {
@@ -169,6 +173,7 @@ pub(super) fn share_hash_key(one: &Record, other: &Record) -> bool {
 mod tests {
     use bytes::Bytes;
     use forebay_log_store::{SequenceNumber, ShardIndex, Tag, Timestamp};
+    use md5::{Digest as _, Md5};
     use proptest::prelude::*;
     use prost_reflect::{DescriptorPool, DynamicMessage, Value};
 
@@ -292,7 +297,8 @@ mod tests {
             names in prop::sample::subsequence(vec![TagName::SequenceNumber, TagName::Arrival, TagName::Id, TagName::Own], 0..=4),
         ) {
             let tags = Tags::new(&names, "truck \"7\"", "telemetry");
-            let aggregate = encode(&records, &tags);
+            let mut aggregate = encode(&records, &tags);
+            seal([&mut aggregate].into_iter());
             let reckoned = records.iter().map(|record| bytes_max(record, &tags)).sum::<u64>() + AROUND;
             prop_assert!(aggregate.len() as u64 <= reckoned, "{} bytes, {reckoned} reckoned", aggregate.len());
             let expected: Vec<Read> = records

@@ -113,7 +113,19 @@ impl Packing {
         }
     }
 
-    pub(super) fn pack<'a>(&self, parcel: &'a Parcel, shards: Option<&'a Shards>) -> Packed<'a> {
+    /// The records of the wire that parcels of a request become, in their order. All of them are in memory: best a few at a time.
+    pub(super) fn pack<'a>(&self, parcels: &'a [Parcel], shards: Option<&'a Shards>) -> Vec<Packed<'a>> {
+        let mut packed: Vec<_> = parcels.iter().map(|parcel| self.unsealed(parcel, shards)).collect();
+        if self.aggregation == Aggregation::Kpl {
+            kpl::seal(packed.iter_mut().filter_map(|packed| match &mut packed.data {
+                Cow::Owned(aggregate) => Some(aggregate),
+                Cow::Borrowed(_) => None,
+            }));
+        }
+        packed
+    }
+
+    fn unsealed<'a>(&self, parcel: &'a Parcel, shards: Option<&'a Shards>) -> Packed<'a> {
         let first = &parcel.records[0];
         let data = match self.aggregation {
             Aggregation::Lines => lines::encode(&parcel.records, self.gzip).into(),
@@ -144,7 +156,7 @@ fn hashed(key: HashKey) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{slice, sync::Arc};
 
     use bytes::Bytes;
     use forebay_log_store::{SequenceNumber, ShardIndex, Timestamp};
@@ -200,7 +212,8 @@ mod tests {
                 filled.push(record);
             }
             let parcel = Parcel { records: filled.into() };
-            let packed = packing.pack(&parcel, None);
+            let parcel = [parcel];
+            let packed = &packing.pack(&parcel, None)[0];
             let most = if gzip { lines::gzip_bytes_max(packing.aggregate_bytes) } else { packing.aggregate_bytes };
             prop_assert!(packed.data.len() as u64 <= most, "{} bytes", packed.data.len());
         }
@@ -227,12 +240,13 @@ mod tests {
         let parcel =
             |records: &[&Arc<Record>]| Parcel { records: records.iter().map(|&one| Arc::clone(one)).collect() };
         let halves = halves();
-        let shard = |parcel: &Parcel, shards| packing.pack(parcel, shards).shard.map(ToOwned::to_owned);
+        let shard =
+            |parcel: &Parcel, shards| packing.pack(slice::from_ref(parcel), shards)[0].shard.map(ToOwned::to_owned);
         assert_eq!(shard(&parcel(&[&one, &other]), Some(&halves)).as_deref(), Some("low"));
         assert_eq!(shard(&parcel(&[&one, &same]), Some(&halves)), None);
         assert_eq!(shard(&parcel(&[&one, &same]), None), None);
-        let alone = parcel(&[&one]);
-        let alone = packing.pack(&alone, Some(&halves));
+        let alone = [parcel(&[&one])];
+        let alone = &packing.pack(&alone, Some(&halves))[0];
         assert_eq!(
             (&alone.data[..], alone.partition_key, alone.explicit_hash_key, alone.shard),
             (&[1][..], "a", Some(HashKey(1)), None)
@@ -243,7 +257,7 @@ mod tests {
     fn a_record_alone_is_plain_unless_tags_ride_with_it_and_fit() {
         let tagged = packing(Aggregation::Kpl, false, &[TagName::Id]);
         let pack = |bytes: usize| {
-            tagged.pack(&Parcel { records: vec![record("a", None, vec![0; bytes])].into() }, None).data.len()
+            tagged.pack(&[Parcel { records: vec![record("a", None, vec![0; bytes])].into() }], None)[0].data.len()
         };
         assert!(pack(10) > 10);
         assert_eq!(pack((10 << 10) - 1), (10 << 10) - 1);
