@@ -15,7 +15,7 @@ use crate::support::device::Version;
 use crate::support::gateway::CLOUD_STREAM;
 use crate::support::publisher::{Memory, Progress, Publishing, publish_numbered};
 use crate::support::python::python_with;
-use crate::support::{Forebay, Gateway, Kinesalite, Kinesis, Moto, eventually};
+use crate::support::{Forebay, Gateway, Kinesalite, Kinesis, KinesisLocal, Moto, eventually};
 
 const SCRIPT: &str = include_str!("support/aggregates.py");
 
@@ -29,6 +29,14 @@ const LONG: Duration = Duration::from_secs(120);
 fn four_keys_arrive_in_order_at_kinesalite_while_shards_are_split() {
     let server = Kinesalite::start();
     let shards = arrive_in_order(Gateway::to(&server.endpoint()), &server.kinesis(), 4, "", Splits::UnderLoad);
+    assert!(shards.len() > 2, "records went to the shards that came of the split, too: {shards:?}");
+}
+
+#[test]
+fn four_keys_arrive_in_order_in_cbor_at_kinesis_local_while_shards_are_split() {
+    let server = KinesisLocal::start();
+    let (gateway, cbor) = (Gateway::to(&server.endpoint()), "encoding = \"cbor\"");
+    let shards = arrive_in_order(gateway, &server.kinesis(), 4, cbor, Splits::UnderLoad);
     assert!(shards.len() > 2, "records went to the shards that came of the split, too: {shards:?}");
 }
 

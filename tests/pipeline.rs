@@ -1,5 +1,5 @@
 //! The main job with real programs only: mosquitto's clients publish, to mosquitto and to forebay's own listener, and boto3
-//! reads back from kinesalite and from moto what arrived.
+//! reads back from kinesalite, from moto and from kinesis-local what arrived.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,7 +8,8 @@ use std::time::Duration;
 use crate::support::daemon::PATIENCE;
 use crate::support::gateway::CLOUD_STREAM;
 use crate::support::{
-    Forebay, Gateway, Kinesalite, Kinesis, Mosquitto, Moto, eventually, mosquitto_pub, mosquitto_pub_lines,
+    Forebay, Gateway, Kinesalite, Kinesis, KinesisLocal, Mosquitto, Moto, eventually, mosquitto_pub,
+    mosquitto_pub_lines,
 };
 
 const VERSIONS: [&str; 2] = ["mqttv311", "mqttv5"];
@@ -37,6 +38,13 @@ fn what_devices_publish_arrives_in_moto() {
     // Two requests at once may get the same sequence number from moto, and then one record takes the other's place.
     let one_by_one = "in-flight = 1".to_owned();
     devices_to(Gateway { destination: one_by_one, ..Gateway::to(&server.endpoint()) }, &server.kinesis());
+}
+
+#[test]
+fn what_devices_publish_arrives_in_kinesis_local_in_cbor() {
+    let server = KinesisLocal::start();
+    let cbor = "encoding = \"cbor\"".to_owned();
+    devices_to(Gateway { destination: cbor, ..Gateway::to(&server.endpoint()) }, &server.kinesis());
 }
 
 #[track_caller]

@@ -27,7 +27,7 @@ const LONG: Duration = Duration::from_secs(90);
 pub(super) enum Sent {
     /// Each as a record of the wire.
     Alone,
-    /// Those of a shard as aggregates.
+    /// Those of a shard as aggregates, and in CBOR.
     Aggregated,
 }
 
@@ -36,7 +36,7 @@ impl Sent {
     pub(super) fn settings(self) -> &'static str {
         match self {
             Self::Alone => "",
-            Self::Aggregated => "aggregation = \"kpl\"\naggregate-bytes = \"4KiB\"\n",
+            Self::Aggregated => "encoding = \"cbor\"\naggregation = \"kpl\"\naggregate-bytes = \"4KiB\"\n",
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::{
 /// Half of what Fluent Bit needs (README), in seconds per million, measured elsewhere: see `yardstick.rs`.
 const CPU_MAX: [(usize, f64); 2] = [(100, 3.5), (1000, 6.6)];
 const MEMORY_ABOVE_IDLE_MAX: u64 = 32 << 20;
-/// Bytes of the records that the endpoint sees, per byte of keys and data.
+/// Bytes sent per byte of keys and data.
 const WIRE_MAX: f64 = 1.1;
 const WIRE_COMPRESSED_MAX: f64 = 0.4;
 
@@ -41,6 +41,8 @@ struct Shown {
     cpu_per_million: f64,
     above_idle: u64,
     wire: f64,
+    /// Bytes sent, those of HTTP included, per byte of keys and data.
+    sent: f64,
     records_each: f64,
 }
 
@@ -61,7 +63,7 @@ pub(crate) fn run(upstream: &Upstream, messages: u64) -> Vec<String> {
             upstream.alone(payload_bytes, 500)
         );
         println!(
-            "{:<10} {:<14} {:>5} {:>9} {:>10} {:>12} {:>9} {:>10} {:>10} {:>12}",
+            "{:<10} {:<14} {:>5} {:>9} {:>10} {:>12} {:>9} {:>10} {:>10} {:>10} {:>12}",
             "",
             "",
             "keys",
@@ -71,6 +73,7 @@ pub(crate) fn run(upstream: &Upstream, messages: u64) -> Vec<String> {
             "CPU s/1M",
             "MiB above",
             "wire/bytes",
+            "sent/bytes",
             "rec/wire rec"
         );
         for kind in [Kind::Live, Kind::Backlog] {
@@ -94,10 +97,9 @@ pub(crate) fn run(upstream: &Upstream, messages: u64) -> Vec<String> {
                         let mib = shown.above_idle >> 20;
                         missed.push(format!("{what}: {mib} MiB above idle, and not at most 32"));
                     }
-                    if settings == AGGREGATED && shown.wire > WIRE_MAX {
-                        let wire = shown.wire;
-                        missed
-                            .push(format!("{what}: {wire:.3} bytes on the wire per byte, and not at most {WIRE_MAX}"));
+                    if settings == AGGREGATED && shown.sent > WIRE_MAX {
+                        let sent = shown.sent;
+                        missed.push(format!("{what}: {sent:.3} bytes sent per byte, and not at most {WIRE_MAX}"));
                     }
                 }
             }
@@ -107,10 +109,9 @@ pub(crate) fn run(upstream: &Upstream, messages: u64) -> Vec<String> {
     let shown = deliver(upstream, &traffic, LINES, Kind::Live);
     println!("\nJSON of sensors");
     report("Live", "strict, gzip", TOPICS_PER_CONNECTION * CONNECTIONS, traffic.messages, &shown);
-    if shown.wire > WIRE_COMPRESSED_MAX {
-        let wire = shown.wire;
-        missed
-            .push(format!("JSON in gzip: {wire:.3} bytes on the wire per byte, and not at most {WIRE_COMPRESSED_MAX}"));
+    if shown.sent > WIRE_COMPRESSED_MAX {
+        let sent = shown.sent;
+        missed.push(format!("JSON in gzip: {sent:.3} bytes sent per byte, and not at most {WIRE_COMPRESSED_MAX}"));
     }
     missed
 }
@@ -139,6 +140,7 @@ fn deliver(upstream: &Upstream, traffic: &Traffic, settings: &str, kind: Kind) -
         cpu_per_million: usage.cpu.as_secs_f64() / traffic.messages as f64 * 1e6,
         above_idle: usage.resident_bytes_peak.saturating_sub(before.resident_bytes_peak),
         wire: number("/destinations/cloud/wire/bytes_per_payload_byte"),
+        sent: number("/destinations/cloud/sent_per_payload_byte"),
         records_each: number("/destinations/cloud/wire/records_each"),
     }
 }
@@ -146,12 +148,13 @@ fn deliver(upstream: &Upstream, traffic: &Traffic, settings: &str, kind: Kind) -
 fn report(kind: &str, name: &str, keys: usize, messages: u64, shown: &Shown) {
     let per_second = |took: Duration| messages as f64 / took.as_secs_f64();
     println!(
-        "{kind:<10} {name:<14} {keys:>5} {messages:>9} {:>10.0} {:>12.0} {:>9.2} {:>10.1} {:>10.3} {:>12.1}",
+        "{kind:<10} {name:<14} {keys:>5} {messages:>9} {:>10.0} {:>12.0} {:>9.2} {:>10.1} {:>10.3} {:>10.3} {:>12.1}",
         per_second(shown.stored),
         per_second(shown.delivered),
         shown.cpu_per_million,
         shown.above_idle as f64 / f64::from(1 << 20),
         shown.wire,
+        shown.sent,
         shown.records_each,
     );
 }

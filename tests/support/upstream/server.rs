@@ -190,7 +190,24 @@ impl Ending {
     }
 }
 
+/// In CBOR to whoever asks in CBOR.
 async fn answer(
+    request: Request<Incoming>,
+    memory: &Memory,
+    ending: &Ending,
+    let_go: watch::Receiver<()>,
+) -> Response<Full<Bytes>> {
+    let cbor = wire::is_cbor(request.headers());
+    let answer = answer_in_json(request, memory, ending, let_go).await;
+    if !cbor || answer.headers().get("content-type").is_none_or(|content_type| content_type != wire::CONTENT_TYPE) {
+        return answer;
+    }
+    let status = answer.status().as_u16();
+    let Ok(body) = answer.into_body().collect().await;
+    respond(status, wire::CBOR, wire::cbor_of_json(&body.to_bytes()))
+}
+
+async fn answer_in_json(
     request: Request<Incoming>,
     memory: &Memory,
     ending: &Ending,
@@ -207,7 +224,8 @@ async fn answer(
             Err(invalid) => json(400, wire::error(invalid.code, &invalid.message)),
         };
     }
-    let request = match wire::parse(&head.headers, &body) {
+    let body = if wire::is_cbor(&head.headers) { wire::json_of_cbor(&body) } else { Ok(body.to_vec()) };
+    let request = match body.and_then(|body| wire::parse(&head.headers, &body)) {
         Ok(request) => request,
         Err(invalid) => return json(400, wire::error(invalid.code, &invalid.message)),
     };

@@ -1,4 +1,4 @@
-//! PutRecords and ListShards in Kinesis JSON 1.1: what a request says, what makes it invalid, what an answer looks like.
+//! PutRecords and ListShards in Kinesis JSON 1.1 and CBOR 1.1: what a request says, what makes it invalid, what an answer looks like.
 //!
 //! Without I/O and without memory.
 
@@ -6,13 +6,15 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use ciborium::Value as Cbor;
 use hyper::HeaderMap;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::shards::Shard;
 
 pub(super) const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
+pub(super) const CBOR: &str = "application/x-amz-cbor-1.1";
 const TARGET: &str = "Kinesis_20131202.PutRecords";
 const TARGET_LIST: &str = "Kinesis_20131202.ListShards";
 
@@ -159,7 +161,7 @@ pub(super) fn parse(headers: &HeaderMap, body: &[u8]) -> Result<PutRecords, Inva
     if header("x-amz-target") != TARGET {
         return invalid("UnknownOperationException", format!("target {:?}", header("x-amz-target")));
     }
-    if header("content-type") != CONTENT_TYPE {
+    if ![CONTENT_TYPE, CBOR].contains(&header("content-type")) {
         return invalid("SerializationException", format!("content type {:?}", header("content-type")));
     }
     if !header("authorization").starts_with("AWS4-HMAC-SHA256 ") {
@@ -189,6 +191,46 @@ pub(super) fn parse(headers: &HeaderMap, body: &[u8]) -> Result<PutRecords, Inva
         Some(message) => invalid("ValidationException", message),
         None => Ok(request),
     }
+}
+
+/// Whether a request is in CBOR, and so its answer.
+pub(super) fn is_cbor(headers: &HeaderMap) -> bool {
+    header(headers, "content-type") == CBOR
+}
+
+/// A request in CBOR, whose data has to be bytes, as one in JSON.
+pub(super) fn json_of_cbor(body: &[u8]) -> Result<Vec<u8>, Invalid> {
+    fn json_of(value: Cbor, key: &str) -> Result<Value, String> {
+        match value {
+            Cbor::Bytes(data) if key == "Data" => Ok(BASE64_STANDARD.encode(data).into()),
+            Cbor::Text(text) if key != "Data" => Ok(text.into()),
+            Cbor::Array(list) => list.into_iter().map(|value| json_of(value, "")).collect(),
+            Cbor::Map(fields) => {
+                let field = |(name, value): (Cbor, Cbor)| {
+                    let name = name.into_text().map_err(|name| format!("{name:?} is no name"))?;
+                    let value = json_of(value, &name)?;
+                    Ok((name, value))
+                };
+                fields.into_iter().map(field).collect::<Result<_, _>>().map(Value::Object)
+            }
+            other => Err(format!("{other:?} for {key:?}")),
+        }
+    }
+    let mut rest = body;
+    let read = ciborium::from_reader(&mut rest).map_err(|error| error.to_string());
+    match read.and_then(|request| json_of(request, "")) {
+        Ok(_) if !rest.is_empty() => invalid("SerializationException", "there is more behind it".to_owned()),
+        Ok(request) => Ok(serde_json::to_vec(&request).expect("strings are always JSON")),
+        Err(error) => invalid("SerializationException", error),
+    }
+}
+
+/// An answer in JSON as one in CBOR.
+pub(super) fn cbor_of_json(body: &[u8]) -> Vec<u8> {
+    let answer: Value = serde_json::from_slice(body).expect("it is ours");
+    let mut written = Vec::new();
+    ciborium::into_writer(&answer, &mut written).expect("memory takes every value");
+    written
 }
 
 fn broken_limit(request: &PutRecords) -> Option<String> {

@@ -6,27 +6,28 @@
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_types::body::SdkBody;
 use base64_simd::STANDARD;
-use bytes::Bytes;
 
-use super::Encoding;
+use super::{Encoding, buffers::Buffers};
 
 /// What stands around a record's data and its key: names, quotes, braces, and a few escapes.
 const AROUND_RECORD: usize = 48;
 
 /// See the module.
 #[derive(Debug)]
-pub(in crate::destination) struct Body {
+pub(in crate::destination) struct Body<'a> {
     encoding: Encoding,
+    buffers: &'a Buffers,
     written: Vec<u8>,
 }
 
-impl Body {
+impl<'a> Body<'a> {
     /// The body of a request to a stream, for exactly so many records, with room for so many bytes in all, keys included.
     pub(in crate::destination) fn new(
         encoding: Encoding,
         (stream_key, stream): (&str, &str),
         records: usize,
         bytes: u64,
+        buffers: &'a Buffers,
     ) -> Self {
         let bytes = usize::try_from(bytes).unwrap_or(0);
         let bytes = match encoding {
@@ -34,7 +35,7 @@ impl Body {
             Encoding::Cbor => bytes,
         };
         let room = bytes + (records + 2) * AROUND_RECORD + stream_key.len() + stream.len();
-        let mut body = Self { encoding, written: Vec::with_capacity(room) };
+        let mut body = Self { encoding, buffers, written: buffers.take(room) };
         match encoding {
             Encoding::Json => {
                 body.written.push(b'{');
@@ -76,12 +77,12 @@ impl Body {
     }
 
     /// Puts the body in place of the one that a request has. Before the request is signed.
-    pub(in crate::destination) fn into_request(mut self) -> impl Fn(&mut HttpRequest) + Send + Sync + 'static {
+    pub(in crate::destination) fn into_request(mut self) -> impl Fn(&mut HttpRequest) + Send + Sync + use<> {
         if self.encoding == Encoding::Json {
             self.written.extend_from_slice(b"]}");
         }
         let content_type = self.encoding.content_type();
-        let (length, body) = (self.written.len().to_string(), Bytes::from(self.written));
+        let (length, body) = (self.written.len().to_string(), self.buffers.share(self.written));
         move |request| {
             request.headers_mut().insert("content-type", content_type);
             request.headers_mut().insert("content-length", length.clone());
@@ -107,7 +108,7 @@ mod tests {
 
     use super::*;
 
-    fn sent(body: Body) -> (String, Vec<u8>) {
+    fn sent(body: Body<'_>) -> (String, Vec<u8>) {
         let mut request = HttpRequest::new(SdkBody::empty());
         body.into_request()(&mut request);
         let bytes = request.body().bytes().expect("in memory");
@@ -116,7 +117,8 @@ mod tests {
     }
 
     fn two_records(encoding: Encoding) -> (String, Vec<u8>) {
-        let mut body = Body::new(encoding, ("StreamName", "a\"b"), 2, 10);
+        let buffers = Buffers::default();
+        let mut body = Body::new(encoding, ("StreamName", "a\"b"), 2, 10, &buffers);
         body.push(&[0xfb, 0xff], &[("PartitionKey", "\u{1}\\ö\n"), ("ExplicitHashKey", "7")]);
         body.push(b"", &[("PartitionKey", "k")]);
         sent(body)
@@ -159,8 +161,9 @@ mod tests {
 
     #[test]
     fn no_record_is_an_empty_list() {
-        let (_, bytes) = sent(Body::new(Encoding::Json, ("S", "s"), 0, 0));
+        let buffers = Buffers::default();
+        let (_, bytes) = sent(Body::new(Encoding::Json, ("S", "s"), 0, 0, &buffers));
         assert_eq!(serde_json::from_slice::<Value>(&bytes).expect("JSON"), json!({"S": "s", "Records": []}));
-        assert_eq!(sent(Body::new(Encoding::Cbor, ("S", "s"), 0, 0)).1, b"\xa2\x61S\x61s\x67Records\x80");
+        assert_eq!(sent(Body::new(Encoding::Cbor, ("S", "s"), 0, 0, &buffers)).1, b"\xa2\x61S\x61s\x67Records\x80");
     }
 }

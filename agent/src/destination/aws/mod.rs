@@ -5,6 +5,7 @@
 
 pub(super) mod answer;
 pub(super) mod body;
+pub(super) mod buffers;
 mod config;
 mod encoding;
 pub(super) mod entries;

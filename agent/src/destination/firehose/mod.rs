@@ -18,7 +18,7 @@ use self::config::RECORD_BYTES;
 pub use self::config::{Aggregation, Config};
 use super::{
     Limits, Outcome, Parcel, Place, RecordOutcome, Sent,
-    aws::{self, Encoding, body::Body, entries::Entries},
+    aws::{self, Encoding, body::Body, buffers::Buffers, entries::Entries},
     hash,
     tally::Tally,
 };
@@ -43,6 +43,7 @@ pub struct Firehose {
     credentials: Keeper,
     wire: Arc<WireBytes>,
     tally: Tally,
+    buffers: Buffers,
     config: Config,
     request_timeout: Duration,
 }
@@ -66,6 +67,7 @@ impl Firehose {
             credentials,
             wire: outgoing.wire_bytes(),
             tally: Tally::by_units_of(BILLED_BYTES),
+            buffers: Buffers::default(),
             config: config.clone(),
             request_timeout: config.outgoing.request_timeout,
         })
@@ -114,7 +116,7 @@ impl Firehose {
     pub(super) async fn send(&self, parcels: &[Parcel]) -> Outcome {
         let stream = self.config.stream.as_deref().unwrap_or_default();
         let payload = parcels.iter().flat_map(|parcel| &parcel.records).map(|record| self.bytes_of(record)).sum();
-        let mut body = Body::new(Encoding::Json, ("DeliveryStreamName", stream), parcels.len(), payload);
+        let mut body = Body::new(Encoding::Json, ("DeliveryStreamName", stream), parcels.len(), payload, &self.buffers);
         let mut sizes = Vec::with_capacity(parcels.len());
         let mut joined = Vec::new();
         for parcel in parcels {

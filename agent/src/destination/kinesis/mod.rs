@@ -15,7 +15,7 @@ mod tags;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use aws_sdk_kinesis::Client;
 use forebay_log_store::{PARTITION_KEY_CHARS_MAX, Record};
@@ -28,7 +28,7 @@ pub use self::{
 use self::{map::ShardMap, packing::Packing, tags::Tags};
 use super::{
     Limits, Origin, Outcome, Parcel, Place, RecordOutcome, Sent,
-    aws::{self, Encoding, body::Body, entries::Entries},
+    aws::{self, Encoding, body::Body, buffers::Buffers, entries::Entries},
     tally::Tally,
 };
 use crate::{
@@ -50,6 +50,7 @@ pub struct Kinesis {
     wire: Arc<WireBytes>,
     stream: String,
     encoding: Encoding,
+    buffers: Buffers,
     packing: Packing,
     /// Only where aggregates go by it.
     map: Option<ShardMap>,
@@ -80,6 +81,7 @@ impl Kinesis {
             wire: outgoing.wire_bytes(),
             stream,
             encoding: config.encoding(),
+            buffers: Buffers::default(),
             packing: config.packing(origin),
             tally: Tally::by_units_of(PAYLOAD_UNIT),
             request_timeout: config.outgoing.request_timeout,
@@ -138,9 +140,10 @@ impl Kinesis {
     pub(super) async fn send(&self, parcels: &[Parcel]) -> Outcome {
         let shards = self.map.as_ref().and_then(ShardMap::current);
         let payload = parcels.iter().flat_map(|parcel| &parcel.records).map(|record| record.payload_bytes()).sum();
-        let mut body = Body::new(self.encoding, ("StreamName", &self.stream), parcels.len(), payload);
+        let buffers = &self.buffers;
+        let mut body = Body::new(self.encoding, ("StreamName", &self.stream), parcels.len(), payload, buffers);
         let mut expected = Vec::with_capacity(parcels.len());
-        let packed = parcels.chunks(md5s::LANES).flat_map(|few| self.packing.pack(few, shards.as_deref()));
+        let packed = parcels.chunks(md5s::LANES).flat_map(|few| self.packing.pack(few, shards.as_deref(), buffers));
         for (parcel, packed) in parcels.iter().zip(packed) {
             self.tally.sent(parcel, packed.bytes());
             expected.push((packed.bytes(), packed.shard));
@@ -148,6 +151,9 @@ impl Kinesis {
             match packed.explicit_hash_key {
                 None => body.push(&packed.data, &[key]),
                 Some(hash_key) => body.push(&packed.data, &[key, ("ExplicitHashKey", &hash_key.to_string())]),
+            }
+            if let Cow::Owned(aggregate) = packed.data {
+                buffers.give_back(aggregate);
             }
         }
         let answer = Entries::default();

@@ -60,6 +60,33 @@ fn config(endpoint: SocketAddr) -> Config {
     }
 }
 
+/// What becomes of two records sent in CBOR to a server that answers like this, and what it was sent.
+async fn ask_in_cbor(status: u16, content_type: &'static str, answer: Vec<u8>) -> (Outcome, ciborium::Value) {
+    let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = socket.local_addr().expect("bound");
+    let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let handler = move |headers: HeaderMap, body: Bytes| async move {
+        assert_eq!(headers["content-type"], "application/x-amz-cbor-1.1");
+        assert_eq!(headers["x-amz-target"], "Kinesis_20131202.PutRecords");
+        told.send(ciborium::from_reader(&body[..]).expect("CBOR")).expect("heard");
+        (StatusCode::from_u16(status).expect("a status"), [("content-type", content_type)], answer)
+    };
+    let mut server = JoinSet::new();
+    server.spawn(async move { axum::serve(socket, Router::new().route("/", post(handler))).await });
+    let config = Config { encoding: Some(Encoding::Cbor), ..config(address) };
+    let destination = Kinesis::open(&config, &ORIGIN, &Arc::default()).expect("sound settings");
+    let outcome = destination.send(&[parcel("Grüße/1", b"\x00\xff"), parcel("b", b"two")]).await;
+    (outcome, heard.recv().await.expect("a request"))
+}
+
+const CBOR: &str = "application/x-amz-cbor-1.1";
+
+fn cbor(value: Value) -> Vec<u8> {
+    let mut written = Vec::new();
+    ciborium::into_writer(&value, &mut written).expect("memory");
+    written
+}
+
 async fn destination(endpoint: SocketAddr) -> Kinesis {
     Kinesis::open(&config(endpoint), &ORIGIN, &Arc::default()).expect("sound settings")
 }
@@ -146,6 +173,71 @@ async fn partial_failures_are_told_record_by_record() {
     let Outcome::Answered(records) = outcome else { panic!("{outcome:?}") };
     assert!(matches!(&records[0], RecordOutcome::Throttled(why) if why.contains("slow down")), "{records:?}");
     assert!(matches!(&records[1], RecordOutcome::Failed(why) if why.contains("oops")), "{records:?}");
+}
+
+#[tokio::test]
+async fn cbor_goes_out_and_is_understood() {
+    let answer = json!({"FailedRecordCount": 1, "EncryptionType": "NONE", "Records": [
+        {"SequenceNumber": "49", "ShardId": "s"},
+        {"ErrorCode": "ProvisionedThroughputExceededException", "ErrorMessage": "slow \"down\"", "ShardId": null},
+    ]});
+    let (outcome, sent) = ask_in_cbor(200, CBOR, cbor(answer)).await;
+    let throttled = "ProvisionedThroughputExceededException: slow \"down\"".to_owned();
+    let expected = Outcome::Answered(vec![RecordOutcome::Accepted, RecordOutcome::Throttled(throttled)]);
+    assert_eq!(outcome, expected);
+    let text = |text: &str| ciborium::Value::Text(text.to_owned());
+    let record = |data: &[u8], key: &str| {
+        let data = (text("Data"), ciborium::Value::Bytes(data.to_vec()));
+        ciborium::Value::Map(vec![data, (text("PartitionKey"), text(key))])
+    };
+    let records = ciborium::Value::Array(vec![record(b"\x00\xff", "Grüße/1"), record(b"two", "b")]);
+    assert_eq!(sent, ciborium::Value::Map(vec![(text("StreamName"), text("plant")), (text("Records"), records)]));
+
+    // Maps and lists without their length in front, as services in Java write them.
+    let mut answer = b"\xbf\x67Records\x9f".to_vec();
+    answer.extend_from_slice(
+        b"\xbf\x6eSequenceNumber\x6249\x67ShardId\x61s\xff\xbf\x67ShardId\x61s\x6eSequenceNumber\x6250\xff",
+    );
+    answer.extend_from_slice(b"\xff\x71FailedRecordCount\x00\xff");
+    let (outcome, _) = ask_in_cbor(200, CBOR, answer).await;
+    assert_eq!(outcome, Outcome::Answered(vec![RecordOutcome::Accepted, RecordOutcome::Accepted]));
+}
+
+#[tokio::test]
+async fn whoever_is_asked_in_cbor_may_answer_in_json() {
+    let answer = json!({"FailedRecordCount": 0, "Records": [{"SequenceNumber": "1"}, {"SequenceNumber": "2"}]});
+    let (outcome, _) = ask_in_cbor(200, "application/x-amz-json-1.1", answer.to_string().into_bytes()).await;
+    assert_eq!(outcome, Outcome::Answered(vec![RecordOutcome::Accepted, RecordOutcome::Accepted]));
+    let refusal = json!({"__type": "ResourceNotFoundException", "message": "no stream"});
+    for (content_type, body) in
+        [("application/x-amz-json-1.1", refusal.to_string().into_bytes()), (CBOR, cbor(refusal.clone()))]
+    {
+        let failure = failure(ask_in_cbor(400, content_type, body).await.0);
+        assert_eq!(failure.kind, FailureKind::Misconfigured, "{content_type}: {failure:?}");
+        assert_eq!(failure.message, "ResourceNotFoundException: no stream");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_answer_in_cbor_confirms_nothing() {
+    let whole = cbor(json!({"FailedRecordCount": 0, "Records": [{"SequenceNumber": "1"}, {"SequenceNumber": "2"}]}));
+    for length in 0..whole.len() {
+        let failure = failure(ask_in_cbor(200, CBOR, whole[..length].to_vec()).await.0);
+        assert_eq!(failure.kind, FailureKind::EndpointFailed, "{length} bytes: {failure:?}");
+    }
+    for (status, content_type, body) in [(200, "text/html", &b"<h1>hotel</h1>"[..]), (502, CBOR, b"\xff\xff")] {
+        let failure = failure(ask_in_cbor(status, content_type, body.to_vec()).await.0);
+        assert_eq!(failure.kind, FailureKind::EndpointFailed, "{failure:?}");
+    }
+}
+
+#[test]
+fn aws_is_spoken_to_in_cbor_and_everybody_else_in_json_unless_told_otherwise() {
+    let elsewhere = config(SocketAddr::from(([127, 0, 0, 1], 4567)));
+    let at_aws = Config { aws: aws::Config { endpoint: None, ..elsewhere.aws.clone() }, ..elsewhere.clone() };
+    assert_eq!((at_aws.encoding(), elsewhere.encoding()), (Encoding::Cbor, Encoding::Json));
+    let told = Config { encoding: Some(Encoding::Json), ..at_aws };
+    assert_eq!(told.encoding(), Encoding::Json);
 }
 
 #[tokio::test]
