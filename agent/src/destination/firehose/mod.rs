@@ -29,7 +29,7 @@ use crate::{
 
 /// PutRecordBatch: 500 records, 4 MiB.
 pub(super) const REQUEST_RECORDS: usize = 500;
-const REQUEST_BYTES: u64 = 4 << 20;
+pub(super) const REQUEST_BYTES: u64 = 4 << 20;
 
 /// Each record is billed as a multiple of this.
 const BILLED_BYTES: u64 = 5 << 10;
@@ -120,7 +120,6 @@ impl Firehose {
         for parcel in parcels {
             joined.clear();
             self.join(parcel, &mut joined);
-            self.tally.sent(parcel, joined.len() as u64);
             sizes.push(joined.len() as u64);
             body.push(&joined, []);
         }
@@ -141,8 +140,11 @@ impl Firehose {
             }
         };
         if let Outcome::Answered(outcomes) = &outcome {
-            let taken = outcomes.iter().zip(sizes).filter(|(outcome, _)| **outcome == RecordOutcome::Accepted);
-            taken.for_each(|(_, bytes)| self.tally.taken(bytes));
+            for ((_, bytes), parcel) in
+                outcomes.iter().zip(sizes).zip(parcels).filter(|((outcome, _), _)| **outcome == RecordOutcome::Accepted)
+            {
+                self.tally.taken(parcel, bytes);
+            }
         }
         outcome
     }

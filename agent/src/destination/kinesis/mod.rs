@@ -40,7 +40,7 @@ const PAYLOAD_UNIT: u64 = 25_000;
 
 /// PutRecords: 1 to 500 records, 10 MiB with their partition keys (service model of 2025).
 pub(super) const REQUEST_RECORDS: usize = 500;
-const REQUEST_BYTES: u64 = 10 << 20;
+pub(super) const REQUEST_BYTES: u64 = 10 << 20;
 
 /// A stream to put records into.
 pub struct Kinesis {
@@ -139,8 +139,7 @@ impl Kinesis {
         let mut expected = Vec::with_capacity(parcels.len());
         for parcel in parcels {
             let packed = self.packing.pack(parcel, shards.as_deref());
-            self.tally.sent(parcel, packed.bytes());
-            expected.push((packed.bytes(), packed.shard));
+            expected.push((parcel, packed.bytes(), packed.shard));
             let hash_key = packed.explicit_hash_key.map(|key| key.to_string());
             let hash_key = hash_key.as_deref().map(|key| ("ExplicitHashKey", key));
             body.push(&packed.data, [("PartitionKey", packed.partition_key)].into_iter().chain(hash_key));
@@ -160,8 +159,11 @@ impl Kinesis {
                 let mut outcome = classify::answered(&answer, parcels.len());
                 if let Outcome::Answered(outcomes) = &mut outcome {
                     let shards = answer.records().iter().map(|record| record.shard_id.as_deref());
-                    for ((outcome, (bytes, shard)), taken_by) in outcomes.iter_mut().zip(expected).zip(shards) {
-                        self.look_at(outcome, bytes, shard, taken_by);
+                    for ((outcome, (parcel, bytes, shard)), taken_by) in outcomes.iter_mut().zip(expected).zip(shards) {
+                        if *outcome == RecordOutcome::Accepted {
+                            self.tally.taken(parcel, bytes);
+                        }
+                        self.look_at(outcome, shard, taken_by);
                     }
                 }
                 outcome
@@ -176,11 +178,10 @@ impl Kinesis {
         }
     }
 
-    /// What an answer says beside its words: which shard took a record of `bytes`, and which one was to.
-    fn look_at(&self, outcome: &mut RecordOutcome, bytes: u64, shard: Option<&str>, taken_by: Option<&str>) {
+    /// What an answer says beside its words: which shard took a record, and which one was to.
+    fn look_at(&self, outcome: &mut RecordOutcome, shard: Option<&str>, taken_by: Option<&str>) {
         match outcome {
             RecordOutcome::Accepted => {
-                self.tally.taken(bytes);
                 if let Some(map) = &self.map
                     && shard.is_some()
                     && shard != taken_by
