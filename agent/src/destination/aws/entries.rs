@@ -7,6 +7,7 @@ use std::{
     borrow::Cow,
     ops::Deref,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use aws_smithy_runtime_api::{
@@ -26,11 +27,11 @@ use aws_smithy_types::config_bag::ConfigBag;
 use serde::Deserialize;
 
 use super::answer::no_answer;
-use crate::destination::{Failure, FailureKind};
+use crate::destination::{Failure, FailureKind, failure::retry_after};
 
 /// The answer to one request, once it is there.
 #[derive(Debug, Clone, Default)]
-pub(in crate::destination) struct Entries(Arc<OnceLock<(u16, Vec<u8>)>>);
+pub(in crate::destination) struct Entries(Arc<OnceLock<(u16, Option<Duration>, Vec<u8>)>>);
 
 impl Entries {
     /// Takes the answer when it comes, if it is a success; the SDK's caller gets `instead`.
@@ -43,11 +44,13 @@ impl Entries {
     /// # Errors
     /// It is no answer of the service, or none has come.
     pub(in crate::destination) fn read<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Failure> {
-        let (status, body) = self.0.get().map_or((None, &[][..]), |(status, body)| (Some(*status), body));
+        let came = self.0.get();
+        let (status, retry_after, body) =
+            came.map_or((None, None, &[][..]), |(status, retry_after, body)| (Some(*status), *retry_after, body));
         serde_json::from_slice(body).map_err(|_| Failure {
             kind: FailureKind::EndpointFailed,
             message: no_answer(status, body),
-            retry_after: None,
+            retry_after,
         })
     }
 }
@@ -85,7 +88,8 @@ impl DeserializeResponse for Taker {
     ) -> Result<Output, OrchestratorError<Error>> {
         let body = response.body().bytes().unwrap_or_default().to_vec();
         // There is one answer to a request: the SDK does not ask twice.
-        let _ = self.entries.0.set((response.status().as_u16(), body));
+        let _ =
+            self.entries.0.set((response.status().as_u16(), retry_after(response.headers().get("retry-after")), body));
         Ok((self.instead)())
     }
 }
