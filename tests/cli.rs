@@ -141,6 +141,21 @@ failed to read configuration forebay.toml: 5 problems:
 }
 
 #[test]
+fn what_is_hardly_meant_is_told_beside_mistakes() {
+    let link = "[links.lte]\ndaily-budget = \"50\"\n";
+    let home = Home::new(&format!("{}shards = 0\n{link}", configuration()));
+    let (code, said) = fails(&home, &["check"]);
+    assert_eq!(code, 78, "{said}");
+    let expected = "\
+warning: links.lte: no destination says `link = \"lte\"`: it limits nothing
+warning: links.lte.daily-budget: 50 B a day is less than one request takes (4.0 KiB): without a unit, a size is bytes
+failed to read configuration forebay.toml: 1 problem:
+  streams.telemetry.shards: must be 1 to 1000, not 0
+";
+    assert_eq!(said, expected);
+}
+
+#[test]
 fn what_is_not_toml_is_told_with_its_line() {
     let home = Home::new("data-dir = \"data\"\n[api\n");
     let (code, said) = fails(&home, &["check"]);
