@@ -151,8 +151,6 @@ impl Config {
         references.check(&streams, &mut problems);
         letter_room::check(&streams, &destinations, &mut problems);
 
-        check_requests(&destinations, &mut problems);
-
         let streams = with_deliveries(streams, &destinations);
         let config = Self { agent, api, clock, store, streams, links, sources, destinations };
         if problems.list().is_empty() {
@@ -240,17 +238,14 @@ fn read_source(name: &str, mut table: Table, references: &mut References, proble
     })
 }
 
-/// Notes requests that no endpoint of their type takes.
-fn check_requests(destinations: &BTreeMap<String, Destination>, problems: &mut Problems) {
-    for (name, destination) in destinations {
-        let (most, why) = destination.settings.request_bytes();
-        if let Some(bytes) = destination.delivery.batch_bytes
-            && bytes > most
-        {
-            let path = format!("{}.batch-bytes", key_path("destinations", name));
-            let [most, bytes] = [most, bytes].map(size::show);
-            problems.add(path, format!("must be {most} or less, not {bytes}: {why}"));
-        }
+/// Notes requests that no endpoint of the type takes.
+fn check_requests(delivery: &delivery::Config, settings: &destination::Config, path: &str, problems: &mut Problems) {
+    let (most, why) = settings.request_bytes();
+    if let Some(bytes) = delivery.batch_bytes
+        && bytes > most
+    {
+        let [most, bytes] = [most, bytes].map(size::show);
+        problems.add(format!("{path}.batch-bytes"), format!("must be {most} or less, not {bytes}: {why}"));
     }
 }
 
@@ -284,6 +279,9 @@ fn read_destination(
     let elsewhere: Vec<_> = ["type", "from"].iter().chain(reader::keys_of::<delivery::Config>()).copied().collect();
     let settings = kind_of(kind, &destination::TYPES, &path, problems)
         .and_then(|kind| destination::Config::read(kind, table, &path, &elsewhere, problems));
+    if let (Some(delivery), Some(settings)) = (&delivery, &settings) {
+        check_requests(delivery, settings, &path, problems);
+    }
     Some(Destination { from: from.into_option()?, delivery: delivery?, settings: settings? })
 }
 
