@@ -66,7 +66,7 @@ fn a_cap_is_kept_and_used() {
     let one_request = 2.0 * 50_000.0;
     let bytes = relay.bytes() as f64;
     // While the machine stalls, nothing can be used; an idle link has saved up a second of it at the most.
-    let lost = relay.stalls(first, last).iter().map(|stall| stall.saturating_sub(SAVED).as_secs_f64());
+    let lost = relay.stalls(first, last).into_iter().map(|stall| stall.saturating_sub(SAVED).as_secs_f64());
     let usable = elapsed - lost.sum::<f64>();
     let (rate, used) = (bytes / elapsed, bytes / usable);
     assert!(bytes <= 1.05 * 50_000.0 * elapsed + one_request, "{rate} bytes/s");
