@@ -31,7 +31,10 @@ use crate::destination::{Failure, FailureKind, failure::retry_after};
 
 /// The answer to one request, once it is there.
 #[derive(Debug, Clone, Default)]
-pub(in crate::destination) struct Entries(Arc<OnceLock<(u16, Option<Duration>, Vec<u8>)>>);
+pub(in crate::destination) struct Entries(Arc<OnceLock<Came>>);
+
+/// Status, `Retry-After` and body.
+type Came = (u16, Option<Duration>, Vec<u8>);
 
 impl Entries {
     /// Takes the answer when it comes, if it is a success; the SDK's caller gets `instead`.
