@@ -2,6 +2,7 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -24,6 +25,8 @@ pub(crate) struct CountingRelay {
     address: SocketAddr,
     passed: Arc<Mutex<Vec<Passed>>>,
     stalls: Arc<Mutex<Vec<(Instant, Instant)>>>,
+    /// Ends the looks at the clock when it is dropped.
+    _looking: mpsc::Sender<()>,
 }
 
 impl CountingRelay {
@@ -33,9 +36,10 @@ impl CountingRelay {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("bound");
         let passed = Arc::new(Mutex::new(Vec::new()));
-        let relay = Self { address, passed: Arc::clone(&passed), stalls: Arc::default() };
+        let (looking, ended) = mpsc::channel();
+        let relay = Self { address, passed: Arc::clone(&passed), stalls: Arc::default(), _looking: looking };
         let stalls = Arc::clone(&relay.stalls);
-        thread::spawn(move || look_at_the_clock(&stalls));
+        thread::spawn(move || look_at_the_clock(&stalls, &ended));
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 let Ok(server) = TcpStream::connect(server) else { continue };
@@ -69,11 +73,9 @@ impl CountingRelay {
     }
 }
 
-fn look_at_the_clock(stalls: &Arc<Mutex<Vec<(Instant, Instant)>>>) {
+fn look_at_the_clock(stalls: &Mutex<Vec<(Instant, Instant)>>, ended: &mpsc::Receiver<()>) {
     let mut before = Instant::now();
-    // As long as somebody asks.
-    while Arc::strong_count(stalls) > 1 {
-        thread::sleep(LOOK_EVERY);
+    while ended.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
         let now = Instant::now();
         if now - before > STALL {
             stalls.lock().expect("nobody panics with it").push((before, now));
