@@ -7,15 +7,12 @@ use serde_json::{Value, json};
 
 use crate::support::forebay::Home;
 use crate::support::http::{self, Answer};
-use crate::support::{Forebay, free_port};
+use crate::support::{Forebay, free_port, head};
 
 const JSON: [(&str, &str); 1] = [("Content-Type", "application/json")];
 
 fn agent() -> Forebay {
-    Forebay::start(&format!(
-        "data-dir = \"data\"\n[api]\nlisten = \"127.0.0.1:{}\"\n[streams.telemetry]\nrate-limit = \"off\"\n",
-        free_port()
-    ))
+    Forebay::start(&head())
 }
 
 #[track_caller]

@@ -6,15 +6,11 @@ use std::process::{Output, Stdio};
 use serde_json::Value;
 
 use crate::support::forebay::Home;
-use crate::support::{Forebay, free_port};
+use crate::support::{Forebay, head};
 
 /// A stream, and nothing that fills it: what commands need.
 fn configuration() -> String {
-    format!(
-        "data-dir = \"data\"\n[api]\nlisten = \"127.0.0.1:{}\"\n\
-         [streams.telemetry]\nshards = 2\nrate-limit = \"off\"\n",
-        free_port()
-    )
+    head() + "shards = 2\n"
 }
 
 fn stdout(output: &Output) -> String {
@@ -138,6 +134,21 @@ failed to read configuration forebay.toml: 5 problems:
     for command in ["check", "run"] {
         assert_eq!(fails(&home, &[command]), (78, expected.to_owned()), "{command}");
     }
+}
+
+#[test]
+fn what_is_hardly_meant_is_told_beside_mistakes() {
+    let link = "[links.lte]\ndaily-budget = \"50\"\n";
+    let home = Home::new(&format!("{}retention = \"1h\"\n{link}", configuration()));
+    let (code, said) = fails(&home, &["check"]);
+    assert_eq!(code, 78, "{said}");
+    let expected = "\
+warning: links.lte: no destination says `link = \"lte\"`: it limits nothing
+warning: links.lte.daily-budget: 50 B a day is less than one request takes (4.0 KiB): without a unit, a size is bytes
+failed to read configuration forebay.toml: 1 problem:
+  streams.telemetry.retention: must be 24h to 8760h (a year), not 1h
+";
+    assert_eq!(said, expected);
 }
 
 #[test]

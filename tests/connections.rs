@@ -19,7 +19,7 @@ use crate::support::certificates::Authority;
 use crate::support::daemon::PATIENCE;
 use crate::support::device::Version::V5;
 use crate::support::receiver::{Answer, Receiver};
-use crate::support::{Device, Forebay, eventually, free_port};
+use crate::support::{Device, Forebay, eventually, free_port, head_with_devices};
 
 /// A type of destination that is tried, and what is asked of it over which version of HTTP.
 #[derive(Debug, Clone, Copy)]
@@ -110,15 +110,7 @@ fn configuration(way: Way, mqtt: u16, endpoint: &str, trust: &str) -> String {
     };
     format!(
         r#"
-        data-dir = "data"
-        [api]
-        listen = "127.0.0.1:{}"
-        [streams.telemetry]
-        rate-limit = "off"
-        [sources.devices]
-        type = "mqtt-broker"
-        listen = "127.0.0.1:{mqtt}"
-        stream = "telemetry"
+        {}
         [destinations.cloud]
         type = "{}"
         from = "telemetry"
@@ -128,7 +120,7 @@ fn configuration(way: Way, mqtt: u16, endpoint: &str, trust: &str) -> String {
         {trust}
         {address}
         "#,
-        free_port(),
+        head_with_devices(mqtt),
         way.kind
     )
 }

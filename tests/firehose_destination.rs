@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::support::daemon::PATIENCE;
 use crate::support::device::Version;
 use crate::support::receiver::{Answer, Receiver};
-use crate::support::{Device, Forebay, Moto, eventually, free_port, python, signature};
+use crate::support::{Device, Forebay, Moto, eventually, free_port, head_with_devices, python, signature};
 
 const SCRIPT: &str = include_str!("support/firehose.py");
 const STREAM: &str = "plant-lake";
@@ -23,18 +23,11 @@ struct Gateway {
 }
 
 fn gateway(endpoint: &str, destination: &str) -> Gateway {
-    let (mqtt, api) = (free_port(), free_port());
+    let mqtt = free_port();
+    let head = head_with_devices(mqtt);
     let configuration = format!(
         r#"
-        data-dir = "data"
-        [api]
-        listen = "127.0.0.1:{api}"
-        [streams.telemetry]
-        rate-limit = "off"
-        [sources.devices]
-        type = "mqtt-broker"
-        listen = "127.0.0.1:{mqtt}"
-        stream = "telemetry"
+        {head}
         [destinations.lake]
         type = "firehose"
         from = "telemetry"

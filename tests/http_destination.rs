@@ -16,7 +16,7 @@ use crate::support::daemon::PATIENCE;
 use crate::support::device::Version;
 use crate::support::forebay::Home;
 use crate::support::receiver::{Answer, Receiver};
-use crate::support::{Device, Forebay, eventually, free_port};
+use crate::support::{Device, Forebay, eventually, free_port, head_with_devices};
 
 const ACCESS_KEY: &str = "open-sesame";
 
@@ -26,20 +26,13 @@ struct Gateway {
 }
 
 fn gateway(endpoint: &str, destination: &str) -> Gateway {
-    let (mqtt, api) = (free_port(), free_port());
+    let mqtt = free_port();
+    let head = head_with_devices(mqtt);
     let home = Home::new(&format!(
         r#"
-        data-dir = "data"
+        {head}
         [agent]
         gateway-id = "gateway-7"
-        [api]
-        listen = "127.0.0.1:{api}"
-        [streams.telemetry]
-        rate-limit = "off"
-        [sources.devices]
-        type = "mqtt-broker"
-        listen = "127.0.0.1:{mqtt}"
-        stream = "telemetry"
         [destinations.hub]
         type = "http"
         from = "telemetry"

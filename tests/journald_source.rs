@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::support::counterpart::program;
 use crate::support::daemon::PATIENCE;
-use crate::support::{Forebay, eventually, free_port};
+use crate::support::{Forebay, eventually, head};
 use crate::tail_source::{Logs, source_status, stored, stored_count, texts, wait_stored};
 
 /// Who writes a journal, as systemd-journald does.
@@ -46,11 +46,7 @@ impl Journal {
     fn configuration(&self, source: &str) -> String {
         format!(
             r#"
-            data-dir = "data"
-            [api]
-            listen = "127.0.0.1:{}"
-            [streams.telemetry]
-            rate-limit = "off"
+            {}
             [sources.logs]
             type = "journald"
             directory = "{}"
@@ -59,7 +55,7 @@ impl Journal {
             max-backoff = "200ms"
             {source}
             "#,
-            free_port(),
+            head(),
             self.folder.display(),
             program("journalctl").display(),
         )

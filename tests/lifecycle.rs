@@ -12,13 +12,10 @@ use std::time::Duration;
 use crate::support::daemon::{Daemon, PATIENCE, command};
 use crate::support::device::{Device, VERSIONS};
 use crate::support::forebay::Home;
-use crate::support::{Forebay, free_port};
+use crate::support::{Forebay, free_port, head};
 
 fn configuration(data_dir: &str) -> String {
-    format!(
-        "data-dir = \"{data_dir}\"\n[api]\nlisten = \"127.0.0.1:{}\"\n[streams.telemetry]\nrate-limit = \"off\"\n",
-        free_port()
-    )
+    head().replace("\"data\"", &format!("\"{data_dir}\""))
 }
 
 /// Runs an agent that cannot start. It must say why in one sentence, which is returned, and end with 1.

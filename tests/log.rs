@@ -7,11 +7,10 @@ use std::process::Output;
 use serde_json::Value;
 
 use crate::support::forebay::Home;
-use crate::support::{Forebay, free_port};
+use crate::support::{Forebay, head};
 
 fn configuration() -> String {
-    let port = free_port();
-    format!("data-dir = \"data\"\n[api]\nlisten = \"127.0.0.1:{port}\"\n[streams.telemetry]\nrate-limit = \"off\"\n")
+    head()
 }
 
 /// Runs `forebay log …`, which must end with this exit code, and gives what it printed.

@@ -14,7 +14,7 @@ use crate::support::counterpart::program;
 use crate::support::daemon::{PATIENCE, command};
 use crate::support::forebay::Home;
 use crate::support::mosquitto::{mosquitto_pub, try_mosquitto_pub};
-use crate::support::{Device, Forebay, eventually, free_port};
+use crate::support::{Device, Forebay, eventually, free_port, head_with_devices};
 
 /// A configuration with a source `devices` on two ports.
 struct Listener {
@@ -30,20 +30,11 @@ impl Listener {
     fn configuration(&self, source: &str) -> String {
         format!(
             r#"
-            data-dir = "data"
-            [api]
-            listen = "127.0.0.1:{}"
-            [streams.telemetry]
-            rate-limit = "off"
-            [sources.devices]
-            type = "mqtt-broker"
-            listen = "127.0.0.1:{}"
+            {}
             websocket-listen = "127.0.0.1:{}"
-            stream = "telemetry"
             {source}
             "#,
-            free_port(),
-            self.mqtt,
+            head_with_devices(self.mqtt),
             self.websocket,
         )
     }

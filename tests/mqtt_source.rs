@@ -14,18 +14,14 @@ use crate::support::certificates::Authority;
 use crate::support::counterpart::program;
 use crate::support::daemon::PATIENCE;
 use crate::support::forebay::Home;
-use crate::support::{Forebay, Mosquitto, Upstream, eventually, free_port, mosquitto_pub_lines};
+use crate::support::{Forebay, Mosquitto, Upstream, eventually, free_port, head, mosquitto_pub_lines};
 
 /// A configuration with a source `plant` for `broker`.
 fn configuration(broker: &str, source: &str) -> String {
     format!(
         r#"
-        data-dir = "data"
-        [api]
-        listen = "127.0.0.1:{}"
-        [streams.telemetry]
+        {}
         shards = 2
-        rate-limit = "off"
         [sources.plant]
         type = "mqtt"
         broker = "{broker}"
@@ -35,7 +31,7 @@ fn configuration(broker: &str, source: &str) -> String {
         max-backoff = "200ms"
         {source}
         "#,
-        free_port(),
+        head(),
     )
 }
 

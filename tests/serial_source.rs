@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::support::daemon::PATIENCE;
 use crate::support::forebay::Home;
-use crate::support::{Cable, Forebay, eventually, free_port, uart};
+use crate::support::{Cable, Forebay, eventually, head, uart};
 
 /// A configuration with sources by name, each with its own keys.
 pub(crate) fn configuration(sources: &[(&str, String)]) -> String {
@@ -18,11 +18,7 @@ pub(crate) fn configuration(sources: &[(&str, String)]) -> String {
         .iter()
         .map(|(name, keys)| format!("[sources.{name}]\nstream = \"telemetry\"\nmax-backoff = \"200ms\"\n{keys}\n"))
         .collect();
-    let api = free_port();
-    format!(
-        "data-dir = \"data\"\n[api]\nlisten = \"127.0.0.1:{api}\"\n\
-         [streams.telemetry]\nshards = 2\nrate-limit = \"off\"\n{tables}"
-    )
+    head() + "shards = 2\n" + &tables
 }
 
 fn serial(cable: &Cable, keys: &str) -> String {

@@ -11,18 +11,14 @@ use std::time::Duration;
 use base64::Engine as _;
 use serde_json::Value;
 
-use crate::support::{Forebay, eventually, free_port};
+use crate::support::{Forebay, eventually, head};
 
 /// For what takes no longer than a commit, on a machine that is busy with a build beside the tests.
 const SOON: Duration = Duration::from_secs(20);
 
 /// An agent's configuration with this table, as `[sources.ear]`, and more tables behind it.
 fn configuration(source: &str) -> String {
-    let api = free_port();
-    format!(
-        "data-dir = \"data\"\n[api]\nlisten = \"127.0.0.1:{api}\"\n[streams.telemetry]\nrate-limit = \"off\"\n\
-         [sources.ear]\nstream = \"telemetry\"\n{source}\n"
-    )
+    format!("{}[sources.ear]\nstream = \"telemetry\"\n{source}\n", head())
 }
 
 #[track_caller]

@@ -141,13 +141,29 @@ fn a_list_of_shards_that_overlap() {
     });
 }
 
-/// It covers everything, and has nothing to do with the shards that take records.
+/// A list that covers everything, and has nothing to do with the shards that take records.
+fn elsewhere(place: &str) -> Reply {
+    let shards = Shards::new(3).all().into_iter();
+    Reply::Listed(shards.map(|shard| Shard { id: format!("{}-{place}", shard.id).into(), ..shard }).collect())
+}
+
 #[test]
 fn a_list_of_the_shards_of_somebody_else() {
-    unlisted(|_| {
-        let shards = Shards::new(3).all().into_iter();
-        Reply::Listed(shards.map(|shard| Shard { id: format!("{}-elsewhere", shard.id).into(), ..shard }).collect())
-    });
+    unlisted(|_| elsewhere("elsewhere"));
+}
+
+/// None of the lists was ever found wrong before.
+#[test]
+fn a_list_of_other_shards_each_time() {
+    let begin = |upstream: &Upstream| {
+        let mut questions = 0;
+        upstream.listing(move |_| {
+            questions += 1;
+            elsewhere(&questions.to_string())
+        });
+        (0..4).rev().for_each(|shard| upstream.shards().split(shard));
+    };
+    tried(Tells::Astray, Passes::ALL, upstream(), begin);
 }
 
 /// The list still has the shards that were split, for a while.

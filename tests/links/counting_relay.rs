@@ -1,10 +1,17 @@
-//! A relay in front of an endpoint that counts what passes, in both directions.
+//! A relay in front of an endpoint that counts what passes, in both directions, and when the machine did nothing at all.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// So often the relay looks at the clock.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// Later than that, and nobody got to work, because of builds or other tests.
+const STALL: Duration = Duration::from_millis(100);
 
 /// Bytes that passed, and when.
 #[derive(Debug, Clone, Copy)]
@@ -17,6 +24,9 @@ pub(crate) struct Passed {
 pub(crate) struct CountingRelay {
     address: SocketAddr,
     passed: Arc<Mutex<Vec<Passed>>>,
+    stalls: Arc<Mutex<Vec<(Instant, Instant)>>>,
+    /// Ends the looks at the clock when it is dropped.
+    _looking: mpsc::Sender<()>,
 }
 
 impl CountingRelay {
@@ -26,7 +36,10 @@ impl CountingRelay {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("bound");
         let passed = Arc::new(Mutex::new(Vec::new()));
-        let relay = Self { address, passed: Arc::clone(&passed) };
+        let (looking, ended) = mpsc::channel();
+        let relay = Self { address, passed: Arc::clone(&passed), stalls: Arc::default(), _looking: looking };
+        let stalls = Arc::clone(&relay.stalls);
+        thread::spawn(move || look_at_the_clock(&stalls, &ended));
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 let Ok(server) = TcpStream::connect(server) else { continue };
@@ -51,6 +64,23 @@ impl CountingRelay {
 
     pub(crate) fn bytes(&self) -> usize {
         self.passed().iter().map(|passed| passed.bytes).sum()
+    }
+
+    /// How long, in this time, no program could do anything, each time that it was so.
+    pub(crate) fn stalls(&self, from: Instant, to: Instant) -> Vec<Duration> {
+        let stalls = self.stalls.lock().expect("nobody panics with it");
+        stalls.iter().map(|(begin, end)| (*end).min(to).saturating_duration_since((*begin).max(from))).collect()
+    }
+}
+
+fn look_at_the_clock(stalls: &Mutex<Vec<(Instant, Instant)>>, ended: &mpsc::Receiver<()>) {
+    let mut before = Instant::now();
+    while ended.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+        let now = Instant::now();
+        if now - before > STALL {
+            stalls.lock().expect("nobody panics with it").push((before, now));
+        }
+        before = now;
     }
 }
 

@@ -12,7 +12,8 @@ import time
 
 import boto3
 import botocore.config
-from aws_kinesis_agg.deaggregator import deaggregate_records
+from aws_kinesis_agg import DIGEST_SIZE, MAGIC
+from aws_kinesis_agg.deaggregator import deaggregate_records, messages_pb2
 
 
 def connect(endpoint):
@@ -67,7 +68,9 @@ def everything(found, ranges):
                     "data": base64.b64encode(wire["Data"]).decode(),
                 }
             }
-            for inner in deaggregate_records([event]):
+            inners, ids = deaggregate_records([event]), ids_of(wire["Data"])
+            assert len(inners) == len(ids), "the library leaves none out, and makes none"
+            for inner, id in zip(inners, ids):
                 inner = inner["kinesis"]
                 key = inner.get("explicitHashKey") or hashlib.md5(inner["partitionKey"].encode()).hexdigest()
                 key = int(key) if inner.get("explicitHashKey") else int(key, 16)
@@ -81,7 +84,17 @@ def everything(found, ranges):
                     "inside": first <= key <= last,
                     "partition_key": inner["partitionKey"],
                     "data": base64.b64decode(data).decode(),
+                    "id": id,
                 }
+
+
+def ids_of(data):
+    """The tag `id` of each record of the wire's; the library leaves tags out, but knows how they are written."""
+    if not data.startswith(MAGIC):
+        return [None]
+    aggregate = messages_pb2.AggregatedRecord()
+    aggregate.ParseFromString(data[len(MAGIC):-DIGEST_SIZE])
+    return [next((tag.value for tag in record.tags if tag.key == "id"), None) for record in aggregate.records]
 
 
 def split(endpoint, stream, shard_id):

@@ -7,6 +7,7 @@
 pub(crate) mod alone;
 pub(crate) mod cable;
 pub(crate) mod certificates;
+pub(crate) mod configuration;
 pub(crate) mod counterpart;
 pub(crate) mod daemon;
 pub(crate) mod device;
@@ -40,6 +41,7 @@ pub(crate) mod weather;
 
 pub(crate) use alone::alone;
 pub(crate) use cable::Cable;
+pub(crate) use configuration::{head, head_with_devices};
 pub(crate) use device::Device;
 pub(crate) use forebay::Forebay;
 pub(crate) use gateway::Gateway;

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::support::counterpart::program;
 use crate::support::daemon::PATIENCE;
-use crate::support::{Forebay, eventually, free_port};
+use crate::support::{Forebay, eventually, head};
 
 /// A folder with logs, on the project's own disk.
 pub(crate) struct Logs(tempfile::TempDir);
@@ -38,11 +38,7 @@ impl Logs {
     pub(crate) fn configuration(&self, pattern: &str, source: &str) -> String {
         format!(
             r#"
-            data-dir = "data"
-            [api]
-            listen = "127.0.0.1:{}"
-            [streams.telemetry]
-            rate-limit = "off"
+            {}
             [sources.logs]
             type = "tail"
             paths = ["{}"]
@@ -50,7 +46,7 @@ impl Logs {
             poll-interval = "1s"
             {source}
             "#,
-            free_port(),
+            head(),
             self.path(pattern).display(),
         )
     }

@@ -7,7 +7,7 @@ use forebay_log_store::{OnFull, RateLimit, StreamConfig};
 
 use super::{ConfigFile, output::Output};
 use crate::{
-    config::{self, Config, duration, min_free, size, stream::DEAD_LETTER},
+    config::{self, Config, Problem, duration, key_path, min_free, size, stream::DEAD_LETTER},
     credentials::{KnownTime, certificate::Period},
     delivery::CatchUp,
     disk_room,
@@ -21,29 +21,46 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let config = self.config.load()?;
+        let config = self.config.load().inspect_err(|error| {
+            if let Some(config::Error::Problems { warnings, .. }) = error.downcast_ref() {
+                warn(warnings);
+            }
+        })?;
+        let warnings = [config.warnings(), of_certificates(&config)].concat();
         if let Some(problem) = disk_room::problem(&config.store, &config.quotas()) {
-            return Err(config::Error::Problems(vec![problem]))
+            warn(&warnings);
+            return Err(config::Error::Problems { problems: vec![problem], warnings })
                 .context(format!("accept {}", self.config.config.display()));
         }
         let mut output = Output::new();
         output.text(&describe(&config))?;
         output.line(&format!("{} is valid", self.config.config.display()))?;
         output.flush()?;
-        for warning in config.warnings() {
-            eprintln!("warning: {warning}");
-        }
-        for (name, destination) in &config.destinations {
-            for file in destination.settings.client_certificates() {
-                let trouble =
-                    Period::of_file(&file).map_or_else(Some, |period| period.trouble(KnownTime::default().now()));
-                if let Some(trouble) = trouble {
-                    eprintln!("warning: destinations.{name}: certificate {} {trouble}", file.display());
-                }
-            }
-        }
+        warn(&warnings);
         Ok(())
     }
+}
+
+fn warn(warnings: &[Problem]) {
+    for warning in warnings {
+        eprintln!("warning: {warning}");
+    }
+}
+
+/// Which certificates do not hold at this time.
+fn of_certificates(config: &Config) -> Vec<Problem> {
+    let now = KnownTime::default().now();
+    let mut warnings = Vec::new();
+    for (name, destination) in &config.destinations {
+        for file in destination.settings.client_certificates() {
+            let trouble = Period::of_file(&file).map_or_else(Some, |period| period.trouble(now));
+            warnings.extend(trouble.map(|trouble| Problem {
+                path: key_path("destinations", name),
+                message: format!("certificate {} {trouble}", file.display()),
+            }));
+        }
+    }
+    warnings
 }
 
 /// What the agent would do, stream by stream.

@@ -12,7 +12,8 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 use super::{
-    Problem, Problems, agent, clock, key_path, letter_room, log, reader, references::References, stream, there_are,
+    Problem, Problems, agent, clock, key_path, letter_room, log, reader, references::References, size, stream,
+    there_are,
 };
 use crate::{api, delivery, destination, ingest::PartitionKeyTemplate, links, source};
 
@@ -76,9 +77,14 @@ pub enum Error {
     /// It is not TOML; the text shows line, column and the line itself.
     #[error("{0}")]
     Syntax(String),
-    /// It is TOML, but not a configuration. At least one problem.
-    #[error("{}", list(.0))]
-    Problems(Vec<Problem>),
+    /// It is TOML, but not a configuration.
+    #[error("{}", list(problems))]
+    Problems {
+        /// At least one.
+        problems: Vec<Problem>,
+        /// What is hardly meant in the rest of it, see [`Config::warnings`].
+        warnings: Vec<Problem>,
+    },
 }
 
 /// The sections; each is read by its own module.
@@ -145,12 +151,13 @@ impl Config {
         references.check(&streams, &mut problems);
         letter_room::check(&streams, &destinations, &mut problems);
 
-        let problems = problems.into_list();
-        if !problems.is_empty() {
-            return Err(Error::Problems(problems));
-        }
         let streams = with_deliveries(streams, &destinations);
-        Ok(Self { agent, api, clock, store, streams, links, sources, destinations })
+        let config = Self { agent, api, clock, store, streams, links, sources, destinations };
+        if problems.list().is_empty() {
+            return Ok(config);
+        }
+        let warnings = config.warnings_beside(&problems);
+        Err(Error::Problems { problems: problems.into_list(), warnings })
     }
 
     /// What each stream may take on the disk.
@@ -231,6 +238,17 @@ fn read_source(name: &str, mut table: Table, references: &mut References, proble
     })
 }
 
+/// Notes requests that no endpoint of the type takes.
+fn check_requests(delivery: &delivery::Config, settings: &destination::Config, path: &str, problems: &mut Problems) {
+    let (most, why) = settings.request_bytes();
+    if let Some(bytes) = delivery.batch_bytes
+        && bytes > most
+    {
+        let [most, bytes] = [most, bytes].map(size::show);
+        problems.add(format!("{path}.batch-bytes"), format!("must be {most} or less, not {bytes}: {why}"));
+    }
+}
+
 fn read_destination(
     name: &str,
     mut table: Table,
@@ -261,6 +279,9 @@ fn read_destination(
     let elsewhere: Vec<_> = ["type", "from"].iter().chain(reader::keys_of::<delivery::Config>()).copied().collect();
     let settings = kind_of(kind, &destination::TYPES, &path, problems)
         .and_then(|kind| destination::Config::read(kind, table, &path, &elsewhere, problems));
+    if let (Some(delivery), Some(settings)) = (&delivery, &settings) {
+        check_requests(delivery, settings, &path, problems);
+    }
     Some(Destination { from: from.into_option()?, delivery: delivery?, settings: settings? })
 }
 
@@ -274,8 +295,10 @@ fn with_deliveries(
         letters.consumers.push(delivery::dead_letter::SETTLED.to_owned());
     }
     for (name, destination) in destinations {
-        let stream = streams.get_mut(&destination.from).expect("every reference to a stream was checked");
-        stream.consumers.push(name.clone());
+        // That every reference leads to a stream was checked, and what does not was noted.
+        if let Some(stream) = streams.get_mut(&destination.from) {
+            stream.consumers.push(name.clone());
+        }
     }
     streams
 }

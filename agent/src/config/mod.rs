@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod clock;
+pub mod distinct;
 pub mod duration;
 mod letter_room;
 mod load;

@@ -39,6 +39,14 @@ impl Problems {
         }
     }
 
+    /// Notes a problem that a table has whatever the values in it are: also if one of them could not be read.
+    pub fn add_of_table(&mut self, path: impl Into<String>, message: impl Into<String>) {
+        let path = path.into();
+        if !self.is_unread(&path) {
+            self.found.push(Problem { path, message: message.into() });
+        }
+    }
+
     /// Notes that something cannot be read, so that `keys` are without their values.
     pub(super) fn add_unread(&mut self, path: String, message: String, keys: Vec<String>) {
         self.found.retain(|problem| !keys.contains(&problem.path));
@@ -49,7 +57,8 @@ impl Problems {
         self.unread.extend(keys);
     }
 
-    fn holds_unread(&self, path: &str) -> bool {
+    /// Whether there is a key in this table or list that could not be read.
+    pub(super) fn holds_unread(&self, path: &str) -> bool {
         self.unread.iter().any(|unread| unread.strip_prefix(path).is_some_and(|rest| rest.starts_with(['.', '['])))
     }
 

@@ -43,7 +43,7 @@ const WORKS: &str = r#"
 /// What is said about `text`, one line per problem.
 fn problems_of(text: &str) -> Vec<String> {
     match Config::parse(text) {
-        Err(Error::Problems(problems)) => problems.iter().map(ToString::to_string).collect(),
+        Err(Error::Problems { problems, .. }) => problems.iter().map(ToString::to_string).collect(),
         other => panic!("expected problems, not {other:?}"),
     }
 }
@@ -147,6 +147,28 @@ fn what_sources_and_destinations_must_say_is_asked_for() {
             "destinations.b.type: there is no type `kinesiss`, did you mean `kinesis`?",
         ]
     );
+}
+
+#[test]
+fn requests_are_no_larger_than_their_endpoint_takes() {
+    let problems = |kind: &str, keys: &str| {
+        let text = WORKS.replace("type = \"kinesis\"", &format!("{kind}\nwindow-bytes = \"100MiB\"\n{keys}"));
+        match Config::parse(&text) {
+            Ok(_) => Vec::new(),
+            Err(Error::Problems { problems, .. }) => problems.iter().map(ToString::to_string).collect(),
+            Err(other) => panic!("{other}"),
+        }
+    };
+    for (kind, most, limit) in [
+        ("firehose", "4MiB", "4.0 MiB or less, not 5.0 MiB: PutRecordBatch takes no more"),
+        ("kinesis", "10MiB", "10.0 MiB or less, not 11.0 MiB: PutRecords takes no more"),
+    ] {
+        let kind = format!("type = \"{kind}\"");
+        assert_eq!(problems(&kind, &format!("batch-bytes = \"{most}\"")), [""; 0]);
+        let more = if most == "4MiB" { "5MiB" } else { "11MiB" };
+        let told = problems(&kind, &format!("batch-bytes = \"{more}\""));
+        assert_eq!(told, [format!("destinations.cloud.batch-bytes: must be {limit}")]);
+    }
 }
 
 #[test]

@@ -14,6 +14,6 @@ mod time;
 pub mod watch;
 
 pub use chain::Way;
-pub use config::{Config, FileConfig};
+pub use config::{Config, FileConfig, Written};
 pub use keeper::{Keeper, Source};
 pub use time::KnownTime;

@@ -84,8 +84,8 @@ impl Config {
             Self::Firehose(settings) => (Some(&settings.aws), &settings.outgoing),
             Self::Http(settings) => (None, &settings.outgoing),
         };
-        let credentials = aws.and_then(|aws| aws.credentials.as_ref());
-        let of_credentials = credentials.and_then(credentials::Config::client_certificate);
+        let credentials = aws.and_then(|aws| aws.credentials.as_ref()).map(credentials::Written::meant);
+        let of_credentials = credentials.as_ref().and_then(credentials::Config::client_certificate);
         outgoing.client_cert_file.as_deref().into_iter().chain(of_credentials).map(Path::to_path_buf).collect()
     }
 
@@ -118,6 +118,16 @@ impl Config {
                 usize::from(settings.lanes),
                 "all records of one of the `lanes` count as one; `batch-bytes` makes requests smaller",
             ),
+        }
+    }
+
+    /// How many bytes a request has at most, and why, for a message.
+    #[must_use]
+    pub fn request_bytes(&self) -> (u64, &'static str) {
+        match self {
+            Self::Kinesis(_) => (kinesis::REQUEST_BYTES, "PutRecords takes no more"),
+            Self::Firehose(_) => (firehose::REQUEST_BYTES, "PutRecordBatch takes no more"),
+            Self::Http(_) => (http::REQUEST_BYTES, "Firehose's specification of HTTP endpoints allows no more"),
         }
     }
 

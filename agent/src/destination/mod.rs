@@ -63,12 +63,12 @@ pub struct Origin<'a> {
     pub stream: &'a str,
 }
 
-/// What a destination has sent, as the other side counts it.
+/// What a destination has sent and the other side has taken, as that counts it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sent {
     /// Whether records share records of the wire.
     pub aggregated: bool,
-    /// Records of the wire, those included that were sent again.
+    /// Records of the wire, those included that were taken again.
     pub records: u64,
     /// Their bytes: keys and data, before the request is encoded.
     pub bytes: u64,
@@ -218,7 +218,7 @@ impl Destination {
         }
     }
 
-    /// What it has sent so far, where that is counted.
+    /// What was taken of it so far, where that is counted.
     #[must_use]
     pub fn sent(&self) -> Option<Sent> {
         match self {

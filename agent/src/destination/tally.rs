@@ -1,4 +1,4 @@
-//! What was sent, as the other side counts and charges it.
+//! What was taken, as the other side counts and charges it. What failed is none of it, however often it was sent.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -29,16 +29,12 @@ impl Tally {
         }
     }
 
-    /// A parcel was sent, as a record of the wire with so many bytes.
-    pub(super) fn sent(&self, parcel: &Parcel, bytes: u64) {
+    /// A parcel was taken, as a record of the wire with so many bytes.
+    pub(super) fn taken(&self, parcel: &Parcel, bytes: u64) {
         self.records.fetch_add(1, Relaxed);
         self.bytes.fetch_add(bytes, Relaxed);
         self.payload_records.fetch_add(parcel.records.len() as u64, Relaxed);
         self.payload_bytes.fetch_add(parcel.records.iter().map(|record| record.payload_bytes()).sum(), Relaxed);
-    }
-
-    /// A record of the wire with so many bytes was taken.
-    pub(super) fn taken(&self, bytes: u64) {
         self.units.fetch_add(bytes.div_ceil(self.unit_bytes).max(1), Relaxed);
     }
 
@@ -56,12 +52,15 @@ impl Tally {
 
 #[cfg(test)]
 mod tests {
+    use smallvec::SmallVec;
+
     use super::*;
 
     #[test]
     fn every_record_is_rounded_up() {
         let tally = Tally::by_units_of(5 << 10);
-        [0, 1, 5 << 10, (5 << 10) + 1].into_iter().for_each(|bytes| tally.taken(bytes));
+        let parcel = Parcel { records: SmallVec::new() };
+        [0, 1, 5 << 10, (5 << 10) + 1].into_iter().for_each(|bytes| tally.taken(&parcel, bytes));
         assert_eq!(tally.so_far(false).payload_units, 1 + 1 + 1 + 2);
     }
 }

@@ -16,7 +16,7 @@ use super::{
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Smaller requests would be headers for the most part.
-const REQUEST_BYTES_MIN: u64 = 4 << 10;
+pub(super) const REQUEST_BYTES_MIN: u64 = 4 << 10;
 
 /// What is kept over a restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

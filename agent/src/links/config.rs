@@ -81,6 +81,23 @@ impl Config {
         }
     }
 
+    /// What can be, but is hardly meant: which key, and a sentence fragment.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<(String, String)> {
+        let mut warnings = Vec::new();
+        // None at all is what one may want.
+        if let Some(bytes @ 1..super::budget::REQUEST_BYTES_MIN) = self.daily_budget {
+            let (given, least) = (size::show(bytes), size::show(super::budget::REQUEST_BYTES_MIN));
+            let why =
+                format!("{given} a day is less than one request takes ({least}): without a unit, a size is bytes");
+            warnings.push(("daily-budget".to_owned(), why));
+        }
+        for (place, why) in self.schedule.in_vain() {
+            warnings.push((format!("schedule[{place}]"), why));
+        }
+        warnings
+    }
+
     /// In one line, for a person.
     #[must_use]
     pub fn describe(&self) -> String {
@@ -127,6 +144,38 @@ impl Config {
 mod tests {
     use super::*;
     use crate::config::reader;
+
+    #[test]
+    fn what_is_hardly_meant_is_told() {
+        let warnings = |text: &str| {
+            let config: Config = toml::from_str(text).expect("it works");
+            config.warnings().into_iter().map(|(key, why)| format!("{key}: {why}")).collect::<Vec<_>>()
+        };
+        for text in ["'50MB'", "'4KiB'", "'0B'", "4096"] {
+            assert_eq!(warnings(&format!("daily-budget = {text}")), [""; 0], "{text}");
+        }
+        for text in ["'50'", "50", "'4095B'"] {
+            let told = warnings(&format!("daily-budget = {text}"));
+            assert!(matches!(&told[..], [one] if one.starts_with("daily-budget: ")), "{text}: {told:?}");
+        }
+        assert_eq!(warnings("schedule = ['mon-fri 22:00-06:00', 'sat,sun 00:00-24:00', '12:00-13:00']"), [""; 0]);
+        assert_eq!(
+            warnings(
+                "schedule = ['mon-fri 22:00-06:00', 'fri 23:00-01:00', 'Mon-Fri 22:00-06:00', 'fri-mon 01:00-02:00']"
+            ),
+            [
+                "schedule[1]: `fri 23:00-01:00` adds nothing to `mon-fri 22:00-06:00`",
+                "schedule[2]: `Mon-Fri 22:00-06:00` is the same as `mon-fri 22:00-06:00`",
+            ]
+        );
+        assert_eq!(
+            warnings("schedule = ['mon 08:00-12:00', 'mon 12:00-13:00', 'mon 11:00-14:00']"),
+            [
+                "schedule[1]: `mon 12:00-13:00` adds nothing to `mon 11:00-14:00`",
+                "schedule[2]: `mon 11:00-14:00` overlaps with `mon 08:00-12:00`: one window can say both",
+            ]
+        );
+    }
 
     #[test]
     fn every_wrong_window_is_told() {

@@ -19,7 +19,7 @@ mod simulation;
 mod spent;
 mod turns;
 
-pub use config::Config;
+pub use config::{Config, WhenSpent};
 pub use interfaces::{Changes, Interfaces};
 pub use link::{Link, LinkStats, Links, Way};
 pub use policy::{Answer, Held};

@@ -40,6 +40,31 @@ impl Schedule {
         at.plus(begins.map(|begin| (begin + WEEK - now) % WEEK).min().unwrap_or(0))
     }
 
+    /// Windows that say nothing new, or not all that they say: each one's place, and why. Those of other days may overlap: the
+    /// night of a Friday and all of Saturday are written like that.
+    pub(super) fn in_vain(&self) -> Vec<(usize, String)> {
+        let minutes: Vec<_> = self.windows.iter().map(Window::minutes).collect();
+        let in_vain = |place: usize| {
+            let (window, own) = (&self.windows[place], &minutes[place]);
+            let others = || self.windows.iter().zip(&minutes).enumerate().filter(|(other, _)| *other != place);
+            let around = others().find(|(other, (_, theirs))| {
+                let adds_nothing = own.iter().zip(*theirs).all(|(own, theirs)| own & !theirs == 0);
+                adds_nothing && (own != *theirs || *other < place)
+            });
+            if let Some((_, (other, theirs))) = around {
+                let how = if own == theirs { "is the same as" } else { "adds nothing to" };
+                return Some(format!("`{window}` {how} `{other}`"));
+            }
+            let mut before = others().take(place).filter(|(_, (other, _))| other.days == window.days);
+            let (_, (other, _)) = before.find(|(_, (_, theirs))| {
+                let shared = || own.iter().zip(*theirs).map(|(own, theirs)| own & theirs);
+                shared().any(|minutes| minutes != 0) && shared().zip(*theirs).any(|(shared, theirs)| shared != *theirs)
+            })?;
+            Some(format!("`{window}` overlaps with `{other}`: one window can say both"))
+        };
+        (0..self.windows.len()).filter_map(|place| Some((place, in_vain(place)?))).collect()
+    }
+
     /// Whether there is nothing to keep.
     pub(super) fn is_empty(&self) -> bool {
         self.windows.is_empty()
@@ -48,8 +73,14 @@ impl Schedule {
 
 impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let texts: Vec<_> = self.windows.iter().map(|window| window.text.as_str()).collect();
+        let texts: Vec<_> = self.windows.iter().map(ToString::to_string).collect();
         f.write_str(&texts.join(", "))
+    }
+}
+
+impl fmt::Display for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
     }
 }
 
@@ -71,10 +102,24 @@ impl Window {
     }
 
     fn is_open(&self, at: WallTime) -> bool {
-        let (today, minute) = (at.weekday(), at.minute_of_day());
+        self.has(at.weekday(), at.minute_of_day())
+    }
+
+    fn has(&self, today: usize, minute: u32) -> bool {
         let since_today = minute.checked_sub(self.begin.0).is_some_and(|since| since < self.minutes);
         let since_yesterday = minute + DAY - self.begin.0 < self.minutes;
         self.days[today] && since_today || self.days[(today + 6) % 7] && since_yesterday
+    }
+
+    /// A bit for each minute of the week.
+    fn minutes(&self) -> Vec<u64> {
+        let mut minutes = vec![0; WEEK.div_ceil(u64::BITS) as usize];
+        for minute in 0..WEEK {
+            if self.has((minute / DAY) as usize, minute % DAY) {
+                minutes[(minute / u64::BITS) as usize] |= 1 << (minute % u64::BITS);
+            }
+        }
+        minutes
     }
 }
 

@@ -185,7 +185,7 @@ fn destinations(status: &Status, out: &mut Page) {
         ("forebay_destination_astray_total", "counter", "Records sent again because shards had changed.", |d| {
             d.astray_records as f64
         }),
-        ("forebay_destination_wire_records_total", "counter", "Records as the destination sees them, sent.", |d| {
+        ("forebay_destination_wire_records_total", "counter", "Records as the destination sees them, taken.", |d| {
             d.wire.as_ref().map_or(0.0, |wire| wire.records as f64)
         }),
         ("forebay_destination_wire_record_bytes_total", "counter", "Their keys and data.", |d| {

@@ -264,7 +264,7 @@ pub struct CatchUpStatus {
 pub struct WireStatus {
     /// Whether several records travel as one.
     pub aggregated: bool,
-    /// How many were sent, those included that were sent again.
+    /// How many were taken, those included that were taken again.
     pub records: u64,
     /// Their keys and data.
     pub bytes: u64,

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use crate::{
     config::Problems,
-    credentials::Config as Credentials,
+    credentials::{Config as Credentials, Written},
     outgoing::{http_address, is_loopback},
 };
 
@@ -17,7 +17,7 @@ pub struct Config {
     /// In place of AWS itself, such as `"http://127.0.0.1:4568"`.
     pub endpoint: Option<String>,
     /// Where the credentials come from; left out: `"placeholder"` for an endpoint on loopback, else `"default"`.
-    pub credentials: Option<Credentials>,
+    pub credentials: Option<Written>,
 }
 
 impl Config {
@@ -50,7 +50,7 @@ impl Config {
             Some(endpoint) => format!("at {endpoint}"),
             None => format!("in {}", self.region.as_deref().unwrap_or_default()),
         };
-        match self.credentials.as_ref().and_then(Credentials::describe) {
+        match self.credentials.as_ref().and_then(|credentials| credentials.meant().describe()) {
             Some(credentials) => format!("{place}, {credentials}"),
             None => place,
         }
@@ -58,7 +58,7 @@ impl Config {
 
     /// Where credentials come from, when nothing was said about it.
     pub(super) fn credentials(&self) -> Credentials {
-        self.credentials.clone().unwrap_or_else(|| {
+        self.credentials.as_ref().map(Written::meant).unwrap_or_else(|| {
             let local = self.endpoint.as_deref().and_then(host).is_some_and(|host| is_loopback(&host));
             if local { Credentials::Placeholder } else { Credentials::Default }
         })
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     fn with(endpoint: Option<&str>, credentials: Option<Credentials>) -> Credentials {
-        let endpoint = endpoint.map(str::to_owned);
+        let (endpoint, credentials) = (endpoint.map(str::to_owned), credentials.map(Written::Word));
         Config { region: Some("r".to_owned()), endpoint, credentials }.credentials()
     }
 

@@ -7,6 +7,7 @@ use std::{
     borrow::Cow,
     ops::Deref,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use aws_smithy_runtime_api::{
@@ -22,11 +23,11 @@ use aws_smithy_runtime_api::{
         ser_de::{DeserializeResponse, SharedResponseDeserializer},
     },
 };
-use aws_smithy_types::{body::SdkBody, config_bag::ConfigBag};
-use serde::{Deserialize, Serialize};
+use aws_smithy_types::{config_bag::ConfigBag, error::ErrorMetadata};
+use serde::Deserialize;
 
 use super::{Encoding, answer::no_answer};
-use crate::destination::{Failure, FailureKind};
+use crate::destination::{Failure, FailureKind, failure::retry_after};
 
 /// The answer to one request, once it is there.
 #[derive(Debug, Clone, Default)]
@@ -35,14 +36,20 @@ pub(in crate::destination) struct Entries(Arc<OnceLock<Success>>);
 #[derive(Debug)]
 struct Success {
     status: u16,
+    retry_after: Option<Duration>,
     encoding: Encoding,
     body: Vec<u8>,
 }
 
 impl Entries {
-    /// Takes the answer when it comes, if it is a success; the SDK's caller gets `instead`.
-    pub(in crate::destination) fn taker(&self, instead: fn() -> Output) -> impl Intercept + 'static {
-        Taker { entries: self.clone(), instead }
+    /// Takes the answer when it comes, if it is a success; the SDK's caller gets `instead`. A refusal that the SDK cannot read becomes
+    /// the error that it would have made of it.
+    pub(in crate::destination) fn taker(
+        &self,
+        instead: fn() -> Output,
+        refused: fn(ErrorMetadata) -> Error,
+    ) -> impl Intercept + 'static {
+        Taker { entries: self.clone(), instead, refused }
     }
 
     /// What came.
@@ -58,7 +65,7 @@ impl Entries {
         read.ok_or_else(|| Failure {
             kind: FailureKind::EndpointFailed,
             message: no_answer(success.map(|success| success.status), success.map_or(&[], |success| &success.body)),
-            retry_after: None,
+            retry_after: success.and_then(|success| success.retry_after),
         })
     }
 }
@@ -67,6 +74,7 @@ impl Entries {
 struct Taker {
     entries: Entries,
     instead: fn() -> Output,
+    refused: fn(ErrorMetadata) -> Error,
 }
 
 #[dyn_dispatch_hint]
@@ -81,11 +89,9 @@ impl Intercept for Taker {
         _: &RuntimeComponents,
         settings: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        let response = context.response_mut();
-        if response.status().is_success() {
+        let response = context.response();
+        if response.status().is_success() || encoding_of(response) == Encoding::Cbor {
             settings.interceptor_state().store_put(SharedResponseDeserializer::new(self.clone()));
-        } else if let Some(json) = refusal_as_json(response) {
-            *response.body_mut() = SdkBody::from(json);
         }
         Ok(())
     }
@@ -97,10 +103,15 @@ impl DeserializeResponse for Taker {
         response: &HttpResponse,
         _: &ConfigBag,
     ) -> Result<Output, OrchestratorError<Error>> {
-        let body = response.body().bytes().unwrap_or_default().to_vec();
-        let success = Success { status: response.status().as_u16(), encoding: encoding_of(response), body };
+        let body = response.body().bytes().unwrap_or_default();
+        if !response.status().is_success() {
+            return Err(OrchestratorError::operation((self.refused)(refusal(body))));
+        }
+        let body = body.to_vec();
+        let (status, headers) = (response.status().as_u16(), response.headers());
+        let retry_after = retry_after(headers.get("retry-after"));
         // There is one answer to a request: the SDK does not ask twice.
-        let _ = self.entries.0.set(success);
+        let _ = self.entries.0.set(Success { status, retry_after, encoding: encoding_of(response), body });
         Ok((self.instead)())
     }
 }
@@ -109,24 +120,29 @@ fn encoding_of(response: &HttpResponse) -> Encoding {
     Encoding::of(response.headers().get("content-type"))
 }
 
-/// A refusal in CBOR as the SDK reads one; none if it is in JSON already, or no refusal of the service at all.
-fn refusal_as_json(response: &HttpResponse) -> Option<Vec<u8>> {
-    #[derive(Deserialize, Serialize)]
-    struct Refusal<'a> {
-        #[serde(borrow, rename = "__type", skip_serializing_if = "Option::is_none")]
+/// What a refusal in CBOR says, as the SDK finds it in one in JSON: the code may have a namespace in front.
+fn refusal(body: &[u8]) -> ErrorMetadata {
+    #[derive(Deserialize)]
+    struct Words<'a> {
+        #[serde(borrow, rename = "__type")]
         code: Option<Text<'a>>,
         #[serde(borrow, alias = "Message")]
         message: Option<Text<'a>>,
     }
-    if encoding_of(response) != Encoding::Cbor {
-        return None;
+    let mut refusal = ErrorMetadata::builder();
+    if let Ok(words) = minicbor_serde::from_slice::<Words<'_>>(body) {
+        if let Some(code) = words.code.as_deref() {
+            refusal = refusal.code(code.rsplit_once('#').map_or(code, |(_, code)| code));
+        }
+        if let Some(message) = words.message.as_deref() {
+            refusal = refusal.message(message);
+        }
     }
-    let refusal: Refusal<'_> = minicbor_serde::from_slice(response.body().bytes()?).ok()?;
-    serde_json::to_vec(&refusal).ok()
+    refusal.build()
 }
 
 /// A text of the answer; copied only if it has escapes.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Deserialize)]
 #[serde(transparent)]
 pub(in crate::destination) struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 

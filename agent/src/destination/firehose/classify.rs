@@ -1,7 +1,8 @@
 //! What an answer of Firehose means. Pure.
 
-use aws_sdk_firehose::operation::put_record_batch::PutRecordBatchOutput;
-use aws_smithy_runtime_api::client::interceptors::context::Output;
+use aws_sdk_firehose::operation::put_record_batch::{PutRecordBatchError, PutRecordBatchOutput};
+use aws_smithy_runtime_api::client::interceptors::context::{Error, Output};
+use aws_smithy_types::error::ErrorMetadata;
 use serde::Deserialize;
 
 use crate::destination::{
@@ -34,6 +35,11 @@ struct Entry<'a> {
 pub(super) fn nothing() -> Output {
     let output = PutRecordBatchOutput::builder().failed_put_count(0).set_request_responses(Some(Vec::new()));
     Output::erase(output.build().expect("it has all that it must have"))
+}
+
+/// What the SDK says of a refusal in these words.
+pub(super) fn refused(words: ErrorMetadata) -> Error {
+    Error::erase(PutRecordBatchError::generic(words))
 }
 
 /// What became of a request that was answered in the service's own words.

@@ -29,7 +29,7 @@ use crate::{
 
 /// PutRecordBatch: 500 records, 4 MiB.
 pub(super) const REQUEST_RECORDS: usize = 500;
-const REQUEST_BYTES: u64 = 4 << 20;
+pub(super) const REQUEST_BYTES: u64 = 4 << 20;
 
 /// Each record is billed as a multiple of this.
 const BILLED_BYTES: u64 = 5 << 10;
@@ -122,13 +122,13 @@ impl Firehose {
         for parcel in parcels {
             joined.clear();
             self.join(parcel, &mut joined);
-            self.tally.sent(parcel, joined.len() as u64);
             sizes.push(joined.len() as u64);
             body.push(&joined, &[]);
         }
         let answer = Entries::default();
         let request = self.client.put_record_batch().delivery_stream_name(stream).customize();
-        let request = request.mutate_request(body.into_request()).interceptor(answer.taker(classify::nothing));
+        let request =
+            request.mutate_request(body.into_request()).interceptor(answer.taker(classify::nothing, classify::refused));
         let outcome = match request.send().await {
             Ok(_) => match answer.read() {
                 Ok(answer) => classify::answered(&answer, parcels.len()),
@@ -143,8 +143,11 @@ impl Firehose {
             }
         };
         if let Outcome::Answered(outcomes) = &outcome {
-            let taken = outcomes.iter().zip(sizes).filter(|(outcome, _)| **outcome == RecordOutcome::Accepted);
-            taken.for_each(|(_, bytes)| self.tally.taken(bytes));
+            for ((_, bytes), parcel) in
+                outcomes.iter().zip(sizes).zip(parcels).filter(|((outcome, _), _)| **outcome == RecordOutcome::Accepted)
+            {
+                self.tally.taken(parcel, bytes);
+            }
         }
         outcome
     }

@@ -111,6 +111,31 @@ async fn lines_become_one_record_and_are_charged_as_one() {
     assert_eq!((sent.records, sent.payload_units, sent.bytes), (2, 2, 15));
 }
 
+/// Or `forebay status` would tell of larger or smaller aggregates than there are, while an endpoint refuses some.
+#[tokio::test]
+async fn only_what_was_taken_is_counted() {
+    let config = Config { aggregation: Aggregation::Lines, ..Config::default() };
+    let requests = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let (destination, _server) = asking(config, move |_, _| {
+        let refused = json!({ "ErrorCode": "ServiceUnavailableException", "ErrorMessage": "slow down" });
+        std::future::ready(match requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+            0 => json!({ "FailedPutCount": 1, "RequestResponses": [refused, { "RecordId": "2" }] }).to_string(),
+            1 => "not JSON".to_owned(),
+            _ => json!({ "FailedPutCount": 0, "RequestResponses": [{ "RecordId": "1" }] }).to_string(),
+        })
+    })
+    .await;
+    let together = || Parcel { records: vec![record("a", "one"), record("b", "two\n"), record("a", "")].into() };
+    destination.send(&[together(), alone("c", "three")]).await;
+    let sent = destination.sent();
+    assert_eq!((sent.records, sent.payload_records, sent.payload_units, sent.bytes), (1, 1, 1, 6));
+    destination.send(&[together()]).await;
+    assert_eq!(destination.sent(), sent);
+    destination.send(&[together()]).await;
+    let sent = destination.sent();
+    assert_eq!((sent.records, sent.payload_records, sent.payload_units, sent.bytes), (2, 4, 2, 15));
+}
+
 #[tokio::test]
 async fn keys_share_lanes_only_where_they_share_records() {
     let lanes = async |config: Config| {

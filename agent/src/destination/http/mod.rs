@@ -35,7 +35,7 @@ use crate::{
 
 /// The specification: 1 to 10,000 records, 64 MiB before it is packed.
 const REQUEST_RECORDS: usize = 10_000;
-const REQUEST_BYTES: u64 = (64 << 20) - (1 << 10);
+pub(super) const REQUEST_BYTES: u64 = (64 << 20) - (1 << 10);
 
 const ACCESS_KEY: HeaderName = HeaderName::from_static("x-amz-firehose-access-key");
 const COMMON_ATTRIBUTES: HeaderName = HeaderName::from_static("x-amz-firehose-common-attributes");

@@ -1,7 +1,8 @@
 //! What an answer of Kinesis means. Pure.
 
-use aws_sdk_kinesis::operation::put_records::PutRecordsOutput;
-use aws_smithy_runtime_api::client::interceptors::context::Output;
+use aws_sdk_kinesis::operation::put_records::{PutRecordsError, PutRecordsOutput};
+use aws_smithy_runtime_api::client::interceptors::context::{Error, Output};
+use aws_smithy_types::error::ErrorMetadata;
 use serde::Deserialize;
 
 use crate::destination::{
@@ -42,6 +43,11 @@ pub(super) fn nothing() -> Output {
     Output::erase(
         PutRecordsOutput::builder().set_records(Some(Vec::new())).build().expect("it has all that it must have"),
     )
+}
+
+/// What the SDK says of a refusal in these words.
+pub(super) fn refused(words: ErrorMetadata) -> Error {
+    Error::erase(PutRecordsError::generic(words))
 }
 
 /// What became of a request that was answered in the service's own words.

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{Aggregation, Compress, Packing, TagName, Tags};
 use crate::{
-    config::{Problems, duration, size},
+    config::{Problems, distinct, duration, size},
     destination::{
         Origin,
         aws::{self, Encoding},
@@ -50,6 +50,7 @@ pub struct Config {
     #[serde(with = "size::option")]
     pub aggregate_bytes: Option<u64>,
     /// What rides with each record of a `kpl` aggregate.
+    #[serde(deserialize_with = "distinct::deserialize")]
     pub aggregate_tags: Vec<TagName>,
     /// How the data of `lines` is compressed.
     pub compress: Compress,
@@ -111,12 +112,6 @@ impl Config {
         if self.aggregation != Aggregation::Kpl && !self.aggregate_tags.is_empty() {
             problems
                 .add(format!("{path}.aggregate-tags"), "is for aggregation = \"kpl\"; nothing else has room for tags");
-        }
-        for (place, tag) in self.aggregate_tags.iter().enumerate() {
-            if self.aggregate_tags[..place].contains(tag) {
-                let why = format!("`{}` is there already", tag.as_str());
-                problems.add(format!("{path}.aggregate-tags[{place}]"), why);
-            }
         }
         if self.aggregation != Aggregation::Lines && self.compress != Compress::None {
             let why =
@@ -202,6 +197,11 @@ mod tests {
                 "destinations.cloud.aggregate-tags[3]: `id` is there already"
             ]
         );
+        // All at once with what is no tag.
+        let told = problems_of("['id', 'arival', 'id', 7, 'arrival', 'own', 'arrival']");
+        let told: Vec<_> = told.iter().filter_map(|told| told.split_once(": ")).map(|(path, _)| path).collect();
+        let places = [1, 2, 3, 6].map(|place| format!("destinations.cloud.aggregate-tags[{place}]"));
+        assert_eq!(told, places);
     }
 
     #[test]

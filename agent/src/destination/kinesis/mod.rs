@@ -41,7 +41,7 @@ const PAYLOAD_UNIT: u64 = 25_000;
 
 /// PutRecords: 1 to 500 records, 10 MiB with their partition keys (service model of 2025).
 pub(super) const REQUEST_RECORDS: usize = 500;
-const REQUEST_BYTES: u64 = 10 << 20;
+pub(super) const REQUEST_BYTES: u64 = 10 << 20;
 
 /// A stream to put records into.
 pub struct Kinesis {
@@ -145,8 +145,7 @@ impl Kinesis {
         let mut expected = Vec::with_capacity(parcels.len());
         let packed = parcels.chunks(md5s::LANES).flat_map(|few| self.packing.pack(few, shards.as_deref(), buffers));
         for (parcel, packed) in parcels.iter().zip(packed) {
-            self.tally.sent(parcel, packed.bytes());
-            expected.push((packed.bytes(), packed.shard));
+            expected.push((parcel, packed.bytes(), packed.shard));
             let key = ("PartitionKey", packed.partition_key);
             match packed.explicit_hash_key {
                 None => body.push(&packed.data, &[key]),
@@ -158,7 +157,8 @@ impl Kinesis {
         }
         let answer = Entries::default();
         let request = self.client.put_records().stream_name(&self.stream).customize();
-        let request = request.mutate_request(body.into_request()).interceptor(answer.taker(classify::nothing));
+        let request =
+            request.mutate_request(body.into_request()).interceptor(answer.taker(classify::nothing, classify::refused));
         match request.send().await {
             Ok(_) => {
                 let answer: classify::Answer<'_> = match answer.read() {
@@ -171,8 +171,11 @@ impl Kinesis {
                 let mut outcome = classify::answered(&answer, parcels.len());
                 if let Outcome::Answered(outcomes) = &mut outcome {
                     let shards = answer.records().iter().map(|record| record.shard_id.as_deref());
-                    for ((outcome, (bytes, shard)), taken_by) in outcomes.iter_mut().zip(expected).zip(shards) {
-                        self.look_at(outcome, bytes, shard, taken_by);
+                    for ((outcome, (parcel, bytes, shard)), taken_by) in outcomes.iter_mut().zip(expected).zip(shards) {
+                        if *outcome == RecordOutcome::Accepted {
+                            self.tally.taken(parcel, bytes);
+                        }
+                        self.look_at(outcome, shard, taken_by);
                     }
                 }
                 outcome
@@ -187,11 +190,10 @@ impl Kinesis {
         }
     }
 
-    /// What an answer says beside its words: which shard took a record of `bytes`, and which one was to.
-    fn look_at(&self, outcome: &mut RecordOutcome, bytes: u64, shard: Option<&str>, taken_by: Option<&str>) {
+    /// What an answer says beside its words: which shard took a record, and which one was to.
+    fn look_at(&self, outcome: &mut RecordOutcome, shard: Option<&str>, taken_by: Option<&str>) {
         match outcome {
             RecordOutcome::Accepted => {
-                self.tally.taken(bytes);
                 if let Some(map) = &self.map
                     && shard.is_some()
                     && shard != taken_by

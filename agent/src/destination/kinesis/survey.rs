@@ -52,6 +52,11 @@ pub(super) struct Survey {
     ignored: u32,
     /// The newest map by which a parcel went astray although it was what the destination listed.
     distrusted: Map,
+    /// The newest list.
+    listed: Map,
+    /// A list was taken for a map because parcels waited for one, and since then none was the same as the one before it. The
+    /// next is taken when it is: one that is another each time would send the same parcels astray for ever.
+    hasty: bool,
     /// Whether a person was told that there is no map.
     told: bool,
 }
@@ -68,6 +73,8 @@ impl Survey {
             silent: false,
             ignored: 0,
             distrusted: None,
+            listed: None,
+            hasty: false,
             told: false,
         }
     }
@@ -122,15 +129,23 @@ impl Survey {
             Answer::Shards(shards) => {
                 self.ignored = 0;
                 let is_current = self.current.as_deref() == Some(&shards);
-                if is_current && self.awaited.is_some() {
+                let waits = self.awaited.is_some();
+                if is_current && waits {
                     self.distrusted = self.current.clone();
                 }
-                if self.distrusted.as_deref() == Some(&shards) {
+                let is_again = self.listed.as_deref() == Some(&shards);
+                let shards = Arc::new(shards);
+                self.listed = Some(Arc::clone(&shards));
+                if self.distrusted.as_deref() == Some(&*shards) {
                     // Perhaps it is only late.
                     return self.in_vain("the shards that take records are not those that it lists", now);
                 }
+                if self.hasty && !is_again {
+                    return self.in_vain("it lists other shards each time that it is asked", now);
+                }
+                self.hasty = waits;
                 (self.vain, self.told) = (0, false);
-                (if is_current { None } else { self.take(Some(Arc::new(shards))) }, None)
+                (if is_current { None } else { self.take(Some(shards)) }, None)
             }
             Answer::Refused(why) => (self.take(None), self.tell(&why)),
             Answer::Failed(why) => self.in_vain(&why, now),
@@ -229,6 +244,26 @@ mod tests {
             told.map(|told| told.is_some()).collect::<Vec<_>>(),
             [[false; 2].as_slice(), &[true], &[false; 7]].concat()
         );
+    }
+
+    #[test]
+    fn by_lists_that_change_each_time_nobody_goes_until_one_is_told_twice() {
+        let list = |number: u32| shards(&[(&format!("a{number}"), 9), (&format!("b{number}"), u128::MAX)]);
+        let mut survey = Survey::new(INTERVAL);
+        survey.hear(Answer::Shards(list(0)), 0);
+        survey.went_astray(s(100));
+        assert!(survey.hear(Answer::Shards(list(1)), 100).expect("at once").is_some(), "a list that is new is trusted");
+        survey.went_astray(s(102));
+        assert_eq!(survey.hear(Answer::Shards(list(2)), 102), Some(None), "but not one after the other");
+        for (number, due) in [(3, 104), (4, 108), (5, 116)] {
+            assert_eq!(survey.due(), s(due));
+            assert_eq!(survey.hear(Answer::Shards(list(number)), due), None);
+        }
+        assert!(survey.hear(Answer::Shards(list(5)), 132).expect("it stays").is_some());
+        survey.went_astray(s(200));
+        assert!(survey.hear(Answer::Shards(list(6)), 200).expect("at once").is_some(), "all is as at the beginning");
+        assert_eq!(survey.hear(Answer::Shards(list(6)), 800), None);
+        assert!(survey.hear(Answer::Shards(list(7)), 1400).expect("another").is_some(), "it was told twice before");
     }
 
     #[test]

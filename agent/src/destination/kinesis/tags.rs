@@ -1,6 +1,6 @@
 //! What rides with a record inside an aggregate, where the settings ask for it.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use forebay_log_store::Record;
 use serde::Deserialize;
@@ -21,15 +21,15 @@ pub enum TagName {
     Own,
 }
 
-impl TagName {
-    /// As it is written in the configuration.
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
+/// As it is written in the configuration.
+impl fmt::Display for TagName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
             Self::SequenceNumber => "sequence-number",
             Self::Arrival => "arrival",
             Self::Id => "id",
             Self::Own => "own",
-        }
+        })
     }
 }
 

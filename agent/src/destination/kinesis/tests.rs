@@ -421,6 +421,10 @@ async fn retry_after_is_passed_on() {
     let busy = || async { (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "7")], "busy") };
     let failure = failure(ask(move |_| busy()).await);
     assert_eq!((failure.kind, failure.retry_after), (FailureKind::EndpointFailed, Some(Duration::from_secs(7))));
+    // A page in between may say it with any status.
+    let wait = || async { ([("retry-after", "7")], "<html>please wait</html>") };
+    let failure = self::failure(ask(move |_| wait()).await);
+    assert_eq!((failure.kind, failure.retry_after), (FailureKind::EndpointFailed, Some(Duration::from_secs(7))));
 }
 
 #[tokio::test]

@@ -154,7 +154,7 @@ impl source::Config for Config {
 
     fn validate(&self, path: &str, problems: &mut Problems) -> Option<Settings> {
         let mut wrong = |key: &str, message: String| problems.add(format!("{path}.{key}"), message);
-        let brokers = self.brokers(&mut wrong);
+        let (known, brokers) = self.brokers(&mut wrong);
         match self.client_id.as_deref() {
             None => wrong("client-id", "missing; the broker keeps our messages under it".into()),
             Some(text) => check_text("client-id", text, &mut wrong),
@@ -163,10 +163,11 @@ impl source::Config for Config {
             None => wrong("topics", "missing; such as [\"plant/#\"]".into()),
             Some([]) => wrong("topics", "names no topic".into()),
             Some(topics) => {
-                for (topic, message) in topics.iter().filter_map(|topic| Some((topic, wrong_with_filter(topic)?))) {
-                    wrong("topics", format!("`{topic}` is not a topic filter: {message}"));
+                for (place, topic) in topics.iter().enumerate() {
+                    let no_filter = |why: &str| format!("`{topic}` is not a topic filter: {why}");
+                    let message = wrong_with_text(topic).or_else(|| wrong_with_filter(topic).map(no_filter));
+                    message.into_iter().for_each(|message| wrong(&format!("topics[{place}]"), message));
                 }
-                topics.iter().for_each(|topic| check_text("topics", topic, &mut wrong));
             }
         }
         let qos = mqttbytes::qos(self.qos).ok();
@@ -199,7 +200,7 @@ impl source::Config for Config {
         }
         let password =
             Secret::read(path, "password", self.password_file.as_deref(), self.password_env.as_deref(), problems);
-        self.validate_tls(brokers.as_deref().unwrap_or_default(), path, problems);
+        self.validate_tls(&known, brokers.is_some(), path, problems);
         Some(Settings {
             brokers: brokers?,
             version: self.version,
@@ -221,40 +222,34 @@ impl source::Config for Config {
 }
 
 impl Config {
-    /// The brokers in their order, if all of them are right.
-    fn brokers(&self, wrong: &mut impl FnMut(&str, String)) -> Option<Vec<Broker>> {
-        let (key, texts) = match (&self.broker, &self.brokers) {
-            (Some(_), Some(_)) => {
-                wrong("brokers", "there is `broker` already: write all of them here".into());
-                return None;
-            }
-            (None, None) => {
-                wrong("broker", "missing; such as \"mqtt://127.0.0.1:1883\"".into());
-                return None;
-            }
-            (Some(broker), None) => ("broker", std::slice::from_ref(broker)),
-            (None, Some(brokers)) if brokers.is_empty() => {
-                wrong("brokers", "names no broker".into());
-                return None;
-            }
-            (None, Some(brokers)) => ("brokers", &**brokers),
-        };
-        let mut parse = |text: &String| Broker::parse(text).map_err(|message| wrong(key, message)).ok();
-        // Each of them is looked at before the first that is wrong decides.
-        let parsed: Vec<_> = texts.iter().map(&mut parse).collect();
-        let brokers: Vec<Broker> = parsed.into_iter().collect::<Option<_>>()?;
-        for (at, broker) in brokers.iter().enumerate().filter(|(at, broker)| brokers[..*at].contains(broker)) {
-            wrong(key, format!("{broker} stands there again at place {}", at + 1));
+    /// The brokers that are right, and all of them in their order if there is nothing wrong with any.
+    fn brokers(&self, wrong: &mut impl FnMut(&str, String)) -> (Vec<Broker>, Option<Vec<Broker>>) {
+        match (&self.broker, self.brokers.as_deref()) {
+            (Some(_), Some(_)) => wrong("brokers", "there is `broker` already: write all of them here".into()),
+            (None, None) => wrong("broker", "missing; such as \"mqtt://127.0.0.1:1883\"".into()),
+            (None, Some([])) => wrong("brokers", "names no broker".into()),
+            _ => {}
         }
-        Some(brokers)
+        let mut parse = |key, text: &String| Broker::parse(text).map_err(|message| wrong(key, message)).ok();
+        let one = self.broker.iter().map(|text| parse("broker", text)).collect::<Vec<_>>();
+        let several: Vec<_> = self.brokers.iter().flatten().map(|text| parse("brokers", text)).collect();
+        for (at, broker) in several.iter().enumerate().filter(|(at, broker)| several[..*at].contains(broker)) {
+            let Some(broker) = broker else { continue };
+            wrong("brokers", format!("{broker} stands there again at place {}", at + 1));
+        }
+        let all: Vec<_> = one.into_iter().chain(several).collect();
+        let known: Vec<Broker> = all.iter().flatten().cloned().collect();
+        let is_right = self.broker.is_some() != self.brokers.is_some() && !all.is_empty() && all.len() == known.len();
+        (known.clone(), is_right.then_some(known))
     }
 
-    fn validate_tls(&self, brokers: &[Broker], path: &str, problems: &mut Problems) {
-        if brokers.is_empty() {
-            return;
-        }
+    /// For these brokers, or these and others that are not known.
+    fn validate_tls(&self, brokers: &[Broker], are_all: bool, path: &str, problems: &mut Problems) {
         if brokers.iter().any(|broker| broker.tls) {
             client_files(&self.ca_file, &self.client_cert_file, &self.client_key_file).validate(path, problems);
+            return;
+        }
+        if !are_all {
             return;
         }
         let files = [
@@ -338,12 +333,19 @@ fn wrong_with_filter(topic: &str) -> Option<&'static str> {
 }
 
 fn check_text(key: &str, text: &str, wrong: &mut impl FnMut(&str, String)) {
+    wrong_with_text(text).into_iter().for_each(|message| wrong(key, message));
+}
+
+/// Why MQTT cannot have such a text, if so.
+fn wrong_with_text(text: &str) -> Option<String> {
     if text.is_empty() {
-        wrong(key, "must not be empty".into());
+        Some("must not be empty".into())
     } else if text.len() > TEXT_BYTES_MAX {
-        wrong(key, format!("is at most {TEXT_BYTES_MAX} bytes long, not {}", text.len()));
+        Some(format!("is at most {TEXT_BYTES_MAX} bytes long, not {}", text.len()))
     } else if text.contains('\0') {
-        wrong(key, "must not contain U+0000, which MQTT forbids".into());
+        Some("must not contain U+0000, which MQTT forbids".into())
+    } else {
+        None
     }
 }
 
@@ -385,7 +387,7 @@ mod tests {
         for key in [
             "broker: `http://x`",
             "client-id: must not be empty",
-            "topics: `a/#/b`",
+            "topics[0]: `a/#/b`",
             "qos: is 0, 1 or 2, not 3",
             "user: missing",
             "password-env: ",
@@ -412,6 +414,38 @@ mod tests {
         }
         for wrong in ["$share/g", "$share/g/", "$share//a", "$share/+/a", "$share/g#/a", "$share/g/a#"] {
             assert!(wrong_with_filter(wrong).is_some(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn of_topics_each_mistake_is_told_once_and_at_its_place() {
+        let found = problems_of("broker = 'mqtt://a'\nclient-id = 'a'\ntopics = ['b', '', 'a/#/b', \"a\\u0000b\"]");
+        assert_eq!(
+            found,
+            [
+                "sources.plant.topics[1]: must not be empty",
+                "sources.plant.topics[2]: `a/#/b` is not a topic filter: `+` and `#` stand alone between slashes, `#` last",
+                "sources.plant.topics[3]: must not contain U+0000, which MQTT forbids",
+            ]
+        );
+    }
+
+    #[test]
+    fn of_a_broker_beside_brokers_all_mistakes_are_told() {
+        let rest = "client-id = 'a'\ntopics = ['b']\nca-file = '/nowhere/ca.pem'";
+        let brokers = "['mqtts://b', 'x', 'mqtts://b:8883', 'x']";
+        let found = problems_of(&format!("broker = 'http://a'\nbrokers = {brokers}\n{rest}"));
+        let expected = [
+            "brokers: there is `broker` already",
+            "broker: `http://a` is not of the form",
+            "brokers: `x` is not of the form",
+            "brokers: `x` is not of the form",
+            "brokers: mqtts://b:8883 stands there again at place 3",
+            "ca-file: ",
+        ];
+        assert_eq!(found.len(), expected.len(), "{found:#?}");
+        for (found, expected) in found.iter().zip(expected) {
+            assert!(found.starts_with(&format!("sources.plant.{expected}")), "{found} is not {expected}");
         }
     }
 

@@ -307,6 +307,22 @@ fn judge(events: &[Event], patterns_match_rotated: bool) {
     assert!(refusals.is_empty(), "{refusals:?} {events:#?}");
 }
 
+/// The third one is only begun when the second has had its first turn, and so in another scan than that.
+#[test]
+fn files_found_at_once_are_read_one_after_the_other_however_long_they_are() {
+    let mut world = World::new(true);
+    for (number, lines) in [(2, 3000), (1, 3000), (0, 10)] {
+        world.write(number, lines, false);
+    }
+    world.look(true, usize::MAX);
+    assert_eq!(world.stored.len(), 6010);
+    assert!(
+        world.stored.is_sorted(),
+        "the first wrong one behind {:?}",
+        world.stored.windows(2).find(|pair| pair[0] > pair[1])
+    );
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 

@@ -22,7 +22,7 @@ use super::{
     mark::{self, Identity, Mark},
     succession,
     tell::Teller,
-    tracked::{Chunk, Look, Timeouts, Tracked, WINDOW},
+    tracked::{Chunk, Look, Place, Timeouts, Tracked, WINDOW},
 };
 
 /// A step takes so many bytes, or a little more.
@@ -64,6 +64,9 @@ pub(super) struct Tailer {
     /// What a pattern matched at the last scan, by path, and by the path behind a link.
     by_path: HashMap<PathBuf, Identity>,
     listed: HashSet<Identity>,
+    scans: u64,
+    /// Of files that a scan has found and that are not begun yet: which scan, and their place in it.
+    put_off: HashMap<Identity, Place>,
     looks: u64,
     /// Whether there is something to be found by a scan.
     rescan: bool,
@@ -138,6 +141,8 @@ impl Tailer {
             waiting: HashSet::new(),
             by_path: HashMap::new(),
             listed: HashSet::new(),
+            scans: 0,
+            put_off: HashMap::new(),
             looks: 0,
             rescan: false,
             out: Vec::new(),
@@ -244,10 +249,13 @@ impl Tailer {
             self.order();
         }
         let at_end = !self.began && self.settings.start == Start::End;
+        self.scans += 1;
+        let mut put_off = mem::take(&mut self.put_off);
         let mut fresh = Vec::with_capacity(unknown.len());
-        for found in unknown {
+        for (number, found) in unknown.into_iter().enumerate() {
             let identity = found.identity;
-            self.begin(found, &fresh, at_end, now);
+            let place = put_off.remove(&identity).unwrap_or(Place { scan: self.scans, number });
+            self.begin(found, place, &fresh, at_end, now);
             fresh.push(identity);
         }
         if !mem::replace(&mut self.began, true) {

@@ -33,6 +33,8 @@ pub(super) struct Tracked {
     pub(super) stamp: Option<Stamp>,
     /// Whether a pattern matches it.
     pub(super) listed: bool,
+    /// Where it was found, if that was in this run.
+    pub(super) place: Option<Place>,
     /// Files that had its name before; they are read first.
     pub(super) after: Vec<Identity>,
     /// The same, also those that were read to their ends: more may come to them.
@@ -53,6 +55,20 @@ pub(super) struct Tracked {
     /// Up to where the line is looked through that is too long, for its end.
     skipping: Option<u64>,
     window: usize,
+}
+
+/// In which scan a file was found first, and how many were found there that were written before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) scan: u64,
+    pub(super) number: usize,
+}
+
+impl Place {
+    /// Whether it was written before another one, as far as one scan told.
+    pub(super) fn is_before(self, other: Self) -> bool {
+        self.scan == other.scan && self.number < other.number
+    }
 }
 
 /// What a record needs to become one.
@@ -119,6 +135,7 @@ impl Tracked {
             mark,
             stamp: None,
             listed: false,
+            place: None,
             after: Vec::new(),
             predecessors: Vec::new(),
             put_off: 0,

@@ -9,14 +9,14 @@ use super::{
         mark::{Identity, Mark},
         seen::Seen,
         succession,
-        tracked::{Tracked, WINDOW},
+        tracked::{Place, Tracked, WINDOW},
     },
     Tailer,
 };
 
 impl Tailer {
     /// A file that was not known; nor were the `fresh` ones, which were written before it.
-    pub(super) fn begin(&mut self, found: Listed, fresh: &[Identity], at_end: bool, now: Instant) {
+    pub(super) fn begin(&mut self, found: Listed, place: Place, fresh: &[Identity], at_end: bool, now: Instant) {
         // Meanwhile it may have become the heir of another one.
         if let Some(file) = self.files.get_mut(&found.identity) {
             file.listed = true;
@@ -24,6 +24,7 @@ impl Tailer {
         }
         let form = Form::of(&found.path);
         if !at_end && self.is_copy(&found, form, now) {
+            self.put_off.insert(found.identity, place);
             return;
         }
         if let Some(file) = self.files.get_mut(&found.identity) {
@@ -35,7 +36,7 @@ impl Tailer {
             self.teller.tell_once("too-many-files", &found.path, message);
             return;
         }
-        let before = self.before(&found.path, fresh);
+        let before = self.before(&found.path, place, fresh);
         for identity in &before {
             if let Some(file) = self.files.get_mut(identity) {
                 file.drained = file.mark.complete;
@@ -54,16 +55,18 @@ impl Tailer {
         }
         let file = self.follow(found.identity, mark, now);
         (file.listed, file.predecessors, file.after) = (true, before.clone(), before);
+        file.place = Some(place);
         // Also of a file of which nothing is read yet: it may be renamed before that.
         self.set_mark(found.identity);
     }
 
     /// Whom a file comes behind that was not known: those that had its name, and those of its rotation that have lost theirs or were
-    /// written before it. More than one rotation may have passed unseen.
-    fn before(&self, path: &Path, fresh: &[Identity]) -> Vec<Identity> {
+    /// written before it, also if they were begun by an earlier scan, when this one had to wait for its turn. More than one rotation may have passed unseen.
+    fn before(&self, path: &Path, place: Place, fresh: &[Identity]) -> Vec<Identity> {
         let name = path.file_name().unwrap_or_default();
         let is_before = |file: &&Tracked| {
-            let is_older = file.mark.at != file.mark.path || fresh.contains(&file.identity);
+            let found_before = file.place.is_some_and(|other| other.is_before(place));
+            let is_older = file.mark.at != file.mark.path || found_before || fresh.contains(&file.identity);
             let of = file.mark.path.file_name().unwrap_or_default();
             file.mark.path == path || is_older && succession::is_rotated_name(of, name)
         };
