@@ -193,7 +193,7 @@ impl World {
                 self.heard.0 = true;
             }
             News::Up(outage) => {
-                assert!(down && !matches!(self.window.link(), Link::Down(now) if !now.doubtful));
+                assert!(down && !matches!(self.window.link(), Link::Down(now) if now.since < outage.until));
                 assert!(outage.since <= outage.until && outage.until <= self.now && outage.attempts > 0, "{outage:?}");
                 self.heard.0 = false;
             }
