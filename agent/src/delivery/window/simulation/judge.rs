@@ -211,7 +211,7 @@ impl World {
     }
 
     /// What is said to be unfinished is that, record by record.
-    fn judge_unfinished(&self) {
+    pub(super) fn judge_unfinished(&self) {
         let there = |index: &usize| !self.finished.contains(index);
         let lies_between = |from: SequenceNumber, end: SequenceNumber| {
             let numbers = self.log[self.oldest..self.committed].iter().map(|(record, _)| record.sequence_number);
@@ -226,7 +226,6 @@ impl World {
 
     pub(super) fn check_window(&mut self) {
         self.judge_held();
-        self.judge_unfinished();
         self.note_leaps();
         let window = &self.window;
         let held = window.held();

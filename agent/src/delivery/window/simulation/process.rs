@@ -11,6 +11,9 @@ impl World {
             let step = self.window.next(self.now);
             // What has expired in between.
             self.judge_held();
+            if matches!(step, Step::Wait(_)) {
+                self.judge_unfinished();
+            }
             match step {
                 Step::Read(piece) => self.read(piece),
                 Step::Send(batch) => self.send(batch),
