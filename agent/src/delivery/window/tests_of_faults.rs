@@ -357,7 +357,7 @@ fn no_witness_passes_one_of_its_key_at_which_the_endpoint_breaks() {
     let mut bench = Bench::new(ONE_LANE, Config::default(), [2]);
     bench.refuses = (1..=11).filter(|number| *number != 2).collect();
     bench.log(12);
-    bench.pass(SECOND * 600);
+    bench.pass(SECOND * 3600);
     assert_eq!(bench.taken, [0; 0]);
     bench.breaks.clear();
     bench.pass(SECOND * 600);

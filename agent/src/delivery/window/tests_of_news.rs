@@ -3,7 +3,7 @@
 use super::{
     entries::Fault,
     news::SETTLED,
-    tests_of_faults::{ALONE, Bench, ONE_LANE, SECOND},
+    tests_of_faults::{ALONE, Bench, ONE_LANE, SECOND, relaxed},
     *,
 };
 use crate::destination::RecordOutcome;
@@ -139,12 +139,12 @@ fn a_witness_at_which_the_endpoint_broke_once_is_not_known_to_be_at_fault() {
     let mut bench = Bench::new(ONE_LANE, Config::default(), [2]);
     bench.refuses.insert(1);
     bench.log(20);
-    let met = |bench: &Bench| bench.window.entries.iter().any(|(_, entry)| entry.fault == Fault::Witness);
-    bench.pass_until(SECOND * 600, met);
-    let faults: Vec<_> =
-        bench.window.entries.iter().filter(|(_, entry)| entry.fault != Fault::None).map(|(slot, _)| slot).collect();
-    let [witness] = faults[..] else { panic!("{faults:?}") };
-    assert_eq!(bench.window.entries[witness].record.sequence_number.0, 2);
+    let faults = |bench: &Bench| -> Vec<_> {
+        let entries = bench.window.entries.iter().filter(|(_, entry)| entry.fault != Fault::None);
+        entries.map(|(_, entry)| (entry.record.sequence_number.0, entry.fault)).collect()
+    };
+    bench.pass_until(SECOND * 600, |bench| !faults(bench).is_empty());
+    assert_eq!(faults(&bench), [(2, Fault::Witness)]);
     bench.breaks.clear();
     let free = (2..=20).collect();
     bench.pass_until(SECOND * 60, |bench| bench.has_taken(&free));
@@ -189,6 +189,46 @@ fn that_the_link_goes_away_is_told_while_records_are_searched_too() {
     bench.outage = None;
     bench.pass(SECOND * 60);
     assert!(matches!(bench.told.last(), Some(News::Up(_))), "{:?}", bench.told);
+}
+
+/// Its way out may be narrow, so that it takes long until all of them are sent again.
+#[test]
+fn an_outage_is_not_told_to_be_over_while_records_that_failed_in_it_wait() {
+    let mut bench = Bench::new(ALONE, relaxed(), []);
+    for _ in 0..10 {
+        bench.log(1000);
+        bench.pass(SECOND);
+    }
+    bench.outage = Some(FailureKind::EndpointFailed);
+    bench.log(2000);
+    bench.pass(SECOND * 5);
+    bench.outage = None;
+    bench.pass_until(SECOND * 60, |bench| *bench.window.link() == Link::Up);
+    bench.window.hold_until(bench.now + SECOND * 60);
+    bench.pass(SECOND * 50);
+    assert_eq!(bench.told, [ENDPOINT_FAILED]);
+    bench.pass(SECOND * 30);
+    assert_eq!((bench.outages(), bench.taken.len()), ((1, 1), 12_000));
+}
+
+/// Nor do records that go on failing make it last, when there are many and little else.
+#[test]
+fn records_that_were_found_make_no_outage_last() {
+    let mut bench = Bench::new(ALONE, Config::default(), (1..=9).map(|n| 10 * n + n));
+    for _ in 0..20 {
+        bench.log(10);
+        bench.pass(SECOND * 60);
+    }
+    bench.told.clear();
+    bench.outage = Some(FailureKind::EndpointFailed);
+    bench.log(10);
+    bench.pass(SECOND * 60);
+    bench.outage = None;
+    for _ in 0..100 {
+        bench.log(10);
+        bench.pass(SECOND * 8);
+    }
+    assert_eq!((bench.window.held().failing, bench.outages()), (9, (1, 1)), "{:?}", bench.told);
 }
 
 /// What is finished behind a record that waits is no backlog.
