@@ -272,6 +272,8 @@ impl Observer {
         // Before the delivery has had a moment, all that is known is the checkpoint.
         let live_records = records(&delivery::Part { unread: live.unread.max(checkpoint.next()), ..*live });
         let backlog_records = gap_records + live_records;
+        // What is held may be gone from the disk by now.
+        let backlog_share = backlog_records.min(kept) as f64 / kept as f64;
         let lag = |part, records, from: SequenceNumber| match records {
             0 => 0.0,
             _ => self.lag(name, destination, part, from.previous(), stats),
@@ -292,7 +294,7 @@ impl Observer {
             delivered: self.flow(&Metered::Destination(name.to_owned()), totals),
             checkpoint: checkpoint.0,
             backlog_records,
-            backlog_bytes: (stats.disk_bytes as f64 * backlog_records as f64 / kept as f64) as u64,
+            backlog_bytes: (stats.disk_bytes as f64 * backlog_share) as u64,
             lag_seconds,
             catch_up,
             wire_sent_bytes: counts.wire_sent,
