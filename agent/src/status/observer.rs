@@ -268,7 +268,7 @@ impl Observer {
         let counts = destination.stats.snapshot();
         let delivery::Unfinished { gaps, live } = &counts.unfinished;
         let records = |part: &delivery::Part| part.records(stats.next, |from, end| stream.records_between(from, end));
-        let gap_records = gaps.iter().map(records).sum();
+        let gap_records: u64 = gaps.iter().map(records).sum();
         // Before the delivery has had a moment, all that is known is the checkpoint.
         let live_records = records(&delivery::Part { unread: live.unread.max(checkpoint.next()), ..*live });
         let backlog_records = gap_records + live_records;
