@@ -131,6 +131,12 @@ fn answers_that_get_lost_repeat_records_and_keep_their_order(sent: Sent) {
     answering(sent, lost, Tells::Kind("disconnected"), Passes::Some);
 }
 
+/// It answers, and takes nothing.
+fn an_endpoint_that_says_of_every_record_that_it_failed_is_down(sent: Sent) {
+    let failing = |request: &PutRecords| Reply::Fail(all(request).collect());
+    answering(sent, failing, Tells::Failed, Passes::Nothing);
+}
+
 /// Answered requests in which these records are refused; in turn because there were too many, and for no reason at all.
 #[track_caller]
 fn refusing(sent: Sent, mut refused: impl FnMut(&PutRecords) -> Vec<usize> + Send + 'static, passes: Passes) {
@@ -402,6 +408,7 @@ both_ways! {
     a_throttled_stream_delays_records
     an_endpoint_that_finds_fault_with_everything_delays_records_and_buries_none
     answers_that_get_lost_repeat_records_and_keep_their_order
+    an_endpoint_that_says_of_every_record_that_it_failed_is_down
     random_records_refused
     all_records_but_one_refused
     the_first_record_refused

@@ -74,6 +74,11 @@ fn a_record_at_which_the_endpoint_breaks_holds_up_only_its_key() {
     (0..40).for_each(|number| publish(number % KEYS, format!("later {number}")));
     let expected = passes(&published);
     eventually(LONG, "what comes later passes", || taken(&upstream) == expected);
+    let waits = |published: &HashMap<String, Vec<String>>| -> usize {
+        published.values().map(|records| records.len() - before_fault(records).len()).sum()
+    };
+    let backlog = || cloud(&agent)["backlog_records"].as_u64();
+    eventually(PATIENCE, "the backlog is what was not taken", || backlog() == Some(waits(&published) as u64));
     let told = || {
         let cloud = cloud(&agent);
         cloud["failing_records"] == 1 && cloud["last_error"]["kind"] == "endpoint-failed"
@@ -91,5 +96,41 @@ fn a_record_at_which_the_endpoint_breaks_holds_up_only_its_key() {
     assert_eq!(taken(&upstream), published, "each once, in the order of its key");
     let status = cloud(&agent);
     assert_eq!((&status["failing_records"], &status["dead_letters"]), (&0.into(), &0.into()), "{status}");
+    assert!(agent.terminate().success());
+}
+
+/// One key's records wait for the first of them, until they fill the window.
+#[test]
+fn it_is_told_that_reading_stops_and_that_it_goes_on() {
+    let upstream = Upstream::start();
+    let destination =
+        "window-records = 100\nbatch-records = 50\nmax-backoff = \"500ms\"\nconnect-timeout = \"1s\"".to_owned();
+    let gateway = Gateway { destination, ..Gateway::to(&upstream.endpoint()) };
+    let mut agent = Forebay::start(&gateway.configuration());
+    let mut device = Device::connect(gateway.mqtt, VERSIONS[0], "device");
+    upstream.otherwise(|request| if breaks_at(request) { Reply::server_error() } else { Reply::Accept });
+    device.publish("key-0", FAULT);
+    // Others show that it is this record.
+    let failing = || cloud(&agent)["failing_records"] == 1;
+    let mut others = 0;
+    eventually(LONG, "it is found", || {
+        device.publish("key-1", others.to_string().as_bytes());
+        others += 1;
+        failing()
+    });
+    assert_eq!(cloud(&agent)["reading_stopped"], false);
+    (0..200).for_each(|number| device.publish("key-0", number.to_string().as_bytes()));
+    eventually(LONG, "status tells of it", || cloud(&agent)["reading_stopped"] == true);
+    let file = agent.home().configuration_file().display().to_string();
+    let output = agent.home().forebay(&["status", "--config", &file]);
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(shown.contains("no more is read"), "{shown}");
+    let told = |what: &str| agent.log().matches(what).count();
+    assert_eq!((told("no more records are read"), told("records are read again")), (1, 0), "{}", agent.log());
+
+    upstream.behave();
+    eventually(LONG, "it goes on", || cloud(&agent)["backlog_records"] == 0);
+    assert_eq!(cloud(&agent)["reading_stopped"], false);
+    assert_eq!((told("no more records are read"), told("records are read again")), (1, 1), "{}", agent.log());
     assert!(agent.terminate().success());
 }

@@ -183,6 +183,12 @@ impl Trial {
         let expected = if self.sent == Sent::Aggregated { each > Some(1.0) } else { each == Some(1.0) };
         assert!(expected, "{each:?} records in a record of the wire, sent {:?}: {status}", self.sent);
         self.judge(scene, &books);
+        if let (Tells::Failed, Passes::Nothing) = (self.tells, self.passes) {
+            let told = agent.log().matches("destination does not take records").count();
+            assert_eq!(told, 1, "one outage is told once: {}", agent.log());
+            let over = || agent.log().matches("destination takes records again").count() == 1;
+            eventually(PATIENCE, "it is told that it is over", over);
+        }
         assert!(agent.terminate().success());
     }
 
@@ -232,7 +238,12 @@ impl Trial {
             Tells::Astray => cloud["astray_records"].as_u64() >= Some(1),
         };
         eventually(PATIENCE, &format!("status tells {:?}", self.tells), || told(&cloud(agent)));
-        if let (Tells::Kind(kind), Passes::Nothing) = (self.tells, self.passes) {
+        let down = match self.tells {
+            Tells::Kind(kind) => Some(kind),
+            Tells::Failed => Some("endpoint-failed"),
+            Tells::Nothing | Tells::Throttled | Tells::Astray => None,
+        };
+        if let (Some(kind), Passes::Nothing) = (down, self.passes) {
             let what = format!("status says that it is down: {kind}");
             eventually(PATIENCE, &what, || cloud(agent)["down"]["kind"] == kind);
         }

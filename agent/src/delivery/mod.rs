@@ -12,9 +12,11 @@ mod run;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod unfinished;
 mod way_out;
 mod window;
 
 pub use config::{CatchUp, Config, Ordering};
 pub use run::Delivery;
-pub use stats::{DeliveryStats, Down, LastError, Snapshot, Unfinished};
+pub use stats::{DeliveryStats, Down, LastError, Snapshot};
+pub use unfinished::{Part, Unfinished};

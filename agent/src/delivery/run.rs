@@ -21,7 +21,7 @@ use super::{
     dead_letter::{self, Began},
     finished,
     way_out::WayOut,
-    window::{Batch, DeadLetter, Down, Expired, Found, Link, Piece, Range, Step, Window},
+    window::{Batch, DeadLetter, Expired, Found, News, Piece, Range, Step, Window},
 };
 use crate::{
     destination::{Destination, Failure, FailureKind, Outcome, RecordOutcome},
@@ -72,6 +72,8 @@ struct Loop {
     requests: HashMap<Id, u64>,
     burials: JoinSet<Result<(), Error>>,
     saves: JoinSet<bool>,
+    /// The newest thing that went wrong with a request.
+    problem: String,
     /// Whether the newest read, or burial, failed: only the first failure in a row is told.
     read_failed: bool,
     burial_failed: bool,
@@ -110,6 +112,7 @@ impl Delivery {
             requests: HashMap::new(),
             burials: JoinSet::new(),
             saves: JoinSet::new(),
+            problem: String::new(),
             read_failed: false,
             burial_failed: false,
         };
@@ -194,6 +197,7 @@ impl Loop {
                 Step::Save(checkpoint) => self.stream.save_checkpoint(&self.name, checkpoint),
                 Step::SaveFinished(ranges) => self.save_finished(ranges),
                 Step::TellExpired(expired) => self.tell_expired(&expired),
+                Step::Tell(news) => self.tell(news),
                 Step::Wait(wake) => return Some(wake),
                 Step::Stopped => {
                     self.stats.show(&self.window, self.destination.sent(), None, self.started);
@@ -252,30 +256,34 @@ impl Loop {
         };
         let request = self.requests.remove(&task).expect("every task carries a request");
         self.way_out.ended(request, &outcome);
-        let error = problem(&outcome);
-        let (was_up, failing) = (*self.window.link() == Link::Up, self.window.held().failing);
-        let ended = self.window.on_outcome(request, outcome, self.started.elapsed());
-        if let Some(outage) = ended {
-            self.tell_end(&outage);
+        let problem = problem(&outcome);
+        self.window.on_outcome(request, outcome, self.started.elapsed());
+        if let Some((kind, error)) = problem {
+            self.problem.clone_from(&error);
+            self.stats.failed(Some(kind), error);
         }
-        let Some((kind, error)) = error else { return };
-        if was_up && let Link::Down(down) = self.window.link() {
-            warn!(destination = %self.name, kind = %down.kind, error, "destination does not take records; trying again");
-        }
-        let now_failing = self.window.held().failing;
-        if now_failing > failing {
-            let records = now_failing;
-            warn!(
-                destination = %self.name, records, error,
-                "destination fails upon records that it is sent alone, and takes others; those go on, and these are tried again"
-            );
-        }
-        self.stats.failed(Some(kind), error);
     }
 
-    fn tell_end(&self, outage: &Down) {
-        let lasted = self.started.elapsed().saturating_sub(outage.since);
-        info!(destination = %self.name, ?lasted, attempts = outage.failures, "destination takes records again");
+    fn tell(&self, news: News) {
+        let (destination, error) = (&self.name, &self.problem);
+        match news {
+            News::Down(kind) => {
+                warn!(%destination, %kind, error, "destination does not take records; trying again");
+            }
+            News::Up(outage) => {
+                let (lasted, attempts) = (outage.until.saturating_sub(outage.since), outage.attempts);
+                info!(%destination, ?lasted, attempts, "destination takes records again");
+            }
+            News::Failing(records) => warn!(
+                %destination, records, error,
+                "destination fails upon records that it is sent alone, and takes others; those go on, and these are tried again"
+            ),
+            News::ReadingStopped(failing) => warn!(
+                %destination, stream = self.stream.name(), failing, error,
+                "no more records are read: what waits behind those upon which the destination goes on failing fills the window"
+            ),
+            News::ReadingGoesOn => info!(%destination, stream = self.stream.name(), "records are read again"),
+        }
     }
 
     fn bury(&mut self, letters: Vec<DeadLetter>) {

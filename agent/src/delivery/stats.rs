@@ -6,9 +6,10 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use forebay_log_store::SequenceNumber;
-
-use super::window::{Counts, Held as InWindow, Link, Window};
+use super::{
+    unfinished::Unfinished,
+    window::{Counts, Held as InWindow, Link, Window},
+};
 use crate::{
     destination::{FailureKind, Sent, WireBytes},
     links::Held,
@@ -63,6 +64,8 @@ pub struct Snapshot {
     pub failed_records: u64,
     /// Records at which the destination breaks although it takes others, so that each is tried alone.
     pub failing_records: u64,
+    /// Whether nothing more is read because what waits behind these fills the window.
+    pub reading_stopped: bool,
     /// Records sent again because their aggregate had gone to another shard than it was made for.
     pub astray_records: u64,
     /// What was sent, as the destination counts it.
@@ -83,15 +86,6 @@ pub struct Snapshot {
     pub held: Option<Held>,
     /// The newest thing that went wrong.
     pub last_error: Option<LastError>,
-}
-
-/// What a delivery has not finished.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Unfinished {
-    /// What it has leapt over, oldest first: from one number on, and before the other.
-    pub gaps: Vec<(SequenceNumber, SequenceNumber)>,
-    /// From this number on what it is to send first, or what there is if it never leapt.
-    pub live: SequenceNumber,
 }
 
 /// An outage.
@@ -139,6 +133,7 @@ impl DeliveryStats {
             throttled_records: counts.throttled_records,
             failed_records: counts.failed_records,
             failing_records: in_window.failing as u64,
+            reading_stopped: in_window.reading_stopped,
             astray_records: counts.astray_records,
             sent: *sent,
             dead_letters: counts.dead_letters,
@@ -168,13 +163,13 @@ impl DeliveryStats {
         shown.checkpoint = window.checkpoint().0;
         shown.unfinished = window.unfinished();
         shown.down = match window.link() {
-            Link::Up => None,
-            Link::Down(down) => Some(Down {
+            Link::Down(down) if !down.doubtful => Some(Down {
                 kind: down.kind.as_str(),
                 since: started + down.since,
                 attempts: u64::from(down.failures),
                 next_attempt: started + down.next_probe,
             }),
+            _ => None,
         };
     }
 

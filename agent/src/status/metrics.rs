@@ -200,9 +200,12 @@ fn destinations(status: &Status, out: &mut Page) {
         ("forebay_destination_backlog_records", "gauge", "Records that it has not finished.", |d| {
             d.backlog_records as f64
         }),
-        ("forebay_destination_backlog_bytes", "gauge", "Their share of the disk, estimated.", |d| {
-            d.backlog_bytes as f64
-        }),
+        (
+            "forebay_destination_backlog_bytes",
+            "gauge",
+            "Their share of the stream's bytes on disk, as if all records had one size.",
+            |d| d.backlog_bytes as f64,
+        ),
         ("forebay_destination_lag_seconds", "gauge", "Age of the oldest record behind the checkpoint.", |d| {
             d.lag_seconds
         }),
@@ -216,6 +219,12 @@ fn destinations(status: &Status, out: &mut Page) {
             "gauge",
             "Records that wait because every request with one of them fails, while others are taken.",
             |d| d.failing_records as f64,
+        ),
+        (
+            "forebay_destination_reading_stopped",
+            "gauge",
+            "1 when no more is read, because what waits behind these fills the window.",
+            |d| f64::from(u8::from(d.reading_stopped)),
         ),
         ("forebay_destination_held", "gauge", "1 when its link's limits hold it back.", |d| {
             f64::from(u8::from(d.held.is_some()))
@@ -329,6 +338,7 @@ mod tests {
             "forebay_destination_expired_total{destination=\"cloud\"} 6",
             "forebay_destination_gaps{destination=\"cloud\"} 2",
             "forebay_destination_failing_records{destination=\"cloud\"} 1",
+            "forebay_destination_reading_stopped{destination=\"cloud\"} 1",
             "forebay_destination_gap_records{destination=\"cloud\"} 190",
             "forebay_destination_live_lag_seconds{destination=\"cloud\"} 1.5",
             "forebay_destination_failed_requests_total{destination=\"cloud\",kind=\"dns\"} 7",

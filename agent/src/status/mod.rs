@@ -172,9 +172,9 @@ pub struct DestinationStatus {
     pub delivered: Flow,
     /// Everything up to this sequence number is done.
     pub checkpoint: u64,
-    /// Records that it has not finished.
+    /// Records that it has not finished. Those that it has, ahead of one that waits, are none of them.
     pub backlog_records: u64,
-    /// Their share of the stream's bytes on disk; an estimate.
+    /// Their share of the stream's bytes on disk, as if all its records had the same size.
     pub backlog_bytes: u64,
     /// Age of the oldest record behind the checkpoint; 0 when there is none.
     pub lag_seconds: f64,
@@ -206,6 +206,9 @@ pub struct DestinationStatus {
     /// Records that wait at the moment because every request with one of them fails as a whole, while others are taken.
     #[serde(default)]
     pub failing_records: u64,
+    /// Whether nothing more of the stream is read, because what waits behind these fills the window.
+    #[serde(default)]
+    pub reading_stopped: bool,
     /// Records that were sent again because their aggregate had gone to another shard than it was made for.
     #[serde(default)]
     pub astray_records: u64,

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     credentials::{KnownTime, certificate::Period},
-    delivery::{DeliveryStats, dead_letter::Letters},
+    delivery::{self, DeliveryStats, dead_letter::Letters},
     destination::Sent,
     links::Link,
     log_events::{LogEvents, shown},
@@ -266,11 +266,14 @@ impl Observer {
         // A checkpoint may be ahead of a log that lost its catalogue and its newest segment.
         let kept = stream.records_between(stats.oldest, stats.next).max(1);
         let counts = destination.stats.snapshot();
-        let gaps = &counts.unfinished.gaps;
-        let live = if gaps.is_empty() { checkpoint.next() } else { counts.unfinished.live };
-        let gap_records = gaps.iter().map(|(from, end)| stream.records_between(*from, *end)).sum();
-        let live_records = stream.records_between(live, stats.next);
+        let delivery::Unfinished { gaps, live } = &counts.unfinished;
+        let records = |part: &delivery::Part| part.records(stats.next, |from, end| stream.records_between(from, end));
+        let gap_records: u64 = gaps.iter().map(records).sum();
+        // Before the delivery has had a moment, all that is known is the checkpoint.
+        let live_records = records(&delivery::Part { unread: live.unread.max(checkpoint.next()), ..*live });
         let backlog_records = gap_records + live_records;
+        // What is held may be gone from the disk by now.
+        let backlog_share = backlog_records.min(kept) as f64 / kept as f64;
         let lag = |part, records, from: SequenceNumber| match records {
             0 => 0.0,
             _ => self.lag(name, destination, part, from.previous(), stats),
@@ -281,7 +284,7 @@ impl Observer {
             gap_records,
             gap_lag_seconds: if gap_records == 0 { 0.0 } else { lag_seconds },
             live_records,
-            live_lag_seconds: if gaps.is_empty() { lag_seconds } else { lag(Part::Live, live_records, live) },
+            live_lag_seconds: if gaps.is_empty() { lag_seconds } else { lag(Part::Live, live_records, live.from) },
         };
         let totals = Totals { records: counts.records, bytes: counts.bytes };
         let letters = destination.letters.counts();
@@ -291,7 +294,7 @@ impl Observer {
             delivered: self.flow(&Metered::Destination(name.to_owned()), totals),
             checkpoint: checkpoint.0,
             backlog_records,
-            backlog_bytes: (stats.disk_bytes as f64 * backlog_records as f64 / kept as f64) as u64,
+            backlog_bytes: (stats.disk_bytes as f64 * backlog_share) as u64,
             lag_seconds,
             catch_up,
             wire_sent_bytes: counts.wire_sent,
@@ -306,6 +309,7 @@ impl Observer {
             throttled_records: counts.throttled_records,
             failed_records: counts.failed_records,
             failing_records: counts.failing_records,
+            reading_stopped: counts.reading_stopped,
             astray_records: counts.astray_records,
             wire: counts.sent.map(wire_status),
             dead_letters: counts.dead_letters,

@@ -105,6 +105,7 @@ pub(super) fn busy() -> Status {
                 throttled_records: 8,
                 failed_records: 0,
                 failing_records: 1,
+                reading_stopped: true,
                 astray_records: 12,
                 wire: Some(WireStatus {
                     aggregated: true,

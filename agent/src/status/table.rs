@@ -142,6 +142,9 @@ fn destination_rows(table: &mut Table<9>, name: &str, destination: &DestinationS
             grouped(wire.payload_units),
         ));
     }
+    if destination.reading_stopped {
+        table.note("no more is read: what waits behind records that go on failing fills the window".to_owned());
+    }
     for (count, what) in [
         (destination.failing_records, "failing whenever they are sent, alone, while others are taken; tried again"),
         (destination.astray_records, "sent again because the destination's shards had changed"),
@@ -293,6 +296,7 @@ cloud        kinesis  telemetry  1,000    1000.0 KiB  12/s, 12.3 KiB/s  200 (211
   ! dns for 40s, 7 attempts
   ! catching up: 10 live records, the oldest 2s old; 190 in 2 gaps that it leapt over, the oldest 43s old
   ! 25 aggregates of 40.0 records each, 1.04 bytes per payload byte, 50 payload units taken
+  ! no more is read: what waits behind records that go on failing fills the window
   ! failing whenever they are sent, alone, while others are taken; tried again: 1
   ! sent again because the destination's shards had changed: 12
   ! never to be taken, now in the dead-letter stream: 1

@@ -18,7 +18,7 @@ use forebay_log_store::SequenceNumber;
 use super::{
     super::{
         config::{CatchUp, Ordering},
-        stats::Unfinished,
+        unfinished::{Part, Unfinished},
     },
     Step, Window,
     entries::{Slot, State},
@@ -363,8 +363,13 @@ impl Window {
 
     /// What is left of the gaps, and of what is live.
     pub(crate) fn unfinished(&self) -> Unfinished {
-        let gap = |gap: &Stretch| (gap.done(&self.entries).next(), gap.end.expect("a gap has an end"));
-        let gaps = self.stretches.gaps().iter().map(gap).collect();
-        Unfinished { gaps, live: self.stretches.live().done(&self.entries).next() }
+        let part = |stretch: &Stretch| Part {
+            from: stretch.done(&self.entries).next(),
+            unread: stretch.next_read(),
+            end: stretch.end,
+            held: stretch.records as u64,
+        };
+        let gaps = self.stretches.gaps().iter().map(part).collect();
+        Unfinished { gaps, live: part(self.stretches.live()) }
     }
 }

@@ -38,8 +38,8 @@ pub(super) struct Entry {
     pub(super) state: State,
     /// Failures of this record alone, in a row.
     pub(super) failures: u32,
-    /// Whether the endpoint went on failing upon it alone.
-    pub(super) found: bool,
+    /// Set by [`Entries::set_fault`].
+    pub(super) fault: Fault,
     /// The number of the first request that was sent after a request with this record had been refused.
     pub(super) isolated_at: Option<u64>,
     /// How often the endpoint refused a request that held nothing else.
@@ -51,6 +51,30 @@ pub(super) struct Entry {
     pub(super) last_attempt: Option<Duration>,
     /// Why it can never be delivered.
     pub(super) reason: Option<String>,
+}
+
+/// Whose fault it is that the endpoint failed upon a record, as far as that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// It has not, since it last said anything else.
+    None,
+    /// An answer said that this record failed, when so many had been accepted. It may be the endpoint's.
+    Failed(u64),
+    /// Others were accepted between two such answers, so that it is not.
+    FailedBeside,
+    /// The endpoint failed upon it out of its turn: it may have it, or take it yet.
+    Witness,
+    /// The endpoint went on failing upon requests with nothing else in them.
+    Found,
+    /// And others are accepted.
+    Failing,
+}
+
+impl Fault {
+    /// Whether the endpoint went on failing upon this record alone.
+    pub(super) fn is_found(self) -> bool {
+        matches!(self, Self::Found | Self::Failing)
+    }
 }
 
 /// What an unfinished record waits for.
@@ -76,6 +100,8 @@ pub(super) struct Entries {
     slots: Vec<Option<Entry>>,
     free: Vec<Slot>,
     cost: u64,
+    failing: usize,
+    failed: usize,
 }
 
 impl Entries {
@@ -97,7 +123,30 @@ impl Entries {
         let entry = self.slots[slot as usize].take().expect("a slot is named only while it is taken");
         self.free.push(slot);
         self.cost -= entry.cost;
+        self.count(entry.fault, Fault::None);
         entry
+    }
+
+    pub(super) fn set_fault(&mut self, slot: Slot, fault: Fault) {
+        let before = std::mem::replace(&mut self[slot].fault, fault);
+        self.count(before, fault);
+    }
+
+    fn count(&mut self, before: Fault, fault: Fault) {
+        let is_failed = |fault| usize::from(matches!(fault, Fault::Failed(_)));
+        let is_failing = |fault| usize::from(fault == Fault::Failing);
+        self.failed = self.failed + is_failed(fault) - is_failed(before);
+        self.failing = self.failing + is_failing(fault) - is_failing(before);
+    }
+
+    /// How many are [`Fault::Failing`].
+    pub(super) fn failing(&self) -> usize {
+        self.failing
+    }
+
+    /// How many are [`Fault::Failed`].
+    pub(super) fn failed(&self) -> usize {
+        self.failed
     }
 
     pub(super) fn len(&self) -> usize {

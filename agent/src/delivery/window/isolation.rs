@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::{
     super::{backoff::Backoff, config::Ordering},
     BACKOFF_BASE, FEW, Flight, REFUSALS_ALONE, TRIALS_PER_WITNESS, Trial, WITNESSES, Window,
-    entries::{Entry, NONE, Slot, State},
-    link::Down,
+    entries::{Entry, Fault, NONE, Slot, State},
+    link::Why,
     suspects::{Group, History},
 };
 use crate::destination::{Failure, FailureKind, Outcome, RecordOutcome};
@@ -35,9 +35,9 @@ impl Window {
         };
         let nothing_else = self.ready.is_empty() && self.in_flight.is_empty();
         let only_such_left = nothing_else && self.only_refused_left();
+        self.entries.set_fault(slot, Fault::None);
         let entry = &mut self.entries[slot];
         entry.refused_alone = entry.refused_alone.saturating_add(1);
-        entry.found = false;
         // Somebody who refuses everything must not turn the whole log into dead letters: between two refusals of this
         // record alone, another one must have been sent and accepted.
         let takes_others = entry.refused_before.replace(next_id).is_some_and(|before| flight.accepted_id >= before);
@@ -70,7 +70,7 @@ impl Window {
             |group: &Group| matches!(group.slots[..], [slot] if self.entries[slot].refused_alone >= REFUSALS_ALONE);
         let nothing_waits = self.throttled.is_empty() && self.failed.is_empty() && self.reading.is_none();
         // One at which the endpoint breaks may be tried for ever, and says nothing of the others.
-        let mut others = self.suspects.iter().filter(|group| !self.is_failing(&group.slots, &group.history));
+        let mut others = self.suspects.iter().filter(|group| !self.is_failing(&group.slots));
         self.is_all_read() && nothing_waits && self.suspects.iter().count() <= FEW && others.all(refused)
     }
 
@@ -96,25 +96,25 @@ impl Window {
         let key = &self.entries[witness].record.partition_key;
         let between = std::iter::successors(Some(self.entries[accused].next), |slot| Some(self.entries[*slot].next));
         let mut between = between.take_while(|slot| *slot != witness).map(|slot| &self.entries[slot]);
-        between.any(|entry| entry.found && entry.record.partition_key == *key)
+        let may_be_taken = |entry: &Entry| entry.fault.is_found() || entry.fault == Fault::Witness;
+        between.any(|entry| may_be_taken(entry) && entry.record.partition_key == *key)
     }
 
     /// What became of the witness.
-    pub(super) fn testified(&mut self, id: u64, flight: Flight, outcome: Outcome, now: Duration) -> Option<Down> {
+    pub(super) fn testified(&mut self, id: u64, flight: Flight, outcome: Outcome, now: Duration) {
         let Trial { accused, witness, before, more } = self.trial.take().expect("a witness is only called in a trial");
         self.entries[witness].state = State::Behind;
-        let mut ended = None;
         match outcome {
             Outcome::Answered(outcomes) => {
-                self.entries[witness].found = false;
+                self.entries.set_fault(witness, Fault::None);
                 self.pace.answered(flight.bytes, now - flight.sent);
-                ended = self.link_succeeds();
+                self.hear(id, &flight.slots, &outcomes, now);
                 match outcomes.into_iter().next() {
                     Some(RecordOutcome::Accepted) => {
                         self.acquit(id, witness, before);
                         let reason = self.entries[accused].reason.take().expect("an accusation has a reason");
                         self.bury(accused, reason);
-                        return ended;
+                        return;
                     }
                     Some(RecordOutcome::Rejected(reason)) => self.entries[witness].reason = Some(reason),
                     // Neither accepted nor at fault. It will be asked for again, and none behind it before that: else it
@@ -130,22 +130,24 @@ impl Window {
                         entry.refused_alone = entry.refused_alone.saturating_add(1);
                         entry.refused_before = Some(self.next_id);
                         // The endpoint does not break at it, whatever it did before: others of its key may pass it again.
-                        entry.found = false;
+                        self.entries.set_fault(witness, Fault::None);
                     }
-                    FailureKind::EndpointFailed => entry.found = true,
+                    // Once is not enough to know whose fault it is.
+                    FailureKind::EndpointFailed if !entry.fault.is_found() => {
+                        self.entries.set_fault(witness, Fault::Witness);
+                    }
                     _ => {}
                 }
                 if matches!(failure.kind, FailureKind::RequestInvalid | FailureKind::EndpointFailed) {
                     self.trial = (more > 0).then(|| self.trial_of(accused, witness, more - 1)).flatten();
                 }
-                self.link.fail(id, &failure, self.config.max_backoff, now, &mut self.rng);
+                self.link.fail(id, &Why::of(&failure), self.config.max_backoff, now, &mut self.rng);
             }
         }
         if self.trial.is_none() {
             self.entries[accused].reason = None;
             self.keep_together(vec![accused], History::beginning(self.counts.records), now);
         }
-        ended
     }
 
     /// A witness was accepted: it is finished, out of turn.
@@ -177,15 +179,19 @@ impl Window {
             Duration::ZERO
         };
         let single = self.single(&flight.slots);
-        let is_known = single.is_some_and(|slot| self.entries[slot].found);
+        let is_known = single.is_some_and(|slot| self.entries[slot].fault.is_found());
         let is_searched = || self.suspects.is_enough(history.failures) && self.is_oldest(&flight.slots);
         if !others_pass && !is_known && !is_searched() {
             self.keep_together(flight.slots, history, now);
             return;
         }
         let Some(slot) = single else { return self.halve(flight.slots, history, until) };
-        let is_new = !std::mem::replace(&mut self.entries[slot].found, true);
-        self.suspects.found += u32::from(is_new && !others_pass);
+        self.suspects.found += u32::from(!is_known && !others_pass);
+        if history.strikes > 0 {
+            self.entries.set_fault(slot, Fault::Failing);
+        } else if !is_known {
+            self.entries.set_fault(slot, Fault::Found);
+        }
         self.part(slot, now);
         self.keep_together(vec![slot], history, until.max(now));
     }
@@ -194,27 +200,16 @@ impl Window {
     /// more. One place to look is enough: as soon as anything is accepted, others pass.
     fn is_oldest(&self, slots: &[Slot]) -> bool {
         let oldest = |slots: &[Slot]| self.entries[slots[0]].record.sequence_number;
-        let is_found = |group: &Group| self.single(&group.slots).is_some_and(|slot| self.entries[slot].found);
+        let is_found =
+            |group: &Group| self.single(&group.slots).is_some_and(|slot| self.entries[slot].fault.is_found());
         let mut others = self.suspects.iter().filter(|group| group.history.failures > 0 && !is_found(group));
         others.all(|group| oldest(slots) <= oldest(&group.slots))
     }
 
-    /// Whether a request was of one record upon which the endpoint has failed alone while others passed. That tells nothing of
-    /// the link. Of many such records it would: they would rather be the endpoint's fault.
-    pub(super) fn is_convicted(&self, flight: &Flight) -> bool {
-        flight.group.is_some_and(|history| self.is_failing(&flight.slots, &history)) && self.failing() < FEW
-    }
-
-    /// How many such records there are.
-    pub(super) fn failing(&self) -> usize {
-        let waiting = self.suspects.iter().filter(|group| self.is_failing(&group.slots, &group.history)).count();
-        let flights = self.in_flight.values();
-        let is_failing = |flight: &&Flight| flight.group.is_some_and(|group| self.is_failing(&flight.slots, &group));
-        waiting + flights.filter(is_failing).count()
-    }
-
-    fn is_failing(&self, slots: &[Slot], history: &History) -> bool {
-        history.strikes > 0 && self.single(slots).is_some_and(|slot| self.entries[slot].found)
+    /// Whether these are one record upon which the endpoint has failed alone while others passed. That tells nothing of the
+    /// link.
+    pub(super) fn is_failing(&self, slots: &[Slot]) -> bool {
+        self.single(slots).is_some_and(|slot| self.entries[slot].fault == Fault::Failing)
     }
 
     /// The record of a request that has only this one.

@@ -18,7 +18,7 @@ const INVALID_BACKOFF_MAX: Duration = Duration::from_millis(750);
 /// The state of a delivery's link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Link {
-    /// The newest answer was one.
+    /// The newest request was answered, not in vain.
     Up,
     /// It was not.
     Down(Down),
@@ -37,8 +37,30 @@ pub(crate) struct Down {
     asked: Duration,
     /// Probes that failed, and the failure that began it.
     pub(crate) failures: u32,
+    /// All that failed were records that go on failing while others are taken, so that it may be none.
+    pub(crate) doubtful: bool,
     /// The request that is out to see.
     pub(crate) probe: Option<u64>,
+}
+
+/// Why a request did not succeed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Why {
+    pub(super) kind: FailureKind,
+    pub(super) retry_after: Option<Duration>,
+    /// See [`Down::doubtful`].
+    pub(super) doubtful: bool,
+}
+
+impl Why {
+    pub(super) fn of(failure: &Failure) -> Self {
+        Self { retry_after: failure.retry_after, ..Self::answered(failure.kind) }
+    }
+
+    /// Its answer said so of each record.
+    pub(super) fn answered(kind: FailureKind) -> Self {
+        Self { kind, retry_after: None, doubtful: false }
+    }
 }
 
 impl Link {
@@ -50,18 +72,27 @@ impl Link {
         }
     }
 
+    /// Whether this is an outage in which the endpoint answers, but takes nothing: only that it does ends it.
+    pub(super) fn answers_in_vain(&self) -> bool {
+        let in_vain = |kind| matches!(kind, FailureKind::EndpointFailed | FailureKind::Throttled);
+        matches!(self, Self::Down(down) if in_vain(down.kind))
+    }
+
     /// Request `id` failed. One that was sent before the outage began tells nothing new.
-    pub(super) fn fail(&mut self, id: u64, failure: &Failure, max: Duration, now: Duration, rng: &mut Rng) {
-        let (since, failures) = match self {
-            Self::Up => (now, 1),
-            Self::Down(down) if down.probe == Some(id) => (down.since, down.failures.saturating_add(1)),
+    pub(super) fn fail(&mut self, id: u64, why: &Why, max: Duration, now: Duration, rng: &mut Rng) {
+        let (since, failures, doubtful) = match self {
+            Self::Up => (now, 1, why.doubtful),
+            Self::Down(down) if down.probe == Some(id) => {
+                (down.since, down.failures.saturating_add(1), down.doubtful && why.doubtful)
+            }
             Self::Down(_) => return,
         };
-        let max = longest_wait(failure.kind, max);
-        let asked = failure.retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
+        let kind = why.kind;
+        let max = longest_wait(kind, max);
+        let asked = why.retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
         let wait = Backoff { base: super::BACKOFF_BASE, max }.delay(failures, rng).max(asked);
         let (next_probe, asked) = (now + wait, now + asked);
-        *self = Self::Down(Down { since, kind: failure.kind, next_probe, asked, failures, probe: None });
+        *self = Self::Down(Down { since, kind, next_probe, asked, failures, doubtful, probe: None });
     }
 
     /// There may be a way out that was not there before: the next probe leaves at once, unless the endpoint itself has

@@ -62,7 +62,7 @@ impl Window {
                 entry.reason = reason;
             }
             // What a failed request was divided into lies in other lanes now. Only what was found alone stays so.
-            if !entry.found && entry.refused_alone == 0 {
+            if !entry.fault.is_found() && entry.refused_alone == 0 {
                 entry.apart = 0;
             }
             self.put(slot, now);

@@ -14,6 +14,7 @@ mod lanes;
 mod ledger;
 mod link;
 mod map;
+mod news;
 mod outcomes;
 mod pace;
 mod parcels;
@@ -31,6 +32,8 @@ mod tests;
 mod tests_of_catching_up;
 #[cfg(test)]
 mod tests_of_faults;
+#[cfg(test)]
+mod tests_of_news;
 mod throttles;
 mod turns;
 
@@ -50,6 +53,7 @@ use self::{
     expiry::Expiry,
     lanes::Lanes,
     map::Map,
+    news::Told,
     pace::Pace,
     parcels::Size,
     ready::Ready,
@@ -60,7 +64,8 @@ use self::{
 };
 pub(crate) use self::{
     expiry::Expired,
-    link::{Down, Link},
+    link::Link,
+    news::News,
     pace::RECORD_OVERHEAD,
     reading::{Found, Piece},
     stretches::Range,
@@ -129,6 +134,8 @@ pub(crate) enum Step {
     SaveFinished(Vec<Range>),
     /// These were too old to be sent.
     TellExpired(Expired),
+    /// A person is to hear of this.
+    Tell(News),
     /// Nothing before this time, unless something happens.
     Wait(Option<Duration>),
     /// Nothing any more: it was told to stop, and nothing is under way.
@@ -200,6 +207,8 @@ pub(crate) struct Held {
     pub(crate) limited_by_key_order: bool,
     /// Records upon which the endpoint fails although it takes others. Each is tried alone.
     pub(crate) failing: usize,
+    /// Whether nothing more is read because what waits behind these fills the window.
+    pub(crate) reading_stopped: bool,
 }
 
 /// See the module.
@@ -244,6 +253,7 @@ pub(crate) struct Window {
     /// The newest request of which at least one record was accepted.
     accepted_id: u64,
     link: Link,
+    told: Told,
     pace: Pace,
     last_sent: Option<Duration>,
     /// Nothing is sent before this: the way out has limits.
@@ -334,6 +344,7 @@ impl Window {
             next_id: 1,
             accepted_id: 0,
             link: Link::Up,
+            told: Told::default(),
             pace: Pace::new(pace_bytes, config.in_flight, limits.request_timeout),
             last_sent: None,
             held_until: Duration::ZERO,
@@ -354,6 +365,9 @@ impl Window {
     /// What to do now. To be asked again until it says [`Step::Wait`] or [`Step::Stopped`].
     pub(crate) fn next(&mut self, now: Duration) -> Step {
         self.pass_time(now);
+        if let Some(news) = self.news(now) {
+            return Step::Tell(news);
+        }
         if self.map == Map::New && self.in_flight.is_empty() && self.burying.is_empty() && !self.stopping {
             return Step::TakeMap;
         }
@@ -381,6 +395,9 @@ impl Window {
         }
         if let Some(save) = self.save_due(now) {
             return save;
+        }
+        if let Some(news) = self.news_of_reading(now) {
+            return Step::Tell(news);
         }
         if self.stopping && self.in_flight.is_empty() && self.burying.is_empty() && !self.catching_up.is_saving() {
             return Step::Stopped;
@@ -426,8 +443,8 @@ impl Window {
         self.read_not_before = now + backoff.delay(self.read_failures, &mut self.rng);
     }
 
-    /// What became of a request. Returns the outage that it ended, if any.
-    pub(crate) fn on_outcome(&mut self, id: u64, outcome: Outcome, now: Duration) -> Option<Down> {
+    /// What became of a request.
+    pub(crate) fn on_outcome(&mut self, id: u64, outcome: Outcome, now: Duration) {
         let flight = self.in_flight.remove(&id).expect("every request has one outcome");
         let outcome = match outcome {
             Outcome::Answered(outcomes) if outcomes.len() != flight.slots.len() => {
@@ -436,16 +453,12 @@ impl Window {
             }
             outcome => outcome,
         };
-        let ended = match outcome {
+        match outcome {
             outcome if flight.witness => self.testified(id, flight, outcome, now),
             Outcome::Answered(outcomes) => self.answered(id, flight, outcomes, now),
-            Outcome::Failed(failure) => {
-                self.request_failed(id, flight, &failure, now);
-                None
-            }
-        };
+            Outcome::Failed(failure) => self.request_failed(id, flight, &failure, now),
+        }
         self.expiry.look_again(now);
-        ended
     }
 
     /// Whether the dead letters given out last are durable.
@@ -499,7 +512,8 @@ impl Window {
             bytes: self.entries.cost(),
             in_flight: self.in_flight.len(),
             limited_by_key_order: self.kept_small > 512 && self.behind() > 0,
-            failing: self.failing(),
+            failing: self.entries.failing(),
+            reading_stopped: self.told.reading_stopped,
         }
     }
 }

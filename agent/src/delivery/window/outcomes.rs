@@ -4,25 +4,21 @@ use std::{cmp::Reverse, time::Duration};
 
 use super::{
     super::backoff::Backoff,
-    BACKOFF_BASE, Flight, RECORD_BACKOFF_MAX, THROTTLED_BACKOFF_BASE, Window,
-    entries::{Entry, Slot, State},
-    link::{Down, Link},
+    BACKOFF_BASE, FEW, Flight, RECORD_BACKOFF_MAX, THROTTLED_BACKOFF_BASE, Window,
+    entries::{Entry, Fault, Slot, State},
+    link::{Link, Why},
     suspects::History,
 };
 use crate::destination::{Failure, FailureKind, RecordOutcome};
 
 impl Window {
-    pub(super) fn answered(
-        &mut self,
-        id: u64,
-        flight: Flight,
-        outcomes: Vec<RecordOutcome>,
-        now: Duration,
-    ) -> Option<Down> {
+    pub(super) fn answered(&mut self, id: u64, flight: Flight, outcomes: Vec<RecordOutcome>, now: Duration) {
         self.pace.answered(flight.bytes, now - flight.sent);
-        let ended = self.link_succeeds();
+        self.hear(id, &flight.slots, &outcomes, now);
+        let accepted = self.counts.records;
         let mut recovered = false;
         for (slot, outcome) in flight.slots.into_iter().zip(outcomes) {
+            let fault = self.fault_by(slot, &outcome, accepted);
             if outcome != RecordOutcome::Accepted {
                 self.clear_suspicion(slot);
             }
@@ -49,6 +45,7 @@ impl Window {
                 }
                 RecordOutcome::Failed(_) => {
                     self.counts.failed_records += u64::from(records);
+                    self.entries.set_fault(slot, fault);
                     let until = self.record_backoff(slot, BACKOFF_BASE, now);
                     self.failed.push(Reverse((until, slot)));
                 }
@@ -64,16 +61,41 @@ impl Window {
                 self.make_ready(slot, now);
             }
         }
-        ended
     }
 
-    /// The endpoint answered. Returns the outage that this ends.
-    pub(super) fn link_succeeds(&mut self) -> Option<Down> {
-        let ended = self.link.succeed();
-        if ended.is_some() {
-            self.catching_up.outage_ended();
+    /// What an answer says about the link. An endpoint of which every record fails does not take records, whatever else it
+    /// says; that it throttles, or finds fault with records, is no outage.
+    pub(super) fn hear(&mut self, id: u64, slots: &[Slot], outcomes: &[RecordOutcome], now: Duration) {
+        let max = self.config.max_backoff;
+        if outcomes.iter().all(|outcome| matches!(outcome, RecordOutcome::Failed(_))) {
+            let accepted = self.counts.records;
+            let own = |(slot, outcome)| self.fault_by(slot, outcome, accepted) == Fault::FailedBeside;
+            let others_pass = self.link == Link::Up && slots.iter().copied().zip(outcomes).all(own);
+            if !others_pass {
+                self.link.fail(id, &Why::answered(FailureKind::EndpointFailed), max, now, &mut self.rng);
+            }
+            return;
         }
-        ended
+        let in_vain =
+            |outcome: &RecordOutcome| matches!(outcome, RecordOutcome::Failed(_) | RecordOutcome::Throttled(_));
+        if self.link.answers_in_vain() && outcomes.iter().all(in_vain) {
+            self.link.fail(id, &Why::answered(FailureKind::Throttled), max, now, &mut self.rng);
+            return;
+        }
+        if let Some(ended) = self.link.succeed() {
+            self.catching_up.outage_ended();
+            self.told.outage_ended(&ended, now);
+        }
+    }
+
+    /// Whose fault it is that an answer said this of a record, after so many had been accepted.
+    fn fault_by(&self, slot: Slot, outcome: &RecordOutcome, accepted: u64) -> Fault {
+        match (outcome, self.entries[slot].fault) {
+            (RecordOutcome::Failed(_), Fault::FailedBeside) => Fault::FailedBeside,
+            (RecordOutcome::Failed(_), Fault::Failed(before)) if before < accepted => Fault::FailedBeside,
+            (RecordOutcome::Failed(_), _) => Fault::Failed(accepted),
+            _ => Fault::None,
+        }
     }
 
     /// Whatever an answer says of a parcel, the endpoint has not found fault with the request.
@@ -81,7 +103,7 @@ impl Window {
         for slot in self.entries.parcel(head).collect::<Vec<_>>() {
             let entry = &mut self.entries[slot];
             (entry.refused_alone, entry.refused_before, entry.isolated_at, entry.apart) = (0, None, None, 0);
-            entry.found = false;
+            self.entries.set_fault(slot, Fault::None);
         }
     }
 
@@ -98,9 +120,12 @@ impl Window {
         // If others passed since this very group failed last, then it is its own fault and not the link's.
         let others_pass =
             self.link == Link::Up && flight.group.is_some_and(|history| history.accepted < self.counts.records);
-        let others_pass = others_pass || (failure.kind == FailureKind::EndpointFailed && self.is_convicted(&flight));
+        // Of a few records upon which the endpoint goes on failing that is known. Of many it might as well be the link's.
+        let doubtful = failure.kind == FailureKind::EndpointFailed && self.is_failing(&flight.slots);
+        let others_pass = others_pass || (doubtful && self.entries.failing() <= FEW);
         if !others_pass || self.link != Link::Up {
-            self.link.fail(id, failure, self.config.max_backoff, now, &mut self.rng);
+            let why = Why { doubtful, ..Why::of(failure) };
+            self.link.fail(id, &why, self.config.max_backoff, now, &mut self.rng);
         }
         match failure.kind {
             FailureKind::RequestInvalid => self.isolate(flight, failure, others_pass, now),

@@ -108,6 +108,10 @@ impl Suspects {
         self.groups.clear();
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.groups.len()
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &Group> {
         self.groups.values()
     }

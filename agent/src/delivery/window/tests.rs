@@ -99,7 +99,7 @@ impl Bench {
                     self.window.on_dead_letters(true, self.now);
                 }
                 Step::TakeMap => self.window.on_map(|record| Ok(Place::of_key(record)), self.now),
-                Step::Save(_) | Step::SaveFinished(_) | Step::TellExpired(_) => {}
+                Step::Save(_) | Step::SaveFinished(_) | Step::TellExpired(_) | Step::Tell(_) => {}
                 Step::Wait(until) => return until,
                 Step::Stopped => return None,
             }

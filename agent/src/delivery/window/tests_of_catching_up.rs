@@ -62,7 +62,7 @@ impl Bench {
                     self.window.on_finished_saved(true);
                 }
                 Step::TellExpired(expired) => self.told.push(expired),
-                Step::Save(_) => {}
+                Step::Save(_) | Step::Tell(_) => {}
                 Step::Wait(_) | Step::Stopped => return Vec::new(),
                 step => panic!("{step:?}"),
             }

@@ -9,7 +9,7 @@ use super::*;
 use crate::{delivery::config::Ordering, destination::RecordOutcome};
 
 /// One lane, as with one shard and aggregates.
-const ONE_LANE: Limits = Limits {
+pub(super) const ONE_LANE: Limits = Limits {
     request_records: 500,
     request_bytes: 10 << 20,
     parcel_records: 1000,
@@ -19,42 +19,47 @@ const ONE_LANE: Limits = Limits {
 };
 
 /// A lane for each key.
-const ALONE: Limits = Limits { parcel_records: 1, ..ONE_LANE };
+pub(super) const ALONE: Limits = Limits { parcel_records: 1, ..ONE_LANE };
 
 const KEYS: u64 = 10;
-const SECOND: Duration = Duration::from_secs(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
 const LATENCY: Duration = Duration::from_millis(50);
 
 /// A request that was answered.
 #[derive(Debug)]
-struct Answered {
+pub(super) struct Answered {
     sent: Duration,
     records: usize,
-    failed: bool,
+    pub(super) failed: bool,
 }
 
 /// A window over a log, and an endpoint that answers after [`LATENCY`].
-struct Bench {
-    window: Window,
+pub(super) struct Bench {
+    pub(super) window: Window,
     /// Lanes are those of keys: the shards are not known, or there are as many.
     by_key: bool,
-    head: u64,
+    pub(super) head: u64,
     read: u64,
-    now: Duration,
+    pub(super) now: Duration,
     under_way: VecDeque<(Duration, Batch)>,
     /// At these it breaks, and at everything during an outage.
-    breaks: BTreeSet<u64>,
-    outage: Option<FailureKind>,
+    pub(super) breaks: BTreeSet<u64>,
+    pub(super) outage: Option<FailureKind>,
+    /// Of these its answers say that they failed, or were too many: all of them while it lasts.
+    pub(super) fails: BTreeSet<u64>,
+    pub(super) says: Option<RecordOutcome>,
     /// With these it finds fault.
-    refuses: BTreeSet<u64>,
-    buried: Vec<u64>,
-    answered: Vec<Answered>,
+    pub(super) refuses: BTreeSet<u64>,
+    pub(super) buried: Vec<u64>,
+    pub(super) answered: Vec<Answered>,
     /// What it took, in that order.
-    taken: Vec<u64>,
+    pub(super) taken: Vec<u64>,
+    /// What a person heard.
+    pub(super) told: Vec<News>,
 }
 
 impl Bench {
-    fn new(limits: Limits, config: Config, breaks: impl IntoIterator<Item = u64>) -> Self {
+    pub(super) fn new(limits: Limits, config: Config, breaks: impl IntoIterator<Item = u64>) -> Self {
         Self {
             window: Window::new(&config, &limits, SequenceNumber::ZERO, &[], 7),
             by_key: limits.parcel_records == 1,
@@ -64,14 +69,17 @@ impl Bench {
             under_way: VecDeque::new(),
             breaks: breaks.into_iter().collect(),
             outage: None,
+            fails: BTreeSet::new(),
+            says: None,
             refuses: BTreeSet::new(),
             buried: Vec::new(),
             answered: Vec::new(),
             taken: Vec::new(),
+            told: Vec::new(),
         }
     }
 
-    fn log(&mut self, records: u64) {
+    pub(super) fn log(&mut self, records: u64) {
         self.head += records;
         self.window.on_commit();
     }
@@ -89,7 +97,7 @@ impl Bench {
     }
 
     /// Does what the window says until it waits.
-    fn drive(&mut self) -> Option<Duration> {
+    pub(super) fn drive(&mut self) -> Option<Duration> {
         loop {
             match self.window.next(self.now) {
                 Step::Read(Piece { from, limit, .. }) => {
@@ -107,6 +115,7 @@ impl Bench {
                 }
                 Step::TakeMap => self.window.on_map(self.place(), self.now),
                 Step::Save(_) => {}
+                Step::Tell(news) => self.told.push(news),
                 Step::Wait(until) => return until,
                 step => panic!("{step:?}"),
             }
@@ -114,13 +123,13 @@ impl Bench {
     }
 
     /// Lets so much time pass.
-    fn pass(&mut self, time: Duration) {
+    pub(super) fn pass(&mut self, time: Duration) {
         self.pass_until(time, |_| false);
     }
 
     /// At most so much, until this is so.
     #[track_caller]
-    fn pass_until(&mut self, time: Duration, done: impl Fn(&Self) -> bool) {
+    pub(super) fn pass_until(&mut self, time: Duration, done: impl Fn(&Self) -> bool) {
         let end = self.now + time;
         while !done(self) {
             let wake = self.drive();
@@ -147,8 +156,18 @@ impl Bench {
         let outcome = match kind {
             Some(kind) => Outcome::Failed(Failure { kind, message: "it broke".to_owned(), retry_after: None }),
             None => {
-                self.taken.extend(numbers);
-                Outcome::Answered(vec![RecordOutcome::Accepted; batch.parcels.len()])
+                let parcels = batch.parcels.iter().map(|parcel| {
+                    let numbers: Vec<_> = parcel.records.iter().map(|record| record.sequence_number.0).collect();
+                    if numbers.iter().any(|number| self.fails.contains(number)) {
+                        return RecordOutcome::Failed("it failed".to_owned());
+                    }
+                    if let Some(outcome) = &self.says {
+                        return outcome.clone();
+                    }
+                    self.taken.extend(numbers);
+                    RecordOutcome::Accepted
+                });
+                Outcome::Answered(parcels.collect())
             }
         };
         self.window.on_outcome(batch.id, outcome, self.now);
@@ -159,13 +178,13 @@ impl Bench {
     }
 
     /// Records that need not wait for one at which the endpoint breaks.
-    fn free(&self) -> BTreeSet<u64> {
+    pub(super) fn free(&self) -> BTreeSet<u64> {
         let held_up = |number: u64| self.breaks.range(..=number).any(|at| Self::key(*at) == Self::key(number));
         (1..=self.head).filter(|number| !held_up(*number)).collect()
     }
 
     #[track_caller]
-    fn judge_order(&self) {
+    pub(super) fn judge_order(&self) {
         let mut newest = HashMap::new();
         for number in &self.taken {
             let before = newest.insert(Self::key(*number), *number);
@@ -173,7 +192,7 @@ impl Bench {
         }
     }
 
-    fn has_taken(&self, numbers: &BTreeSet<u64>) -> bool {
+    pub(super) fn has_taken(&self, numbers: &BTreeSet<u64>) -> bool {
         self.taken.len() >= numbers.len() && numbers.is_subset(&self.taken.iter().copied().collect())
     }
 }
@@ -191,7 +210,7 @@ fn record(number: u64) -> Record {
     }
 }
 
-fn relaxed() -> Config {
+pub(super) fn relaxed() -> Config {
     Config { ordering: Ordering::Relaxed, ..Config::default() }
 }
 
@@ -338,7 +357,7 @@ fn no_witness_passes_one_of_its_key_at_which_the_endpoint_breaks() {
     let mut bench = Bench::new(ONE_LANE, Config::default(), [2]);
     bench.refuses = (1..=11).filter(|number| *number != 2).collect();
     bench.log(12);
-    bench.pass(SECOND * 600);
+    bench.pass(SECOND * 3600);
     assert_eq!(bench.taken, [0; 0]);
     bench.breaks.clear();
     bench.pass(SECOND * 600);
@@ -383,7 +402,7 @@ fn an_outage_is_probed_as_ever_and_ends_at_once() {
             assert!(pair[1].sent >= pair[0].sent + LATENCY && wait <= SECOND * 30, "{pair:?}");
         }
         assert!((1000..3000).contains(&probes.len()), "{} requests in ten hours", probes.len());
-        let small = bench.window.entries.iter().filter(|(_, entry)| entry.found).count();
+        let small = bench.window.entries.iter().filter(|(_, entry)| entry.fault.is_found()).count();
         assert!(small <= 40, "{small} records were set apart");
 
         bench.outage = None;

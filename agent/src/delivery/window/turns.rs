@@ -7,7 +7,7 @@ use forebay_log_store::Record;
 use super::{
     super::config::Ordering,
     DEAD_LETTER_BYTES, DEAD_LETTERS, DeadLetter, Window,
-    entries::{Entry, NONE, Slot, State},
+    entries::{Entry, Fault, NONE, Slot, State},
     lanes::Put,
     suspects::History,
 };
@@ -44,7 +44,7 @@ impl Window {
             apart: 0,
             state: State::Behind,
             failures: 0,
-            found: false,
+            fault: Fault::None,
             refused_alone: 0,
             refused_before: None,
             isolated_at: None,

@@ -50,6 +50,7 @@ impl World {
                 self.take_all(parcels);
                 unreachable
             }
+            Mood::FailsEach => Outcome::Answered(vec![RecordOutcome::Failed("something".to_owned()); parcels.len()]),
             Mood::Healthy => self.answer(parcels, 1.0),
             Mood::Partial(share) => self.answer(parcels, share),
         };

@@ -183,6 +183,47 @@ impl World {
         self.saved.push(checkpoint);
     }
 
+    /// Each thing is told once, and while it is so.
+    pub(super) fn judge_news(&mut self, news: News) {
+        let (down, stopped) = self.heard;
+        match news {
+            News::Down(kind) => {
+                assert!(!down, "told twice that it is down");
+                assert!(matches!(self.window.link(), Link::Down(now) if now.kind == kind && !now.doubtful));
+                self.heard.0 = true;
+            }
+            News::Up(outage) => {
+                assert!(down && !matches!(self.window.link(), Link::Down(now) if now.since < outage.until));
+                assert!(outage.since <= outage.until && outage.until <= self.now && outage.attempts > 0, "{outage:?}");
+                self.heard.0 = false;
+            }
+            News::Failing(records) => assert!(records > 0 && records == self.window.held().failing),
+            News::ReadingStopped(records) => {
+                assert!(!stopped && records > 0 && records == self.window.held().failing);
+                self.heard.1 = true;
+            }
+            News::ReadingGoesOn => {
+                assert!(stopped);
+                self.heard.1 = false;
+            }
+        }
+        assert_eq!(self.heard.1, self.window.held().reading_stopped);
+    }
+
+    /// What is said to be unfinished is that, record by record.
+    pub(super) fn judge_unfinished(&self) {
+        let there = |index: &usize| !self.finished.contains(index);
+        let lies_between = |from: SequenceNumber, end: SequenceNumber| {
+            let numbers = self.log[self.oldest..self.committed].iter().map(|(record, _)| record.sequence_number);
+            numbers.filter(|number| from <= *number && *number < end).count() as u64
+        };
+        let Unfinished { gaps, live } = self.window.unfinished();
+        let head = self.number_of(self.committed);
+        let said: u64 = gaps.iter().chain([&live]).map(|part| part.records(head, lies_between)).sum();
+        let is_left = |index: &usize| *index >= self.oldest || self.held.contains(&self.log[*index].0.sequence_number);
+        assert_eq!(said, (0..self.committed).filter(there).filter(is_left).count() as u64, "{}", self.tell());
+    }
+
     pub(super) fn check_window(&mut self) {
         self.judge_held();
         self.note_leaps();
@@ -207,6 +248,9 @@ impl World {
             let parted = window.stretches.iter().map(|stretch| stretch.lanes.parted()).sum();
             self.parted = self.parted.max(parted);
         }
+        let has = |fault: fn(Fault) -> bool| window.entries.iter().filter(|(_, entry)| fault(entry.fault)).count();
+        assert_eq!(window.entries.failing(), has(|fault| fault == Fault::Failing));
+        assert_eq!(window.entries.failed(), has(|fault| matches!(fault, Fault::Failed(_))));
         let mut states = HashMap::<State, usize>::new();
         for (_, entry) in window.entries.iter() {
             *states.entry(entry.state).or_default() += 1;

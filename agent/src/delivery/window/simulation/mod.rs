@@ -24,9 +24,17 @@ use bytes::Bytes;
 use fastrand::Rng;
 use forebay_log_store::{Record, SequenceNumber, ShardIndex, Timestamp};
 
-use super::{entries::State, stretches::Stretch, *};
+use super::{
+    entries::{Fault, State},
+    link::Down,
+    stretches::Stretch,
+    *,
+};
 use crate::{
-    delivery::config::{CatchUp, Ordering},
+    delivery::{
+        config::{CatchUp, Ordering},
+        unfinished::Unfinished,
+    },
     destination::{RecordOutcome, hash},
 };
 
@@ -167,6 +175,8 @@ enum Mood {
     Fails(FailureKind),
     /// Finds fault with everything.
     RefusesAll,
+    /// Answers that each record failed.
+    FailsEach,
     /// Answers with the wrong number of entries.
     Garbage,
     /// Takes each record with this probability.
@@ -368,6 +378,8 @@ struct World {
     hanging: BTreeSet<u64>,
     /// A request has to reach the endpoint by then, because the link is back.
     promised: Option<Duration>,
+    /// Whether it was told that the endpoint is down, and that nothing more is read, and not that this is over.
+    heard: (bool, bool),
     requests: u64,
 }
 
@@ -498,6 +510,7 @@ impl World {
             parted: 0,
             hanging: BTreeSet::new(),
             promised: None,
+            heard: (false, false),
             requests: 0,
             rng,
         };
@@ -523,6 +536,7 @@ impl World {
                     Mood::RefusesAll
                 }
                 8 => Mood::Garbage,
+                9 => Mood::FailsEach,
                 _ => Mood::Partial(self.rng.f64()),
             };
             self.moods.push((end, mood));
@@ -605,6 +619,8 @@ impl World {
         }
         let newest = self.log.last().expect("at least one record").0.sequence_number;
         assert_eq!(self.window.checkpoint(), newest, "{}", self.tell());
+        let (down, stopped) = self.heard;
+        assert!(!(stopped || down && *self.window.link() == Link::Up), "nobody heard of the end: {}", self.tell());
         self.stop();
         self
     }

@@ -11,6 +11,9 @@ impl World {
             let step = self.window.next(self.now);
             // What has expired in between.
             self.judge_held();
+            if matches!(step, Step::Wait(_)) {
+                self.judge_unfinished();
+            }
             match step {
                 Step::Read(piece) => self.read(piece),
                 Step::Send(batch) => self.send(batch),
@@ -32,6 +35,7 @@ impl World {
                     self.after(50, Event::Saved { life, durable });
                 }
                 Step::TellExpired(expired) => self.judge_told(&expired),
+                Step::Tell(news) => self.judge_news(news),
                 Step::Wait(None) => return,
                 Step::Wait(Some(until)) => {
                     assert!(until > self.now, "waits for the past");
@@ -129,6 +133,7 @@ impl World {
         self.probes.clear();
         self.hanging.clear();
         self.promised = None;
+        self.heard = (false, false);
         (self.map, self.new_map) = (None, None);
         if self.kind == Parcels::OfShard {
             self.after(2000, Event::Map { life: self.life });
@@ -149,7 +154,7 @@ impl World {
     }
 
     /// The number of a record, or of the one that will be next.
-    fn number_of(&self, index: usize) -> SequenceNumber {
+    pub(super) fn number_of(&self, index: usize) -> SequenceNumber {
         let committed = index < self.committed;
         let before = |index: usize| self.log[index].0.sequence_number.next();
         if committed {

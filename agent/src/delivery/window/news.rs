@@ -1,0 +1,132 @@
+//! What a person is to hear of a delivery, each thing once: that an outage began and ended, upon how many records the endpoint
+//! goes on failing, that reading has stopped for their sake and goes on.
+//!
+//! While it is not known yet whose fault a failure was, things go back and forth: some records are taken, others fail. That
+//! is one outage, which ends when nothing is in question any more and that has lasted.
+
+use std::time::Duration;
+
+use super::{Link, Window, link::Down, suspects::Group};
+use crate::destination::FailureKind;
+
+/// How long records are taken without a new failure before an outage counts as over in which the endpoint answered.
+pub(super) const SETTLED: Duration = Duration::from_secs(10);
+
+/// Something to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum News {
+    /// The endpoint does not take records.
+    Down(FailureKind),
+    /// It does again.
+    Up(Outage),
+    /// It goes on failing upon so many records that it is sent alone, more than before.
+    Failing(usize),
+    /// What waits behind them fills the window, so that nothing more is read.
+    ReadingStopped(usize),
+    /// It is read on.
+    ReadingGoesOn,
+}
+
+/// An outage as it is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Outage {
+    pub(crate) since: Duration,
+    /// When records were taken again, for good.
+    pub(crate) until: Duration,
+    /// Requests that failed, one at a time.
+    pub(crate) attempts: u32,
+    /// The newest failure.
+    kind: FailureKind,
+}
+
+impl Outage {
+    /// Whether records were taken in between, and now nothing answers any more: nothing is in question about that.
+    fn is_another(&self, down: &Down) -> bool {
+        self.attempts > 0 && down.since >= self.until && !down.doubtful && !is_answer(down.kind)
+    }
+}
+
+/// Whether the endpoint answers, so that a record may be at fault, or another one be taken the next moment.
+fn is_answer(kind: FailureKind) -> bool {
+    matches!(kind, FailureKind::EndpointFailed | FailureKind::RequestInvalid | FailureKind::Throttled)
+}
+
+/// What was told, as far as it still holds.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    outage: Option<Outage>,
+    failing: usize,
+    pub(super) reading_stopped: bool,
+}
+
+impl Told {
+    pub(super) fn outage_ended(&mut self, down: &Down, now: Duration) {
+        if let Some(outage) = self.outage.as_mut().filter(|_| !down.doubtful) {
+            (outage.until, outage.kind) = (now, down.kind);
+            outage.attempts = outage.attempts.saturating_add(down.failures);
+        }
+    }
+}
+
+impl Window {
+    /// What is to be told of the link, and of records.
+    pub(super) fn news(&mut self, now: Duration) -> Option<News> {
+        match &self.link {
+            Link::Down(Down { since, kind, doubtful: false, .. }) if self.told.outage.is_none() => {
+                self.told.outage = Some(Outage { since: *since, until: *since, attempts: 0, kind: *kind });
+                return Some(News::Down(*kind));
+            }
+            Link::Down(down) if self.told.outage.is_some_and(|outage| outage.is_another(down)) => {
+                return self.told.outage.take().map(News::Up);
+            }
+            _ if self.outage_ends_at().is_some_and(|at| at <= now) => {
+                return self.told.outage.take().map(News::Up);
+            }
+            _ => {}
+        }
+        let failing = self.entries.failing();
+        let before = std::mem::replace(&mut self.told.failing, failing);
+        (failing > before).then_some(News::Failing(failing))
+    }
+
+    /// When it is to be told that an outage is over, if nothing happens.
+    pub(super) fn outage_ends_at(&self) -> Option<Duration> {
+        if matches!(self.link, Link::Down(Down { doubtful: false, .. })) {
+            return None;
+        }
+        let Outage { until, kind, .. } = self.told.outage?;
+        if is_answer(kind) { (!self.is_in_question()).then_some(until + SETTLED) } else { Some(until) }
+    }
+
+    /// Whether there are records that failed, and may fail again.
+    fn is_in_question(&self) -> bool {
+        let in_flight = || {
+            let mut groups = self.in_flight.values().filter(|flight| flight.group.is_some());
+            groups.any(|flight| !self.is_failing(&flight.slots))
+        };
+        let is_searched = |group: &Group| !self.is_failing(&group.slots);
+        self.entries.failed() > 0 || self.trial.is_some() || in_flight() || self.suspects.iter().any(is_searched)
+    }
+
+    /// What is to be told of reading, when there is nothing else to be done.
+    pub(super) fn news_of_reading(&mut self, now: Duration) -> Option<News> {
+        let failing = self.entries.failing();
+        if self.told.reading_stopped {
+            let goes_on = failing == 0 || !self.reads_later(now);
+            self.told.reading_stopped = !goes_on;
+            return goes_on.then_some(News::ReadingGoesOn);
+        }
+        let is_stuck = failing > 0 && !self.stopping && self.only_failing_left() && self.reads_later(now);
+        self.told.reading_stopped = is_stuck && now >= self.read_not_before;
+        self.told.reading_stopped.then_some(News::ReadingStopped(failing))
+    }
+
+    /// Whether nothing in the window moves but records upon which the endpoint goes on failing.
+    fn only_failing_left(&self) -> bool {
+        let waiting =
+            self.ready.len() + self.throttled.len() + self.failed.len() + self.dead.len() + self.burying.len();
+        // Each of them is a group of its own.
+        let groups = self.suspects.len() + self.in_flight.len();
+        waiting == 0 && self.trial.is_none() && groups <= self.entries.failing()
+    }
+}
