@@ -52,10 +52,6 @@ impl Limit {
         }
     }
 
-    pub(super) fn has_budget(&self) -> bool {
-        self.budget != UNLIMITED
-    }
-
     /// As a configuration file has it.
     pub(super) fn config(&self) -> links::Config {
         let time = |minutes: u64| format!("{:02}:{:02}", minutes / 60 % 24, minutes % 60);
