@@ -32,7 +32,7 @@ use forebay_log_store::{Record, SequenceNumber, ShardIndex, Timestamp};
 use self::{
     events::*,
     parcels::{Parcels, Shards, shard_of},
-    plan::{is_held_up, plain},
+    plan::is_held_up,
     totals::Totals,
     world::World,
 };

@@ -193,7 +193,7 @@ impl World {
     }
 }
 
-pub(super) fn plain(partition_key: &str, bytes: usize) -> Record {
+fn plain(partition_key: &str, bytes: usize) -> Record {
     Record {
         sequence_number: SequenceNumber::ZERO,
         shard: ShardIndex(0),
