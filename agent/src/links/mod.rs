@@ -19,9 +19,9 @@ mod simulation;
 mod spent;
 mod turns;
 
-pub(crate) use budget::Spent;
 pub use config::Config;
 pub use interfaces::{Changes, Interfaces};
 pub use link::{Link, LinkStats, Links, Way};
-pub(crate) use policy::Moment;
 pub use policy::{Answer, Held};
+#[cfg(test)]
+pub(crate) use {budget::Spent, policy::Moment};
