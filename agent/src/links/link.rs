@@ -191,7 +191,7 @@ impl Link {
     /// What is to be kept of its budget over a restart, at the end exactly; and whether that is to be written now.
     pub(crate) fn to_keep(&self, at_end: bool) -> Option<(Spent, bool)> {
         let (mut policy, now) = (self.lock(), (self.now)());
-        let to_keep = if at_end { policy.spent(now).map(|(spent, _)| spent) } else { policy.to_keep(now) };
+        let to_keep = if at_end { policy.spent(now).map(|(spent, _)| spent) } else { policy.what_to_keep(now) };
         to_keep.map(|to_keep| (to_keep, policy.is_to_be_kept()))
     }
 
@@ -276,7 +276,8 @@ mod tests {
         };
         let written = || spent::read(dir.path()).get("lte").map_or(0, |spent| spent.bytes);
         let (stop, interfaces) = (CancellationToken::new(), super::super::Interfaces::listen());
-        let running = tokio::spawn(links.run(interfaces.changes(), stop.clone()));
+        let mut running = tokio::task::JoinSet::new();
+        running.spawn(links.run(interfaces.changes(), stop.clone()));
         let way = link.way(0);
         let begun = tokio::time::Instant::now();
         for sent in 1..=500 {
@@ -287,7 +288,7 @@ mod tests {
         }
         assert!(begun.elapsed() < LOOK_EVERY, "{:?}", begun.elapsed());
         stop.cancel();
-        running.await.expect("no panic").expect("no error");
+        running.join_next().await.expect("a task").expect("no panic").expect("no error");
         assert_eq!(written(), 500_000, "exactly, at the end");
     }
 }

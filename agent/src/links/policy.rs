@@ -201,7 +201,7 @@ impl Policy {
     }
 
     /// What of the budget is to be kept over a restart.
-    pub(super) fn to_keep(&mut self, now: Moment) -> Option<Spent> {
+    pub(super) fn what_to_keep(&mut self, now: Moment) -> Option<Spent> {
         let budget = self.budget.as_mut()?;
         budget.look(now);
         Some(budget.to_keep())

@@ -19,9 +19,6 @@ use crate::{
 /// The day before the beginning, as a number of the budget's days.
 const DAY_BEFORE: i64 = 20_758;
 
-/// No request takes more: a record that is larger than requests are to be, in base64, a handshake, and an answer.
-const LARGEST: u64 = 16_000;
-
 /// Nothing that may go waits longer, if nothing has to be paid for: timers, backoffs, and requests that are given up.
 const PATIENCE: Duration = Duration::from_secs(75);
 
@@ -144,7 +141,7 @@ impl World {
     /// What is under way now may be counted wrongly.
     pub(super) fn judge_unsure(&mut self) {
         let under_way: usize = self.lines.iter().map(|line| line.in_flight.len()).sum();
-        self.judge.unsure += under_way as u64 * LARGEST;
+        self.judge.unsure += under_way as u64 * self.limit.largest;
     }
 
     /// What is told to be spent is what has passed.
@@ -170,13 +167,13 @@ impl World {
     /// Nothing happens before `next`: nobody who might go has to wait until then.
     pub(super) fn judge_flow(&mut self, next: Duration) {
         self.judge_scarcity(next);
-        let to_pay = self.limit.cap.map_or(Duration::ZERO, |cap| Duration::from_secs(3 * LARGEST / cap));
+        let to_pay = self.limit.cap.map_or(Duration::ZERO, |cap| Duration::from_secs(3 * self.limit.largest / cap));
         let patience = PATIENCE + to_pay;
         let (spent, budget) = self.link.stats().budget.expect("there is one");
         for line in 0..self.lines.len() {
             let of = &self.lines[line];
             let goes_on = self.limit.only_priority.is_some_and(|least| of.config.priority >= least);
-            let is_within = !self.metered || goes_on || spent + 2 * LARGEST <= budget;
+            let is_within = !self.metered || goes_on || spent + 2 * self.limit.largest <= budget;
             let might = self.runs
                 && self.is_open()
                 && is_within
@@ -285,7 +282,7 @@ impl World {
         let Some(cap) = self.limit.cap else { return };
         let Judge { passed, scarce_time, scarce_bytes, scarce_times, .. } = &self.judge;
         // A start owes nothing, and what is under way when the metering changes may go uncounted.
-        let slack = (1 + self.totals.kills + self.totals.stops) * LARGEST;
+        let slack = (1 + self.totals.kills + self.totals.stops) * self.limit.largest;
         let hour = Duration::from_secs(3600);
         let (mut first, mut bytes) = (0, 0);
         for (at, more, _) in passed {
@@ -297,7 +294,11 @@ impl World {
             assert!(bytes <= cap * 3780 + slack, "{bytes} in an hour up to {at:?}: {}", self.tell());
         }
         let least = (scarce_time.as_secs_f64() * cap as f64 * 0.95) as u64;
-        assert!(scarce_bytes + scarce_times * LARGEST >= least, "{scarce_bytes} in {scarce_time:?}: {}", self.tell());
+        assert!(
+            scarce_bytes + scarce_times * self.limit.largest >= least,
+            "{scarce_bytes} in {scarce_time:?}: {}",
+            self.tell()
+        );
     }
 
     /// On no day more than 5 % more than the budget; while the time is not known, of all days together.
@@ -326,7 +327,11 @@ impl World {
             within.map(|(_, bytes, _)| *bytes).sum::<u64>()
         };
         let (outside, all) = (sum(true), sum(false));
-        assert!(outside <= all / 20 + 4 * LARGEST, "{outside} of {all} outside the schedule: {}", self.tell());
+        assert!(
+            outside <= all / 20 + 4 * self.limit.largest,
+            "{outside} of {all} outside the schedule: {}",
+            self.tell()
+        );
     }
 }
 

@@ -34,6 +34,9 @@ pub(super) struct Limit {
     pub(super) only_priority: Option<u8>,
     /// When it is open, in minutes of each day; the end may be past midnight.
     pub(super) windows: Vec<(u64, u64)>,
+    /// No request takes more: as large as requests are to be, or one record that is larger; in base64, with a handshake and an
+    /// answer.
+    pub(super) largest: u64,
     /// Nothing is planned after this.
     pub(super) planned: Duration,
 }
@@ -42,14 +45,17 @@ impl Limit {
     pub(super) fn draw(rng: &mut Rng) -> Self {
         let has_budget = rng.bool();
         let has_cap = !has_budget || rng.bool();
-        Self {
+        let mut limit = Self {
             cap: has_cap.then(|| [100, 400, 1000, 4000, 20_000][rng.usize(..5)]),
             budget: if has_budget { [400_000, 1_000_000, 2_000_000][rng.usize(..3)] } else { UNLIMITED },
             reset: if has_budget { rng.u64(..24 * 60) } else { 0 },
             only_priority: (has_budget && rng.u8(..3) == 0).then(|| rng.u8(1..=9)),
             windows: (0..rng.u8(..3)).map(|_| (rng.u64(..24 * 60), rng.u64(30..=16 * 60))).collect(),
+            largest: 0,
             planned: Duration::ZERO,
-        }
+        };
+        limit.largest = 8000 + 2 * limit.config().request_bytes().expect("there is a budget");
+        limit
     }
 
     /// As a configuration file has it.
