@@ -198,7 +198,8 @@ impl World {
                 self.at(at, Event::Commit { line, records });
             }
             for n in 1..=fresh {
-                let apart = if self.lines[line].is_refused_any() { 5 * HOUR } else { 600 };
+                // Each in another window of the schedule, and on another day of the budget: those that wait together are taken together.
+                let apart = if self.lines[line].is_refused_any() { 25 * HOUR } else { 600 };
                 let at = seconds(span) + end + seconds(n as u64 * apart);
                 healthy = healthy.max(at);
                 self.at(at, Event::Commit { line, records: 1 });
