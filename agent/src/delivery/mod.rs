@@ -9,6 +9,8 @@ mod cursors;
 pub mod dead_letter;
 mod finished;
 mod run;
+#[cfg(test)]
+mod simulation;
 mod stats;
 #[cfg(test)]
 mod tests;

@@ -126,7 +126,8 @@ impl Loop {
         let mut give_up = None;
         let destination = Arc::clone(&self.destination);
         // Asked for once and kept: what it has begun is not begun again whenever something else happens.
-        let mut new_map = Box::pin(destination.map_changed());
+        let closed = self.way_out.closed();
+        let mut new_map = Box::pin(destination.map_changed(&closed));
         loop {
             let Some(wake) = self.drive() else { return };
             self.stats.show(&self.window, self.destination.sent(), self.way_out.held(), self.started);
@@ -164,7 +165,7 @@ impl Loop {
                 Ok(()) = interfaces.changed() => self.window.probe_now(self.started.elapsed()),
                 () = &mut new_map => {
                     self.window.on_new_map();
-                    new_map = Box::pin(destination.map_changed());
+                    new_map = Box::pin(destination.map_changed(&closed));
                 }
                 () = timer => {}
             }
@@ -181,12 +182,7 @@ impl Loop {
         self.window.on_extent(oldest, head);
         loop {
             let now = self.started.elapsed();
-            if let Some(bytes) = self.window.would_send(now)
-                && let Some(wait) = self.way_out.wait(bytes)
-            {
-                self.window.hold_until(now + wait);
-            }
-            match self.window.next(now) {
+            match self.way_out.next(&mut self.window, now) {
                 Step::Read(piece) => self.read(piece),
                 Step::Send(batch) => self.send(batch),
                 Step::StoreDeadLetters(letters) => self.bury(letters),
@@ -239,7 +235,6 @@ impl Loop {
     }
 
     fn send(&mut self, batch: Batch) {
-        self.way_out.sent(&batch);
         let destination = Arc::clone(&self.destination);
         let task = self.sends.spawn(async move { destination.send(&batch.parcels).await });
         self.requests.insert(task.id(), batch.id);
@@ -255,9 +250,8 @@ impl Loop {
             }
         };
         let request = self.requests.remove(&task).expect("every task carries a request");
-        self.way_out.ended(request, &outcome);
         let problem = problem(&outcome);
-        self.window.on_outcome(request, outcome, self.started.elapsed());
+        self.way_out.on_outcome(&mut self.window, request, outcome, self.started.elapsed());
         if let Some((kind, error)) = problem {
             self.problem.clone_from(&error);
             self.stats.failed(Some(kind), error);

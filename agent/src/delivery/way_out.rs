@@ -1,8 +1,17 @@
-//! A delivery's way out: asks its link before each request, and tells it what passed. Without a link, nothing is asked.
+//! A delivery's way out, between its window and its link: asks the link before each request, lets the window wait if so
+//! told, and tells the link what passed. Without a link, nothing is asked. Has no clock of its own and does no I/O, so that
+//! window and link are simulated together as they are (`simulation/`).
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
-use super::window::{Batch, RECORD_OVERHEAD};
+use super::window::{Batch, RECORD_OVERHEAD, Step, Window};
 use crate::{
     destination::{FailureKind, Outcome, WireBytes},
     links::{Answer, Held, Way},
@@ -16,11 +25,11 @@ pub(super) struct WayOut {
     way: Option<Way>,
     /// What the link was told of each request under way.
     told: HashMap<u64, Told>,
-    /// What the destination's sockets count, if it has any.
-    wire: Option<Arc<WireBytes>>,
-    /// Of that, what the link has been told of.
-    counted: u64,
+    /// If the destination has sockets that count.
+    passed: Option<Arc<Passed>>,
     held: Option<Held>,
+    /// The window waits until then.
+    until: Duration,
 }
 
 #[derive(Debug)]
@@ -30,13 +39,62 @@ struct Told {
     charged: u64,
 }
 
+/// What has passed a destination's sockets, and how much of that its link was told.
+#[derive(Debug)]
+struct Passed {
+    wire: Arc<WireBytes>,
+    told: AtomicU64,
+}
+
 impl WayOut {
     pub(super) fn new(way: Option<Way>, wire: Option<Arc<WireBytes>>) -> Self {
-        Self { way, told: HashMap::new(), wire, counted: 0, held: None }
+        let passed = wire.map(|wire| Arc::new(Passed { wire, told: AtomicU64::new(0) }));
+        Self { way, told: HashMap::new(), passed, held: None, until: Duration::ZERO }
+    }
+
+    /// What the window does next, once the link lets it.
+    pub(super) fn next(&mut self, window: &mut Window, now: Duration) -> Step {
+        if let (Some(way), Some(passed), true) = (&self.way, &self.passed, self.told.is_empty()) {
+            passed.tell(way);
+        }
+        match window.would_send(now) {
+            Some(bytes) => {
+                if let Some(wait) = self.wait(bytes) {
+                    self.until = now + wait;
+                    window.hold_until(self.until);
+                }
+            }
+            // It has changed its mind.
+            None if now >= self.until => self.held = None,
+            None => {}
+        }
+        let step = window.next(now);
+        if let Step::Send(batch) = &step {
+            self.sent(batch);
+        }
+        step
+    }
+
+    /// What became of a request.
+    pub(super) fn on_outcome(&mut self, window: &mut Window, request: u64, outcome: Outcome, now: Duration) {
+        self.ended(request, &outcome);
+        window.on_outcome(request, outcome, now);
+    }
+
+    /// Tells how long nothing may pass but what is under way, not even the little that is no request; nothing if it may.
+    pub(super) fn closed(&self) -> impl Fn() -> Option<Duration> + use<> {
+        let (way, passed) = (self.way.clone(), self.passed.clone());
+        move || {
+            let way = way.as_ref()?;
+            if let Some(passed) = &passed {
+                passed.tell(way);
+            }
+            way.closed()
+        }
     }
 
     /// Whether a request of about so many bytes of records has to wait, and how long.
-    pub(super) fn wait(&mut self, bytes: u64) -> Option<Duration> {
+    fn wait(&mut self, bytes: u64) -> Option<Duration> {
         let answer = self.way.as_ref()?.ask(bytes + REQUEST_OVERHEAD);
         let (wait, held) = match answer {
             Answer::Now => (None, None),
@@ -52,7 +110,7 @@ impl WayOut {
     }
 
     /// A request leaves.
-    pub(super) fn sent(&mut self, batch: &Batch) {
+    fn sent(&mut self, batch: &Batch) {
         if let Some(way) = &self.way {
             let estimate = estimate(batch);
             let charged = way.sent(estimate);
@@ -61,17 +119,31 @@ impl WayOut {
     }
 
     /// A request has ended: what was thought of it gives way to what has passed since the last one did.
-    pub(super) fn ended(&mut self, request: u64, outcome: &Outcome) {
+    fn ended(&mut self, request: u64, outcome: &Outcome) {
         let (Some(way), Some(told)) = (&self.way, self.told.remove(&request)) else { return };
-        let passed = match &self.wire {
-            Some(wire) => {
-                let before = std::mem::replace(&mut self.counted, wire.sent() + wire.received());
-                self.counted - before
-            }
+        let passed = match &self.passed {
+            Some(passed) => passed.untold(),
             None if never_left(outcome) => 0,
             None => told.estimate,
         };
         way.correct(passed.cast_signed() - told.charged.cast_signed());
+    }
+}
+
+impl Passed {
+    /// Since the link was told last.
+    fn untold(&self) -> u64 {
+        let passed = self.wire.sent() + self.wire.received();
+        passed - self.told.swap(passed, Relaxed)
+    }
+
+    /// Tells the link what has passed beside requests, such as a question for the shards. That is done before the next request
+    /// leaves: it passed in the meantime, and if it were only counted then, that one's successor would have to wait for it.
+    fn tell(&self, way: &Way) {
+        let bytes = self.untold();
+        if bytes > 0 {
+            way.correct(bytes.cast_signed());
+        }
     }
 }
 
@@ -85,4 +157,75 @@ fn estimate(batch: &Batch) -> u64 {
 fn never_left(outcome: &Outcome) -> bool {
     let Outcome::Failed(failure) = outcome else { return false };
     matches!(failure.kind, FailureKind::NoRoute | FailureKind::Dns | FailureKind::Refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use forebay_log_store::SequenceNumber;
+    use tokio::sync::Notify;
+
+    use super::*;
+    use crate::destination::Limits;
+    use crate::links::{Config, Link, Moment, Spent};
+
+    fn link(text: &str, now: &Arc<AtomicU64>) -> Arc<Link> {
+        let config: Config = toml::from_str(text).expect("it works");
+        let now = Arc::clone(now);
+        let now = move || Moment { since: Duration::from_secs(now.load(Relaxed)), wall: None };
+        Arc::new(Link::new(&config, Spent::default(), now, &Arc::new(Notify::new())))
+    }
+
+    /// Such as lists of shards, while a delivery has nothing to send.
+    #[test]
+    fn what_passed_beside_requests_is_counted_and_no_request_waits_for_it() {
+        let now = Arc::new(AtomicU64::new(0));
+        let link = link("bandwidth = '1KB/s'\ndaily-budget = '1MB'", &now);
+        let wire = Arc::new(WireBytes::default());
+        let mut way_out = WayOut::new(Some(link.way(0)), Some(Arc::clone(&wire)));
+        let closed = way_out.closed();
+        let spent = || link.stats().budget.expect("there is one").0;
+        for hour in 1..=9 {
+            now.store(hour * 3600, Relaxed);
+            assert_eq!(closed(), None);
+            assert_eq!(spent(), (hour - 1) * 100_000, "by the next one at the latest");
+            wire.count_received(100_000);
+        }
+        now.store(10 * 3600, Relaxed);
+        let mut window = Window::new(&super::super::Config::default(), &LIMITS, SequenceNumber::ZERO, &[], 7);
+        assert!(matches!(way_out.next(&mut window, Duration::ZERO), Step::Read(_)));
+        assert_eq!(spent(), 900_000);
+        assert_eq!(way_out.wait(1000), None, "it was paid for while it passed");
+        let batch = Batch { id: 1, parcels: Vec::new() };
+        way_out.sent(&batch);
+        wire.count_sent(900);
+        way_out.ended(1, &Outcome::Answered(Vec::new()));
+        assert_eq!(spent(), 900_900);
+        assert_eq!(way_out.wait(1000), None);
+        now.store(11 * 3600, Relaxed);
+        wire.count_sent(100_000);
+        assert!(closed().is_some(), "now the budget is spent");
+    }
+
+    #[test]
+    fn nothing_holds_what_sends_no_more() {
+        let now = Arc::new(AtomicU64::new(0));
+        let link = link("daily-budget = '0B'", &now);
+        let mut way_out = WayOut::new(Some(link.way(0)), None);
+        let mut window = Window::new(&super::super::Config::default(), &LIMITS, SequenceNumber::ZERO, &[], 7);
+        assert!(way_out.wait(1000).is_some());
+        way_out.until = Duration::from_secs(30);
+        way_out.next(&mut window, Duration::from_secs(29));
+        assert!(way_out.held().is_some(), "it may want to");
+        way_out.next(&mut window, Duration::from_secs(30));
+        assert_eq!(way_out.held(), None);
+    }
+
+    const LIMITS: Limits = Limits {
+        request_records: 500,
+        request_bytes: 10 << 20,
+        parcel_records: 1,
+        parcel_bytes: 1 << 20,
+        keeps_requests: false,
+        request_timeout: Duration::from_secs(30),
+    };
 }

@@ -208,10 +208,11 @@ impl Destination {
         })
     }
 
-    /// Waits until there is a new map of the destination's shards; for ever where it has none.
-    pub async fn map_changed(&self) {
+    /// Waits until there is a new map of the destination's shards; for ever where it has none. It is not asked for while it is
+    /// `closed`, which tells when to look again.
+    pub async fn map_changed(&self, closed: impl Fn() -> Option<Duration>) {
         match self {
-            Self::Kinesis(kinesis) => kinesis.map_changed().await,
+            Self::Kinesis(kinesis) => kinesis.map_changed(closed).await,
             Self::Firehose(_) | Self::Http(_) => std::future::pending().await,
             #[cfg(test)]
             Self::Scripted(_) => std::future::pending().await,

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 /// What an idle link has saved up at the most: a late wake-up costs nothing, and a pause brings no flood.
-const SAVED: Duration = Duration::from_secs(1);
+pub(super) const SAVED: Duration = Duration::from_secs(1);
 
 /// What a request under a cap has at the most: as much as passes in this time.
 const REQUEST: Duration = Duration::from_secs(1);

@@ -18,13 +18,18 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Smaller requests would be headers for the most part.
 pub(super) const REQUEST_BYTES_MIN: u64 = 4 << 10;
 
+/// What is written to be kept over a restart lies ahead of what is spent by this share of the budget, so that after a kill
+/// a budget has lost that much, and gained none. It is written again when half of that is used up: some two hundred small
+/// writes a day.
+const AHEAD: u64 = 100;
+
 /// What is kept over a restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub(super) struct Spent {
+pub(crate) struct Spent {
     /// Which day, by a clock that was trusted; none if there never was one.
-    pub(super) day: Option<i64>,
+    pub(crate) day: Option<i64>,
     /// In that day.
-    pub(super) bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -33,6 +38,8 @@ pub(super) struct Budget {
     reset: TimeOfDay,
     zone: Zone,
     spent: Spent,
+    /// What a restart would go on from.
+    kept: Spent,
     /// Since when it is counted, by the monotonic clock.
     began: Duration,
 }
@@ -40,7 +47,7 @@ pub(super) struct Budget {
 impl Budget {
     /// `spent` is what a run before has left behind.
     pub(super) fn new(bytes: u64, reset: TimeOfDay, zone: Zone, spent: Spent) -> Self {
-        Self { bytes, reset, zone, spent, began: Duration::ZERO }
+        Self { bytes, reset, zone, spent, kept: spent, began: Duration::ZERO }
     }
 
     /// Begins the next day, if there is one.
@@ -74,6 +81,23 @@ impl Budget {
 
     pub(super) fn spent(&self) -> Spent {
         self.spent
+    }
+
+    /// What is to be kept, so that a kill gives nothing back.
+    pub(super) fn to_keep(&self) -> Spent {
+        Spent { bytes: self.spent.bytes.saturating_add(self.bytes / AHEAD), ..self.spent }
+    }
+
+    /// Whether that is to be written now: too little of what is kept is left, or by far too much.
+    pub(super) fn is_to_be_kept(&self) -> bool {
+        let ahead = self.bytes / AHEAD;
+        let least = self.spent.bytes.saturating_add(ahead / 2);
+        self.spent.day != self.kept.day || self.kept.bytes < least || self.kept.bytes > least.saturating_add(ahead * 2)
+    }
+
+    /// A restart would go on from this now.
+    pub(super) fn keep(&mut self, kept: Spent) {
+        self.kept = kept;
     }
 
     pub(super) fn of_bytes(&self) -> u64 {
@@ -124,6 +148,28 @@ mod tests {
         assert!(budget.has(5000), "or it would never leave");
         budget.take(5000);
         assert!(!budget.has(0));
+    }
+
+    #[test]
+    fn what_is_kept_lies_ahead_of_what_is_spent() {
+        let mut budget = budget(Spent::default());
+        let mut writes = 0;
+        for _ in 0..1000 {
+            budget.take(1);
+            if budget.is_to_be_kept() {
+                budget.keep(budget.to_keep());
+                writes += 1;
+            }
+            let ahead = budget.kept.bytes - budget.spent.bytes;
+            assert!((5..=10).contains(&ahead), "{ahead}");
+        }
+        assert!(writes <= 200, "{writes}");
+        // They never got out.
+        budget.correct(-40);
+        assert!(budget.is_to_be_kept());
+        budget.keep(budget.to_keep());
+        budget.look(at(6, true));
+        assert!(budget.is_to_be_kept(), "another day");
     }
 
     #[test]

@@ -23,3 +23,5 @@ pub use config::{Config, WhenSpent};
 pub use interfaces::{Changes, Interfaces};
 pub use link::{Link, LinkStats, Links, Way};
 pub use policy::{Answer, Held};
+#[cfg(test)]
+pub(crate) use {budget::Spent, policy::Moment};

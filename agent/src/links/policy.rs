@@ -5,10 +5,10 @@
 
 use std::{fmt, time::Duration};
 
-use forebay_log_store::Timestamp;
+use forebay_log_store::{ClockStatus, Timestamp};
 
 use super::{
-    bandwidth::Bandwidth,
+    bandwidth::{Bandwidth, SAVED},
     budget::{Budget, Spent},
     calendar::WallTime,
     config::{Config, WhenSpent},
@@ -21,13 +21,23 @@ const ASK_AGAIN: Duration = Duration::from_secs(30);
 /// How soon one asks again who has to let others go first.
 const TURN: Duration = Duration::from_millis(20);
 
+/// What passes beside requests takes about as much.
+const LITTLE: u64 = 4 << 10;
+
 /// A moment, by both clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Moment {
+pub(crate) struct Moment {
     /// By the monotonic clock, since some beginning.
-    pub(super) since: Duration,
+    pub(crate) since: Duration,
     /// On the wall, if that can be trusted.
-    pub(super) wall: Option<Timestamp>,
+    pub(crate) wall: Option<Timestamp>,
+}
+
+impl Moment {
+    /// So long after that beginning, by what is known of the time.
+    pub(super) fn of(clock: ClockStatus, since: Duration) -> Self {
+        Self { since, wall: clock.trusted_since.map(|_| clock.now) }
+    }
 }
 
 /// Whether a request may leave.
@@ -128,18 +138,23 @@ impl Policy {
             return Answer::Wait { time: self.ask_again(held, now), held };
         }
         let Some(bandwidth) = &self.bandwidth else { return Answer::Now };
-        let wait = bandwidth.wait(now.since);
+        // What left before may turn out to be less: looking again so often, nothing of the cap is lost by that.
+        let wait = bandwidth.wait(now.since).map(|wait| wait.min(SAVED));
         let first = self.turns.is_first(who, priority, now.since, now.since + wait.unwrap_or(TURN));
         match wait {
-            Some(time) => {
-                Answer::Wait { time: time.min(ASK_AGAIN), held: if first { Held::Bandwidth } else { Held::Priority } }
-            }
+            Some(time) => Answer::Wait { time, held: if first { Held::Bandwidth } else { Held::Priority } },
             None if !first => Answer::Wait { time: TURN, held: Held::Priority },
             None => {
                 self.turns.leave(who);
                 Answer::Now
             }
         }
+    }
+
+    /// How long schedule and budget keep a delivery from what is no request, and is too little for the cap to matter.
+    pub(super) fn closed_for(&mut self, priority: u8, now: Moment) -> Option<Duration> {
+        let held = if self.metered { self.closed(priority, LITTLE, now)? } else { return None };
+        Some(self.ask_again(held, now))
     }
 
     /// A request leaves, of about so many bytes. Returns how many of them are charged: none if the limits do not hold.
@@ -183,6 +198,25 @@ impl Policy {
         let budget = self.budget.as_mut()?;
         budget.look(now);
         Some((budget.spent(), budget.of_bytes()))
+    }
+
+    /// What of the budget is to be kept over a restart.
+    pub(super) fn what_to_keep(&mut self, now: Moment) -> Option<Spent> {
+        let budget = self.budget.as_mut()?;
+        budget.look(now);
+        Some(budget.to_keep())
+    }
+
+    /// Whether that is to be written now.
+    pub(super) fn is_to_be_kept(&self) -> bool {
+        self.budget.as_ref().is_some_and(Budget::is_to_be_kept)
+    }
+
+    /// A restart would go on from this now.
+    pub(super) fn keep(&mut self, kept: Spent) {
+        if let Some(budget) = &mut self.budget {
+            budget.keep(kept);
+        }
     }
 
     fn closed(&mut self, priority: u8, bytes: u64, now: Moment) -> Option<Held> {
@@ -235,5 +269,36 @@ mod tests {
         assert_eq!(spent_after(true, true), 500_000);
         assert_eq!(spent_after(false, false), 500_000);
         assert_eq!(spent_after(true, false), 600_000, "what is charged is only corrected while the limits hold");
+    }
+
+    #[test]
+    fn who_waited_for_what_was_given_back_and_went_away_holds_up_nobody() {
+        let config: Config = toml::from_str("bandwidth = '100B/s'").expect("it works");
+        let mut policy = Policy::new(&config, Spent::default());
+        let at = |seconds| Moment { since: Duration::from_secs(seconds), wall: None };
+        let charged = policy.sent(100_000, at(10));
+        let waits = |answer| matches!(answer, Answer::Wait { time, .. } if time <= SAVED);
+        assert!(waits(policy.ask(0, 9, 1000, at(10))) && waits(policy.ask(1, 0, 1000, at(10))));
+        // It never got out, and who would go first sends nothing any more.
+        policy.correct(-charged.cast_signed());
+        assert!(waits(policy.ask(1, 0, 1000, at(11))), "the other one may still come");
+        assert_eq!(policy.ask(1, 0, 1000, at(13)), Answer::Now);
+    }
+
+    #[test]
+    fn what_is_no_request_keeps_to_schedule_and_budget() {
+        let config: Config =
+            toml::from_str("schedule = ['22:00-06:00']\ntime-zone = 'utc'\ndaily-budget = '1MB'").expect("it works");
+        let mut policy = Policy::new(&config, Spent::default());
+        let at =
+            |hour: u64| Moment { since: Duration::from_secs(hour * 3600), wall: Some(Timestamp(hour * 3_600_000)) };
+        assert_eq!(policy.closed_for(0, at(12)), Some(ASK_AGAIN));
+        assert_eq!(policy.closed_for(0, at(23)), None);
+        policy.sent(1_000_000, at(23));
+        assert_eq!(policy.closed_for(0, at(23)), Some(ASK_AGAIN));
+        policy.set_metered(false);
+        assert_eq!(policy.closed_for(0, at(12)), None);
+        let nothing: Config = toml::from_str("daily-budget = '0B'").expect("it works");
+        assert!(Policy::new(&nothing, Spent::default()).closed_for(0, at(12)).is_some());
     }
 }

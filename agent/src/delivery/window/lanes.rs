@@ -4,7 +4,10 @@
 //! A lane is known by a number. Should two ever share one, they only wait for each other.
 //!
 //! A record that goes on failing is to hold up no more than its key: that leaves the lane, for one of its own, and goes back when none
-//! of its records is left.
+//! of its records is left. Until then, which is never if it never pauses, it shares no parcels with others, and is throttled by itself
+//! (`throttles.rs`), as if it were another producer's: with the lane's own rate, whichever of the two is older would keep
+//! the other one from its turn. To bring it back earlier, its records would have to be put among those that the lane has by then, all
+//! for the sake of a few bytes around parcels.
 
 use std::{
     collections::{HashMap, HashSet},

@@ -408,7 +408,10 @@ impl Window {
     /// About how many bytes of records would leave with [`Step::Send`] if it were asked for now; nothing if none would.
     pub(crate) fn would_send(&mut self, now: Duration) -> Option<u64> {
         self.pass_time(now);
-        matches!(self.send_due(now), Due::Now(_)).then(|| self.next_bytes())
+        match self.send_due(now) {
+            Due::Now(what) => Some(self.bytes_of(what)),
+            Due::Later(_) => None,
+        }
     }
 
     /// What follows from the time alone.
@@ -493,6 +496,13 @@ impl Window {
     /// Up to here everything is done, as far as [`Step::Save`] has told.
     pub(crate) fn checkpoint(&self) -> SequenceNumber {
         self.saved
+    }
+
+    /// Whether a request under way is of suspects, and whether it is the witness of a trial.
+    #[cfg(test)]
+    pub(crate) fn is_apart(&self, id: u64) -> (bool, bool) {
+        let flight = &self.in_flight[&id];
+        (flight.group.is_some(), flight.witness)
     }
 
     /// Whether the endpoint answers.

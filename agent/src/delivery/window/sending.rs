@@ -103,8 +103,23 @@ impl Window {
         head.parcel as usize >= size.records || head.parcel_bytes >= size.bytes / 2
     }
 
+    /// About how many bytes a request takes, each record with [`RECORD_OVERHEAD`].
+    pub(super) fn bytes_of(&self, what: What) -> u64 {
+        match what {
+            What::Fresh => self.next_bytes(),
+            What::Group => {
+                let slots = self.suspects.first().map_or(&[][..], |group| &group.slots);
+                slots.iter().map(|head| self.entries[*head].parcel_bytes + RECORD_OVERHEAD).sum()
+            }
+            What::Witness => {
+                let witness = self.trial.map(|trial| &self.entries[trial.witness]);
+                witness.map_or(0, |entry| entry.wire + RECORD_OVERHEAD)
+            }
+        }
+    }
+
     /// About how many bytes the next request takes of what is ready.
-    pub(super) fn next_bytes(&self) -> u64 {
+    fn next_bytes(&self) -> u64 {
         let records = self.ready.len().max(1) as f64;
         let payload = self.ready.bytes.saturating_sub(RECORD_OVERHEAD * self.ready.len() as u64).max(1) as f64;
         // As if all were of one size, so that a limit of records or of bytes takes a share of both.

@@ -87,6 +87,11 @@ impl Suspects {
         self.groups.first_key_value().map(|((not_before, _), _)| (*not_before).max(self.gate))
     }
 
+    /// The one that goes next.
+    pub(super) fn first(&self) -> Option<&Group> {
+        self.groups.values().next()
+    }
+
     pub(super) fn take(&mut self) -> Option<Group> {
         self.groups.pop_first().map(|(_, group)| group)
     }

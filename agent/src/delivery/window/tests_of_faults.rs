@@ -96,9 +96,14 @@ impl Bench {
         }
     }
 
-    /// Does what the window says until it waits.
     pub(super) fn drive(&mut self) -> Option<Duration> {
+        self.drive_asking(|_, _, _| {})
+    }
+
+    /// Does what the window says until it waits; `sends` hears what the link was asked for before each request.
+    fn drive_asking(&mut self, mut sends: impl FnMut(&Window, Option<u64>, &Batch)) -> Option<Duration> {
         loop {
+            let asked = self.window.would_send(self.now);
             match self.window.next(self.now) {
                 Step::Read(Piece { from, limit, .. }) => {
                     assert_eq!(from.0, self.read + 1);
@@ -108,7 +113,10 @@ impl Bench {
                     let reached = records.last().map(|(record, _)| record.sequence_number);
                     self.window.on_read(Found { records, reached }, self.place(), self.now);
                 }
-                Step::Send(batch) => self.under_way.push_back((self.now, batch)),
+                Step::Send(batch) => {
+                    sends(&self.window, asked, &batch);
+                    self.under_way.push_back((self.now, batch));
+                }
                 Step::StoreDeadLetters(letters) => {
                     self.buried.extend(letters.iter().map(|letter| letter.record.sequence_number.0));
                     self.window.on_dead_letters(true, self.now);
@@ -240,6 +248,29 @@ fn a_record_at_which_the_endpoint_breaks_holds_up_only_those_of_its_key() {
         assert_eq!((bench.taken.len(), bench.window.checkpoint().0), (200, 200), "each once");
         assert_eq!(bench.window.held().failing, 0);
     }
+}
+
+/// A link is asked for what leaves, not for what else is ready: suspects by themselves, and a witness.
+#[test]
+fn what_would_be_sent_is_as_large_as_what_is_sent() {
+    let mut bench = Bench::new(ONE_LANE, Config::default(), [57]);
+    bench.refuses.extend([120, 121]);
+    bench.log(200);
+    let (mut groups, mut witnesses) = (0, 0);
+    while bench.buried.len() < 2 {
+        bench.drive_asking(|window, asked, batch| {
+            let flight = &window.in_flight[&batch.id];
+            if flight.group.is_some() || flight.witness {
+                assert_eq!(asked, Some(flight.bytes));
+            }
+            groups += u64::from(flight.group.is_some());
+            witnesses += u64::from(flight.witness);
+        });
+        let now = bench.now;
+        bench.pass_until(SECOND, |bench| bench.now > now);
+        assert!(bench.now < SECOND * 3600);
+    }
+    assert!(groups > 10 && witnesses > 0, "{groups} groups, {witnesses} witnesses");
 }
 
 /// The same where it takes more than one request at first, and where records wait for no other.

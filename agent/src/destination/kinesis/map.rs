@@ -74,13 +74,17 @@ impl ShardMap {
         self.asked_for.notify_one();
     }
 
-    /// Waits for a new map to be taken.
-    pub(super) async fn changed(&self) {
+    /// Waits for a new map to be taken. Asks nothing while the way out is `closed`: nothing goes by the map then.
+    pub(super) async fn changed(&self, closed: impl Fn() -> Option<Duration>) {
         loop {
             let due = self.started + self.lock().survey.due();
             tokio::select! {
                 () = tokio::time::sleep_until(due.into()) => {}
                 () = self.asked_for.notified() => continue,
+            }
+            while let Some(time) = closed() {
+                tokio::time::sleep(time).await;
+                self.lock().survey.had_to_wait(self.started.elapsed());
             }
             let answer = tokio::select! {
                 answer = self.ask() => answer,

@@ -120,9 +120,9 @@ impl Kinesis {
         self.packing.place(record, self.map.as_ref().and_then(ShardMap::current).as_deref())
     }
 
-    pub(super) async fn map_changed(&self) {
+    pub(super) async fn map_changed(&self, closed: impl Fn() -> Option<Duration>) {
         match &self.map {
-            Some(map) => map.changed().await,
+            Some(map) => map.changed(closed).await,
             None => std::future::pending().await,
         }
     }

@@ -94,6 +94,11 @@ impl Survey {
         self.awaited.get_or_insert(self.next.max(now) + AWAITED);
     }
 
+    /// Nobody could be asked until now. Nothing was sent either, so that parcels have not waited for the answer yet.
+    pub(super) fn had_to_wait(&mut self, now: Duration) {
+        self.awaited = self.awaited.map(|awaited| awaited.max(now + AWAITED));
+    }
+
     /// This map counts from now on. Nothing is under way by an older one, so that nothing more goes astray by that.
     pub(super) fn follow(&mut self, map: Map) {
         self.current = map;
@@ -216,6 +221,18 @@ mod tests {
         survey.went_astray(s(100));
         assert_eq!(survey.due(), s(100));
         assert!(survey.hear(Answer::Shards(three()), 101).is_some());
+    }
+
+    #[test]
+    fn who_could_not_be_asked_is_awaited_as_long_as_anybody() {
+        let mut survey = Survey::new(INTERVAL);
+        survey.had_to_wait(s(3));
+        assert_eq!(survey.gives_up(), None, "nothing waits for it");
+        survey.hear(Answer::Shards(two()), 10);
+        survey.went_astray(s(100));
+        assert_eq!(survey.gives_up(), Some(s(105)));
+        survey.had_to_wait(s(3600));
+        assert_eq!(survey.gives_up(), Some(s(3605)));
     }
 
     #[test]

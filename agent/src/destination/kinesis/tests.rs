@@ -528,14 +528,21 @@ async fn an_aggregate_in_the_wrong_shard_is_astray_and_the_shards_are_asked_for_
     let lane = |key: u128| destination.place(&with("k", key)).lane;
 
     assert_ne!(lane(1), lane(u128::MAX), "nothing is known yet");
-    destination.map_changed().await;
+    let (looks, wire) = (std::cell::Cell::new(0), destination.wire_bytes());
+    let closed = || {
+        looks.set(looks.get() + 1);
+        assert_eq!(wire.sent(), 0, "it asks although the way out is closed");
+        (looks.get() <= 3).then_some(Duration::from_millis(1))
+    };
+    destination.map_changed(closed).await;
+    assert_eq!(looks.get(), 4);
     destination.take_map();
     assert_eq!(lane(1), lane(u128::MAX), "one shard");
     assert_eq!(destination.send(&aggregate).await, Outcome::Answered(vec![RecordOutcome::Accepted]));
 
     split.store(true, std::sync::atomic::Ordering::Relaxed);
     assert_eq!(destination.send(&aggregate).await, Outcome::Answered(vec![RecordOutcome::Astray]));
-    destination.map_changed().await;
+    destination.map_changed(|| None).await;
     destination.take_map();
     assert_ne!(lane(1), lane(u128::MAX), "two shards");
     assert_eq!(destination.send(&[parcel("a", b"one")]).await, Outcome::Answered(vec![RecordOutcome::Accepted]));

@@ -177,6 +177,17 @@ impl World {
         }
     }
 
+    /// Whatever need not wait for a record at which the endpoint breaks is finished by now.
+    pub(super) fn judge_flow(&mut self) {
+        for (index, (record, _)) in self.log.iter().enumerate().take(self.committed).skip(self.oldest) {
+            let is_held_up = is_held_up(&self.log, self.config.ordering, index);
+            let is_finished = self.fates[index] != Fate::default();
+            let number = record.sequence_number;
+            assert!(is_finished || is_held_up, "record {number} was held up by another: {}", self.tell());
+            self.held_up += u64::from(!is_finished);
+        }
+    }
+
     pub(super) fn save(&mut self, checkpoint: SequenceNumber) {
         assert!(checkpoint > *self.saved.last().expect("never empty"), "a checkpoint goes forward");
         self.judge_finished(&[(SequenceNumber::ZERO, checkpoint)]);
