@@ -66,6 +66,11 @@ impl<B: Fn(&Link), E: Fn(&Link)> Scene for Condition<'_, B, E> {
         (self.end)(self.link);
     }
 
+    /// Kinesalite takes it, but what it has then cannot be read in JSON.
+    fn knows_cbor(&self) -> bool {
+        false
+    }
+
     /// Asked past the proxy.
     fn taken(&self) -> Vec<(String, Vec<u8>)> {
         let address = (self.link.network.outside(), self.link.kinesalite.port());

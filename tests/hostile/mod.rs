@@ -4,7 +4,7 @@
 //! compares their books with what the endpoint has at the end. In each, nothing is lost, each key keeps its order, devices are
 //! never held up, what can pass passes, status names the trouble, and when it is over a fresh record passes without more
 //! failures than there were requests under way. All of that holds in strict order for records that are sent alone as well as
-//! for aggregates (`aggregation = "kpl"`, in CBOR), of which the judge sees what the Kinesis Client Library would.
+//! for aggregates (`aggregation = "kpl"`, in CBOR where it is known), of which the judge sees what the Kinesis Client Library would.
 //! `endpoint.rs` has conditions of the endpoint, with one that does as it is told, both ways; `shards.rs` has those that only
 //! aggregates meet; `link.rs` has those of the link, with a real server behind it, in a network namespace of the gateway's
 //! own, for aggregates only those that care about bytes; `isolation.rs` has all at once beside healthy ones; `fault.rs` has one

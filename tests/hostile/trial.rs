@@ -27,7 +27,7 @@ const LONG: Duration = Duration::from_secs(90);
 pub(super) enum Sent {
     /// Each as a record of the wire.
     Alone,
-    /// Those of a shard as aggregates, and in CBOR.
+    /// Those of a shard as aggregates, in CBOR where the endpoint knows it.
     Aggregated,
 }
 
@@ -36,7 +36,7 @@ impl Sent {
     pub(super) fn settings(self) -> &'static str {
         match self {
             Self::Alone => "",
-            Self::Aggregated => "encoding = \"cbor\"\naggregation = \"kpl\"\naggregate-bytes = \"4KiB\"\n",
+            Self::Aggregated => "aggregation = \"kpl\"\naggregate-bytes = \"4KiB\"\n",
         }
     }
 }
@@ -104,6 +104,11 @@ pub(super) trait Scene {
         Home::new(configuration)
     }
 
+    /// Whether the endpoint knows CBOR.
+    fn knows_cbor(&self) -> bool {
+        true
+    }
+
     fn environment(&self) -> Vec<(String, String)> {
         Vec::new()
     }
@@ -146,9 +151,11 @@ impl Trial {
     /// Tries it.
     #[track_caller]
     pub(super) fn run(self, scene: &mut impl Scene) {
+        let cbor = self.sent == Sent::Aggregated && scene.knows_cbor();
         let destination = format!(
-            "max-backoff = \"500ms\"\nin-flight = {IN_FLIGHT}\nconnect-timeout = \"1s\"\nrequest-timeout = \"{}\"\n{}{}",
+            "max-backoff = \"500ms\"\nin-flight = {IN_FLIGHT}\nconnect-timeout = \"1s\"\nrequest-timeout = \"{}\"\n{}{}{}",
             self.request_timeout,
+            if cbor { "encoding = \"cbor\"\n" } else { "" },
             self.sent.settings(),
             self.destination
         );

@@ -25,8 +25,9 @@ impl KinesisLocal {
         let (port, tls) = (free_port(), free_port());
         let mut start = command(program("kinesis-local"));
         // Its certificate lies beside it.
-        let home = program("kinesis-local").join("../../kinesis-local/node_modules/kinesis-local");
-        start.current_dir(home.canonicalize().expect("it is installed"));
+        let installed = program("kinesis-local");
+        let counterparts = installed.ancestors().nth(2).expect("it is in .counterparts/bin");
+        start.current_dir(counterparts.join("kinesis-local/node_modules/kinesis-local"));
         start.env("KINESIS_MOCK_PLAIN_PORT", port.to_string()).env("KINESIS_MOCK_TLS_PORT", tls.to_string());
         start.env("SHARD_LIMIT", "100");
         let mut daemon = Daemon::spawn("kinesis-local", start, &dir.path().join("log"));
