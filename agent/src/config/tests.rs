@@ -169,6 +169,21 @@ fn requests_are_no_larger_than_their_endpoint_takes() {
         let told = problems(&kind, &format!("batch-bytes = \"{more}\""));
         assert_eq!(told, [format!("destinations.cloud.batch-bytes: must be {limit}")]);
     }
+    // What is around the records has to fit, too.
+    let http = |bytes: u64| {
+        let text = format!(
+            "{}[destinations.web]\ntype = \"http\"\nfrom = \"telemetry\"\nurl = \"http://127.0.0.1:1\"\nwindow-bytes = \"100MiB\"\nbatch-bytes = \"{bytes}\"\n",
+            WORKS.split_once("[destinations").map_or(WORKS, |(before, _)| before)
+        );
+        match Config::parse(&text) {
+            Ok(_) => Vec::new(),
+            Err(Error::Problems { problems, .. }) => problems.iter().map(ToString::to_string).collect(),
+            Err(other) => panic!("{other}"),
+        }
+    };
+    assert_eq!(http((64 << 20) - (1 << 10)), [""; 0]);
+    let told = http(64 << 20);
+    assert!(told.len() == 1 && told[0].starts_with("destinations.web.batch-bytes: must be"), "{told:?}");
 }
 
 #[test]

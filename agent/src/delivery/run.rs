@@ -1,7 +1,7 @@
 //! The loop of a delivery: does what its window says, and tells it what came of it. Decides nothing.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -72,8 +72,8 @@ struct Loop {
     requests: HashMap<Id, u64>,
     burials: JoinSet<Result<(), Error>>,
     saves: JoinSet<bool>,
-    /// The newest thing that went wrong with a request.
-    problem: String,
+    /// The newest thing that went wrong with a request, of each kind.
+    problems: BTreeMap<FailureKind, String>,
     /// Whether the newest read, or burial, failed: only the first failure in a row is told.
     read_failed: bool,
     burial_failed: bool,
@@ -112,7 +112,7 @@ impl Delivery {
             requests: HashMap::new(),
             burials: JoinSet::new(),
             saves: JoinSet::new(),
-            problem: String::new(),
+            problems: BTreeMap::new(),
             read_failed: false,
             burial_failed: false,
         };
@@ -253,27 +253,29 @@ impl Loop {
         let problem = problem(&outcome);
         self.way_out.on_outcome(&mut self.window, request, outcome, self.started.elapsed());
         if let Some((kind, error)) = problem {
-            self.problem.clone_from(&error);
+            self.problems.insert(kind, error.clone());
             self.stats.failed(Some(kind), error);
         }
     }
 
     fn tell(&self, news: News) {
-        let (destination, error) = (&self.name, &self.problem);
+        let destination = &self.name;
+        let error = |kind| self.problems.get(&kind).map_or("", String::as_str);
+        let failing_error = error(FailureKind::EndpointFailed);
         match news {
             News::Down(kind) => {
-                warn!(%destination, %kind, error, "destination does not take records; trying again");
+                warn!(%destination, %kind, error = error(kind), "destination does not take records; trying again");
             }
             News::Up(outage) => {
                 let (lasted, attempts) = (outage.until.saturating_sub(outage.since), outage.attempts);
                 info!(%destination, ?lasted, attempts, "destination takes records again");
             }
             News::Failing(records) => warn!(
-                %destination, records, error,
+                %destination, records, error = failing_error,
                 "destination fails upon records that it is sent alone, and takes others; those go on, and these are tried again"
             ),
             News::ReadingStopped(failing) => warn!(
-                %destination, stream = self.stream.name(), failing, error,
+                %destination, stream = self.stream.name(), failing, error = failing_error,
                 "no more records are read: what waits behind those upon which the destination goes on failing fills the window"
             ),
             News::ReadingGoesOn => info!(%destination, stream = self.stream.name(), "records are read again"),

@@ -188,6 +188,13 @@ impl Link {
         LinkStats { metered: policy.is_metered(), budget }
     }
 
+    /// More of its budget may be spent than a restart would know of.
+    fn spent(&self, policy: &Policy) {
+        if policy.is_to_be_kept() {
+            self.spending.notify_one();
+        }
+    }
+
     /// What is to be kept of its budget over a restart, at the end exactly; and whether that is to be written now.
     pub(crate) fn to_keep(&self, at_end: bool) -> Option<(Spent, bool)> {
         let (mut policy, now) = (self.lock(), (self.now)());
@@ -238,15 +245,15 @@ impl Way {
     pub fn sent(&self, bytes: u64) -> u64 {
         let mut policy = self.link.lock();
         let charged = policy.sent(bytes, (self.link.now)());
-        if policy.is_to_be_kept() {
-            self.link.spending.notify_one();
-        }
+        self.link.spent(&policy);
         charged
     }
 
     /// What it really took, or did until now, less what it was charged with.
     pub fn correct(&self, bytes: i64) {
-        self.link.lock().correct(bytes);
+        let mut policy = self.link.lock();
+        policy.correct(bytes);
+        self.link.spent(&policy);
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
 
 use fastrand::Rng;
 use forebay_log_store::{SequenceNumber, Timestamp};
+use futures_util::FutureExt as _;
 use tokio::sync::Notify;
 
 use super::{
@@ -22,6 +23,9 @@ use crate::{
     destination::Outcome,
     links::{Link, Moment, Spent},
 };
+
+/// As in `Links::run`.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Monday, 2 November 2026, 00:00 UTC.
 const BEGIN: u64 = 1_793_577_600_000;
@@ -78,6 +82,10 @@ pub(super) enum Event {
         spent: Spent,
     },
     /// The destination asks for its shards.
+    /// It is looked at what is spent.
+    Look {
+        life: u32,
+    },
     Survey {
         life: u32,
         line: usize,
@@ -104,6 +112,11 @@ pub(super) struct World {
     pub(super) trusted_after: Duration,
     clock: Arc<Mutex<Moment>>,
     pub(super) link: Arc<Link>,
+    /// Is told that more is spent than is on the disk.
+    spending: Arc<Notify>,
+    /// When it is looked at untold, and whether there will be an event for it.
+    look_at: Duration,
+    looks: bool,
     /// What is on the disk of what is spent, and whether it is being written.
     kept: Spent,
     keeping: bool,
@@ -125,7 +138,10 @@ impl World {
             _ => Duration::ZERO,
         };
         let mut world = Self {
-            link: link(&limit, Spent::default(), &clock),
+            link: link(&limit, Spent::default(), &clock, &Arc::default()),
+            spending: Arc::default(),
+            look_at: Duration::ZERO,
+            looks: false,
             judge: Judge::new(lines.len()),
             limit,
             lines,
@@ -239,6 +255,7 @@ impl World {
             | Event::Told { life, .. }
             | Event::Kept { life, .. }
             | Event::Survey { life, .. }
+            | Event::Look { life }
             | Event::Tick { life, .. }
                 if life != self.life || !self.runs => {}
             Event::Read { line, read, .. } => {
@@ -254,6 +271,8 @@ impl World {
                 self.link.keep(spent);
             }
             Event::Survey { line, .. } => self.survey(line),
+            // It is looked at after each event.
+            Event::Look { .. } => self.looks = false,
             Event::Tick { line, .. } => self.drive(line),
         }
     }
@@ -264,11 +283,20 @@ impl World {
         }
     }
 
-    /// What `Links::run` does.
+    /// What `Links::run` does, when it is told and every few seconds.
     fn keep(&mut self) {
         if !self.runs || self.keeping {
             return;
         }
+        let told = self.spending.notified().now_or_never().is_some();
+        if !told && self.now < self.look_at {
+            if !self.looks && self.link.to_keep(false).is_some_and(|(_, is_due)| is_due) {
+                self.looks = true;
+                self.at(self.look_at, Event::Look { life: self.life });
+            }
+            return;
+        }
+        (self.looks, self.look_at) = (false, self.now + LOOK_EVERY);
         if let Some((spent, true)) = self.link.to_keep(false) {
             self.keeping = true;
             let life = self.life;
@@ -297,7 +325,9 @@ impl World {
         self.life += 1;
         (self.born, self.runs, self.keeping) = (self.now, true, false);
         self.look_at_clocks();
-        self.link = link(&self.limit, self.kept, &self.clock);
+        self.spending = Arc::default();
+        self.link = link(&self.limit, self.kept, &self.clock, &self.spending);
+        (self.looks, self.look_at) = (false, self.now);
         self.link.set_metered("modem", self.metered);
         self.judge.begin(self.kept, self.now);
         for line in 0..self.lines.len() {
@@ -330,10 +360,10 @@ impl World {
     }
 }
 
-fn link(limit: &Limit, spent: Spent, clock: &Arc<Mutex<Moment>>) -> Arc<Link> {
+fn link(limit: &Limit, spent: Spent, clock: &Arc<Mutex<Moment>>, spending: &Arc<Notify>) -> Arc<Link> {
     let clock = Arc::clone(clock);
     let now = move || *clock.lock().expect("no panic while it is held");
-    Arc::new(Link::new(&limit.config(), spent, now, &Arc::new(Notify::new())))
+    Arc::new(Link::new(&limit.config(), spent, now, spending))
 }
 
 /// A window that begins behind `checkpoint`.

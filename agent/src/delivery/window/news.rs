@@ -112,7 +112,8 @@ impl Window {
     pub(super) fn news_of_reading(&mut self, now: Duration) -> Option<News> {
         let failing = self.entries.failing();
         if self.told.reading_stopped {
-            let goes_on = failing == 0 || !self.reads_later(now);
+            // That nothing fails any more is not enough: what waits behind it has to make room first.
+            let goes_on = !self.reads_later(now);
             self.told.reading_stopped = !goes_on;
             return goes_on.then_some(News::ReadingGoesOn);
         }

@@ -7,27 +7,25 @@ use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_types::body::SdkBody;
 use base64_simd::STANDARD;
 
-use super::{Encoding, buffers::Buffers};
+use super::{Encoding, buffers};
 
 /// What stands around a record's data and its key: names, quotes, braces, and a few escapes.
 const AROUND_RECORD: usize = 48;
 
 /// See the module.
 #[derive(Debug)]
-pub(in crate::destination) struct Body<'a> {
+pub(in crate::destination) struct Body {
     encoding: Encoding,
-    buffers: &'a Buffers,
     written: Vec<u8>,
 }
 
-impl<'a> Body<'a> {
+impl Body {
     /// The body of a request to a stream, for exactly so many records, with room for so many bytes in all, keys included.
     pub(in crate::destination) fn new(
         encoding: Encoding,
         (stream_key, stream): (&str, &str),
         records: usize,
         bytes: u64,
-        buffers: &'a Buffers,
     ) -> Self {
         let bytes = usize::try_from(bytes).unwrap_or(0);
         let bytes = match encoding {
@@ -35,7 +33,7 @@ impl<'a> Body<'a> {
             Encoding::Cbor => bytes,
         };
         let room = bytes + (records + 2) * AROUND_RECORD + stream_key.len() + stream.len();
-        let mut body = Self { encoding, buffers, written: buffers.take(room) };
+        let mut body = Self { encoding, written: buffers::take(room) };
         match encoding {
             Encoding::Json => {
                 body.written.push(b'{');
@@ -77,12 +75,12 @@ impl<'a> Body<'a> {
     }
 
     /// Puts the body in place of the one that a request has. Before the request is signed.
-    pub(in crate::destination) fn into_request(mut self) -> impl Fn(&mut HttpRequest) + Send + Sync + use<> {
+    pub(in crate::destination) fn into_request(mut self) -> impl Fn(&mut HttpRequest) + Send + Sync + 'static {
         if self.encoding == Encoding::Json {
             self.written.extend_from_slice(b"]}");
         }
         let content_type = self.encoding.content_type();
-        let (length, body) = (self.written.len().to_string(), self.buffers.share(self.written));
+        let (length, body) = (self.written.len().to_string(), buffers::share(self.written));
         move |request| {
             request.headers_mut().insert("content-type", content_type);
             request.headers_mut().insert("content-length", length.clone());
@@ -108,7 +106,7 @@ mod tests {
 
     use super::*;
 
-    fn sent(body: Body<'_>) -> (String, Vec<u8>) {
+    fn sent(body: Body) -> (String, Vec<u8>) {
         let mut request = HttpRequest::new(SdkBody::empty());
         body.into_request()(&mut request);
         let bytes = request.body().bytes().expect("in memory");
@@ -117,8 +115,7 @@ mod tests {
     }
 
     fn two_records(encoding: Encoding) -> (String, Vec<u8>) {
-        let buffers = Buffers::default();
-        let mut body = Body::new(encoding, ("StreamName", "a\"b"), 2, 10, &buffers);
+        let mut body = Body::new(encoding, ("StreamName", "a\"b"), 2, 10);
         body.push(&[0xfb, 0xff], &[("PartitionKey", "\u{1}\\ö\n"), ("ExplicitHashKey", "7")]);
         body.push(b"", &[("PartitionKey", "k")]);
         sent(body)
@@ -161,9 +158,8 @@ mod tests {
 
     #[test]
     fn no_record_is_an_empty_list() {
-        let buffers = Buffers::default();
-        let (_, bytes) = sent(Body::new(Encoding::Json, ("S", "s"), 0, 0, &buffers));
+        let (_, bytes) = sent(Body::new(Encoding::Json, ("S", "s"), 0, 0));
         assert_eq!(serde_json::from_slice::<Value>(&bytes).expect("JSON"), json!({"S": "s", "Records": []}));
-        assert_eq!(sent(Body::new(Encoding::Cbor, ("S", "s"), 0, 0, &buffers)).1, b"\xa2\x61S\x61s\x67Records\x80");
+        assert_eq!(sent(Body::new(Encoding::Cbor, ("S", "s"), 0, 0)).1, b"\xa2\x61S\x61s\x67Records\x80");
     }
 }

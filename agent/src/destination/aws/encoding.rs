@@ -3,11 +3,10 @@
 use serde::Deserialize;
 
 /// Kinesis Data Streams speaks both; of others that speak like it, not all know CBOR.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Encoding {
     /// JSON 1.1, with data in base64: a third more bytes.
-    #[default]
     Json,
     /// CBOR 1.1 (RFC 8949), with data as it is.
     Cbor,
@@ -22,11 +21,14 @@ impl Encoding {
     }
 
     /// What an answer is written in that says this of itself: services answer as they were asked, but whatever stands in front
-    /// of them may speak for itself.
-    pub(super) fn of(content_type: Option<&str>) -> Self {
-        match content_type {
-            Some(name) if name.trim_start().starts_with(Self::Cbor.content_type()) => Self::Cbor,
-            _ => Self::Json,
+    /// of them may speak for itself, and an answer that passed there may say nothing.
+    pub(super) fn of_answer(self, content_type: Option<&str>) -> Self {
+        let Some(name) = content_type.map(str::trim_start) else { return self };
+        let is_cbor = name.get(..Self::Cbor.content_type().len());
+        if is_cbor.is_some_and(|name| name.eq_ignore_ascii_case(Self::Cbor.content_type())) {
+            Self::Cbor
+        } else {
+            Self::Json
         }
     }
 }

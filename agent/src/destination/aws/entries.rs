@@ -42,14 +42,15 @@ struct Success {
 }
 
 impl Entries {
-    /// Takes the answer when it comes, if it is a success; the SDK's caller gets `instead`. A refusal that the SDK cannot read becomes
+    /// Takes the answer to what was `asked` when it comes, if it is a success; the SDK's caller gets `instead`. A refusal that the SDK cannot read becomes
     /// the error that it would have made of it.
     pub(in crate::destination) fn taker(
         &self,
+        asked: Encoding,
         instead: fn() -> Output,
         refused: fn(ErrorMetadata) -> Error,
     ) -> impl Intercept + 'static {
-        Taker { entries: self.clone(), instead, refused }
+        Taker { entries: self.clone(), asked, instead, refused }
     }
 
     /// What came.
@@ -60,7 +61,7 @@ impl Entries {
         let success = self.0.get();
         let read = success.and_then(|success| match success.encoding {
             Encoding::Json => serde_json::from_slice(&success.body).ok(),
-            Encoding::Cbor => minicbor_serde::from_slice(&success.body).ok(),
+            Encoding::Cbor => cbor(&success.body),
         });
         read.ok_or_else(|| Failure {
             kind: FailureKind::EndpointFailed,
@@ -73,6 +74,7 @@ impl Entries {
 #[derive(Debug, Clone)]
 struct Taker {
     entries: Entries,
+    asked: Encoding,
     instead: fn() -> Output,
     refused: fn(ErrorMetadata) -> Error,
 }
@@ -90,7 +92,7 @@ impl Intercept for Taker {
         settings: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let response = context.response();
-        if response.status().is_success() || encoding_of(response) == Encoding::Cbor {
+        if response.status().is_success() || self.encoding_of(response) == Encoding::Cbor {
             settings.interceptor_state().store_put(SharedResponseDeserializer::new(self.clone()));
         }
         Ok(())
@@ -105,38 +107,54 @@ impl DeserializeResponse for Taker {
     ) -> Result<Output, OrchestratorError<Error>> {
         let body = response.body().bytes().unwrap_or_default();
         if !response.status().is_success() {
-            return Err(OrchestratorError::operation((self.refused)(refusal(body))));
+            let code = response.headers().get("x-amzn-errortype");
+            return Err(OrchestratorError::operation((self.refused)(refusal(code, body))));
         }
         let body = body.to_vec();
         let (status, headers) = (response.status().as_u16(), response.headers());
         let retry_after = retry_after(headers.get("retry-after"));
         // There is one answer to a request: the SDK does not ask twice.
-        let _ = self.entries.0.set(Success { status, retry_after, encoding: encoding_of(response), body });
+        let _ = self.entries.0.set(Success { status, retry_after, encoding: self.encoding_of(response), body });
         Ok((self.instead)())
     }
 }
 
-fn encoding_of(response: &HttpResponse) -> Encoding {
-    Encoding::of(response.headers().get("content-type"))
+impl Taker {
+    fn encoding_of(&self, response: &HttpResponse) -> Encoding {
+        self.asked.of_answer(response.headers().get("content-type"))
+    }
 }
 
-/// What a refusal in CBOR says, as the SDK finds it in one in JSON: the code may have a namespace in front.
-fn refusal(body: &[u8]) -> ErrorMetadata {
-    #[derive(Deserialize)]
+/// What a body says that is one value, and nothing behind it.
+fn cbor<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Option<T> {
+    let mut reader = minicbor_serde::Deserializer::new(body);
+    let value = T::deserialize(&mut reader).ok()?;
+    (reader.decoder().position() == body.len()).then_some(value)
+}
+
+/// What a refusal in CBOR says, as the SDK finds it in one in JSON: the code is in a header or the body, and may have a namespace
+/// in front and an address behind it.
+fn refusal(header: Option<&str>, body: &[u8]) -> ErrorMetadata {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
     struct Words<'a> {
         #[serde(borrow, rename = "__type")]
+        kind: Option<Text<'a>>,
+        #[serde(borrow)]
         code: Option<Text<'a>>,
-        #[serde(borrow, alias = "Message")]
+        #[serde(borrow)]
         message: Option<Text<'a>>,
+        #[serde(borrow, rename = "Message")]
+        capital_message: Option<Text<'a>>,
     }
+    let words: Words<'_> = cbor(body).unwrap_or_default();
     let mut refusal = ErrorMetadata::builder();
-    if let Ok(words) = minicbor_serde::from_slice::<Words<'_>>(body) {
-        if let Some(code) = words.code.as_deref() {
-            refusal = refusal.code(code.rsplit_once('#').map_or(code, |(_, code)| code));
-        }
-        if let Some(message) = words.message.as_deref() {
-            refusal = refusal.message(message);
-        }
+    if let Some(code) = header.or(words.kind.as_deref()).or(words.code.as_deref()) {
+        let code = code.split_once(':').map_or(code, |(code, _)| code);
+        refusal = refusal.code(code.rsplit_once('#').map_or(code, |(_, code)| code));
+    }
+    if let Some(message) = words.message.as_deref().or(words.capital_message.as_deref()) {
+        refusal = refusal.message(message);
     }
     refusal.build()
 }

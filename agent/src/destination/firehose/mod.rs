@@ -18,7 +18,7 @@ use self::config::RECORD_BYTES;
 pub use self::config::{Aggregation, Config};
 use super::{
     Limits, Outcome, Parcel, Place, RecordOutcome, Sent,
-    aws::{self, Encoding, body::Body, buffers::Buffers, entries::Entries},
+    aws::{self, Encoding, body::Body, entries::Entries},
     hash,
     tally::Tally,
 };
@@ -43,7 +43,6 @@ pub struct Firehose {
     credentials: Keeper,
     wire: Arc<WireBytes>,
     tally: Tally,
-    buffers: Buffers,
     config: Config,
     request_timeout: Duration,
 }
@@ -67,7 +66,6 @@ impl Firehose {
             credentials,
             wire: outgoing.wire_bytes(),
             tally: Tally::by_units_of(BILLED_BYTES),
-            buffers: Buffers::default(),
             config: config.clone(),
             request_timeout: config.outgoing.request_timeout,
         })
@@ -116,7 +114,7 @@ impl Firehose {
     pub(super) async fn send(&self, parcels: &[Parcel]) -> Outcome {
         let stream = self.config.stream.as_deref().unwrap_or_default();
         let payload = parcels.iter().flat_map(|parcel| &parcel.records).map(|record| self.bytes_of(record)).sum();
-        let mut body = Body::new(Encoding::Json, ("DeliveryStreamName", stream), parcels.len(), payload, &self.buffers);
+        let mut body = Body::new(Encoding::Json, ("DeliveryStreamName", stream), parcels.len(), payload);
         let mut sizes = Vec::with_capacity(parcels.len());
         let mut joined = Vec::new();
         for parcel in parcels {
@@ -127,8 +125,11 @@ impl Firehose {
         }
         let answer = Entries::default();
         let request = self.client.put_record_batch().delivery_stream_name(stream).customize();
-        let request =
-            request.mutate_request(body.into_request()).interceptor(answer.taker(classify::nothing, classify::refused));
+        let request = request.mutate_request(body.into_request()).interceptor(answer.taker(
+            Encoding::Json,
+            classify::nothing,
+            classify::refused,
+        ));
         let outcome = match request.send().await {
             Ok(_) => match answer.read() {
                 Ok(answer) => classify::answered(&answer, parcels.len()),

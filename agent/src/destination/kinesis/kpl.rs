@@ -7,7 +7,7 @@ use std::{collections::HashMap, sync::Arc};
 use forebay_log_store::{HashKey, Record};
 
 use super::{md5s, tags::Tags};
-use crate::destination::aws::buffers::Buffers;
+use crate::destination::aws::buffers;
 
 const MAGIC: [u8; 4] = [0xf3, 0x89, 0x9a, 0xc2];
 const MD5_BYTES: usize = 16;
@@ -39,9 +39,9 @@ pub(super) fn bytes_max(record: &Record, tags: &Tags) -> u64 {
 }
 
 /// The aggregate of these records, in their order, without the MD5 at its end: it has to be sealed.
-pub(super) fn encode(records: &[Arc<Record>], tags: &Tags, buffers: &Buffers) -> Vec<u8> {
+pub(super) fn encode(records: &[Arc<Record>], tags: &Tags) -> Vec<u8> {
     let bytes = records.iter().map(|record| bytes_max(record, tags)).sum::<u64>() + AROUND;
-    let mut out = buffers.take(usize::try_from(bytes).unwrap_or(0));
+    let mut out = buffers::take(usize::try_from(bytes).unwrap_or(0));
     out.extend_from_slice(&MAGIC);
     let (mut keys, mut hash_keys) = (Table::default(), Table::default());
     // A widespread reader, aws_kinesis_agg, gives the first hash key to every record that has none.
@@ -298,7 +298,7 @@ mod tests {
             names in prop::sample::subsequence(vec![TagName::SequenceNumber, TagName::Arrival, TagName::Id, TagName::Own], 0..=4),
         ) {
             let tags = Tags::new(&names, "truck \"7\"", "telemetry");
-            let mut aggregate = encode(&records, &tags, &Buffers::default());
+            let mut aggregate = encode(&records, &tags);
             seal([&mut aggregate].into_iter());
             let reckoned = records.iter().map(|record| bytes_max(record, &tags)).sum::<u64>() + AROUND;
             prop_assert!(aggregate.len() as u64 <= reckoned, "{} bytes, {reckoned} reckoned", aggregate.len());

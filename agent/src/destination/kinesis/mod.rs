@@ -28,7 +28,7 @@ pub use self::{
 use self::{map::ShardMap, packing::Packing, tags::Tags};
 use super::{
     Limits, Origin, Outcome, Parcel, Place, RecordOutcome, Sent,
-    aws::{self, Encoding, body::Body, buffers::Buffers, entries::Entries},
+    aws::{self, Encoding, body::Body, buffers, entries::Entries},
     tally::Tally,
 };
 use crate::{
@@ -50,7 +50,6 @@ pub struct Kinesis {
     wire: Arc<WireBytes>,
     stream: String,
     encoding: Encoding,
-    buffers: Buffers,
     packing: Packing,
     /// Only where aggregates go by it.
     map: Option<ShardMap>,
@@ -81,7 +80,6 @@ impl Kinesis {
             wire: outgoing.wire_bytes(),
             stream,
             encoding: config.encoding(),
-            buffers: Buffers::default(),
             packing: config.packing(origin),
             tally: Tally::by_units_of(PAYLOAD_UNIT),
             request_timeout: config.outgoing.request_timeout,
@@ -140,10 +138,9 @@ impl Kinesis {
     pub(super) async fn send(&self, parcels: &[Parcel]) -> Outcome {
         let shards = self.map.as_ref().and_then(ShardMap::current);
         let payload = parcels.iter().flat_map(|parcel| &parcel.records).map(|record| record.payload_bytes()).sum();
-        let buffers = &self.buffers;
-        let mut body = Body::new(self.encoding, ("StreamName", &self.stream), parcels.len(), payload, buffers);
+        let mut body = Body::new(self.encoding, ("StreamName", &self.stream), parcels.len(), payload);
         let mut expected = Vec::with_capacity(parcels.len());
-        let packed = parcels.chunks(md5s::LANES).flat_map(|few| self.packing.pack(few, shards.as_deref(), buffers));
+        let packed = parcels.chunks(md5s::LANES).flat_map(|few| self.packing.pack(few, shards.as_deref()));
         for (parcel, packed) in parcels.iter().zip(packed) {
             expected.push((parcel, packed.bytes(), packed.shard));
             let key = ("PartitionKey", packed.partition_key);
@@ -152,13 +149,16 @@ impl Kinesis {
                 Some(hash_key) => body.push(&packed.data, &[key, ("ExplicitHashKey", &hash_key.to_string())]),
             }
             if let Cow::Owned(aggregate) = packed.data {
-                buffers.give_back(aggregate);
+                buffers::give_back(aggregate);
             }
         }
         let answer = Entries::default();
         let request = self.client.put_records().stream_name(&self.stream).customize();
-        let request =
-            request.mutate_request(body.into_request()).interceptor(answer.taker(classify::nothing, classify::refused));
+        let request = request.mutate_request(body.into_request()).interceptor(answer.taker(
+            self.encoding,
+            classify::nothing,
+            classify::refused,
+        ));
         match request.send().await {
             Ok(_) => {
                 let answer: classify::Answer<'_> = match answer.read() {

@@ -15,7 +15,7 @@ use super::{
     shards::Shards,
     tags::Tags,
 };
-use crate::destination::{Parcel, Place, aws::buffers::Buffers};
+use crate::destination::{Parcel, Place};
 
 /// More in one record help nobody, and a consumer has to hold them.
 const RECORDS_MAX: usize = 10_000;
@@ -114,13 +114,8 @@ impl Packing {
     }
 
     /// The records of the wire that parcels of a request become, in their order. All of them are in memory: best a few at a time.
-    pub(super) fn pack<'a>(
-        &self,
-        parcels: &'a [Parcel],
-        shards: Option<&'a Shards>,
-        buffers: &Buffers,
-    ) -> Vec<Packed<'a>> {
-        let mut packed: Vec<_> = parcels.iter().map(|parcel| self.unsealed(parcel, shards, buffers)).collect();
+    pub(super) fn pack<'a>(&self, parcels: &'a [Parcel], shards: Option<&'a Shards>) -> Vec<Packed<'a>> {
+        let mut packed: Vec<_> = parcels.iter().map(|parcel| self.unsealed(parcel, shards)).collect();
         if self.aggregation == Aggregation::Kpl {
             kpl::seal(packed.iter_mut().filter_map(|packed| match &mut packed.data {
                 Cow::Owned(aggregate) => Some(aggregate),
@@ -130,13 +125,11 @@ impl Packing {
         packed
     }
 
-    fn unsealed<'a>(&self, parcel: &'a Parcel, shards: Option<&'a Shards>, buffers: &Buffers) -> Packed<'a> {
+    fn unsealed<'a>(&self, parcel: &'a Parcel, shards: Option<&'a Shards>) -> Packed<'a> {
         let first = &parcel.records[0];
         let data = match self.aggregation {
             Aggregation::Lines => lines::encode(&parcel.records, self.gzip).into(),
-            Aggregation::Kpl if self.worth_an_aggregate(parcel) => {
-                kpl::encode(&parcel.records, &self.tags, buffers).into()
-            }
+            Aggregation::Kpl if self.worth_an_aggregate(parcel) => kpl::encode(&parcel.records, &self.tags).into(),
             Aggregation::None | Aggregation::Kpl => Cow::Borrowed(&*first.data),
         };
         // Who reads an aggregate of several hash keys skips those that are not of its shard.
@@ -220,7 +213,7 @@ mod tests {
             }
             let parcel = Parcel { records: filled.into() };
             let parcel = [parcel];
-            let packed = &packing.pack(&parcel, None, &Buffers::default())[0];
+            let packed = &packing.pack(&parcel, None)[0];
             let most = if gzip { lines::gzip_bytes_max(packing.aggregate_bytes) } else { packing.aggregate_bytes };
             prop_assert!(packed.data.len() as u64 <= most, "{} bytes", packed.data.len());
         }
@@ -247,14 +240,13 @@ mod tests {
         let parcel =
             |records: &[&Arc<Record>]| Parcel { records: records.iter().map(|&one| Arc::clone(one)).collect() };
         let halves = halves();
-        let shard = |parcel: &Parcel, shards| {
-            packing.pack(slice::from_ref(parcel), shards, &Buffers::default())[0].shard.map(ToOwned::to_owned)
-        };
+        let shard =
+            |parcel: &Parcel, shards| packing.pack(slice::from_ref(parcel), shards)[0].shard.map(ToOwned::to_owned);
         assert_eq!(shard(&parcel(&[&one, &other]), Some(&halves)).as_deref(), Some("low"));
         assert_eq!(shard(&parcel(&[&one, &same]), Some(&halves)), None);
         assert_eq!(shard(&parcel(&[&one, &same]), None), None);
         let alone = [parcel(&[&one])];
-        let alone = &packing.pack(&alone, Some(&halves), &Buffers::default())[0];
+        let alone = &packing.pack(&alone, Some(&halves))[0];
         assert_eq!(
             (&alone.data[..], alone.partition_key, alone.explicit_hash_key, alone.shard),
             (&[1][..], "a", Some(HashKey(1)), None)
@@ -266,7 +258,7 @@ mod tests {
         let tagged = packing(Aggregation::Kpl, false, &[TagName::Id]);
         let pack = |bytes: usize| {
             let parcel = [Parcel { records: vec![record("a", None, vec![0; bytes])].into() }];
-            tagged.pack(&parcel, None, &Buffers::default())[0].data.len()
+            tagged.pack(&parcel, None)[0].data.len()
         };
         assert!(pack(10) > 10);
         assert_eq!(pack((10 << 10) - 1), (10 << 10) - 1);

@@ -61,15 +61,21 @@ fn config(endpoint: SocketAddr) -> Config {
 }
 
 /// What becomes of two records sent in CBOR to a server that answers like this, and what it was sent.
-async fn ask_in_cbor(status: u16, content_type: &'static str, answer: Vec<u8>) -> (Outcome, ciborium::Value) {
+async fn ask_in_cbor(
+    status: u16,
+    headers: &'static [(&'static str, &'static str)],
+    answer: Vec<u8>,
+) -> (Outcome, ciborium::Value) {
     let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = socket.local_addr().expect("bound");
     let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
-    let handler = move |headers: HeaderMap, body: Bytes| async move {
-        assert_eq!(headers["content-type"], "application/x-amz-cbor-1.1");
-        assert_eq!(headers["x-amz-target"], "Kinesis_20131202.PutRecords");
+    let handler = move |asked: HeaderMap, body: Bytes| async move {
+        assert_eq!(asked["content-type"], "application/x-amz-cbor-1.1");
+        assert_eq!(asked["x-amz-target"], "Kinesis_20131202.PutRecords");
         told.send(ciborium::from_reader(&body[..]).expect("CBOR")).expect("heard");
-        (StatusCode::from_u16(status).expect("a status"), [("content-type", content_type)], answer)
+        let response = axum::http::Response::builder().status(status);
+        let response = headers.iter().fold(response, |response, (name, value)| response.header(*name, *value));
+        response.body(axum::body::Body::from(answer)).expect("a response")
     };
     let mut server = JoinSet::new();
     server.spawn(async move { axum::serve(socket, Router::new().route("/", post(handler))).await });
@@ -79,7 +85,8 @@ async fn ask_in_cbor(status: u16, content_type: &'static str, answer: Vec<u8>) -
     (outcome, heard.recv().await.expect("a request"))
 }
 
-const CBOR: &str = "application/x-amz-cbor-1.1";
+const CBOR: &[(&str, &str)] = &[("content-type", "application/x-amz-cbor-1.1")];
+const JSON: &[(&str, &str)] = &[("content-type", "application/x-amz-json-1.1")];
 
 fn cbor(value: Value) -> Vec<u8> {
     let mut written = Vec::new();
@@ -206,14 +213,30 @@ async fn cbor_goes_out_and_is_understood() {
 #[tokio::test]
 async fn whoever_is_asked_in_cbor_may_answer_in_json() {
     let answer = json!({"FailedRecordCount": 0, "Records": [{"SequenceNumber": "1"}, {"SequenceNumber": "2"}]});
-    let (outcome, _) = ask_in_cbor(200, "application/x-amz-json-1.1", answer.to_string().into_bytes()).await;
-    assert_eq!(outcome, Outcome::Answered(vec![RecordOutcome::Accepted, RecordOutcome::Accepted]));
-    let refusal = json!({"__type": "ResourceNotFoundException", "message": "no stream"});
-    for (content_type, body) in
-        [("application/x-amz-json-1.1", refusal.to_string().into_bytes()), (CBOR, cbor(refusal.clone()))]
-    {
-        let failure = failure(ask_in_cbor(400, content_type, body).await.0);
-        assert_eq!(failure.kind, FailureKind::Misconfigured, "{content_type}: {failure:?}");
+    let taken = Outcome::Answered(vec![RecordOutcome::Accepted, RecordOutcome::Accepted]);
+    assert_eq!(ask_in_cbor(200, JSON, answer.to_string().into_bytes()).await.0, taken);
+    const LOUD: &[(&str, &str)] = &[("content-type", "Application/X-AMZ-CBOR-1.1; charset=utf-8")];
+    for as_asked in [&[][..], LOUD] {
+        assert_eq!(ask_in_cbor(200, as_asked, cbor(answer.clone())).await.0, taken, "{as_asked:?}");
+    }
+}
+
+#[tokio::test]
+async fn refusals_in_cbor_are_told_apart_like_those_in_json() {
+    const HEADER: &[(&str, &str)] = &[
+        ("content-type", "application/x-amz-cbor-1.1"),
+        ("x-amzn-errortype", "ResourceNotFoundException:http://internal.amazon.com/coral/"),
+    ];
+    let refusal = json!({"__type": "com.amazonaws.kinesis#ResourceNotFoundException", "message": "no stream"});
+    let both = json!({"code": "ResourceNotFoundException", "Message": "no stream", "message": null});
+    for (headers, body) in [
+        (JSON, refusal.to_string().into_bytes()),
+        (CBOR, cbor(refusal.clone())),
+        (CBOR, cbor(both)),
+        (HEADER, cbor(json!({"message": "no stream"}))),
+    ] {
+        let failure = failure(ask_in_cbor(400, headers, body).await.0);
+        assert_eq!(failure.kind, FailureKind::Misconfigured, "{headers:?}: {failure:?}");
         assert_eq!(failure.message, "ResourceNotFoundException: no stream");
     }
 }
@@ -221,12 +244,14 @@ async fn whoever_is_asked_in_cbor_may_answer_in_json() {
 #[tokio::test]
 async fn what_is_no_answer_in_cbor_confirms_nothing() {
     let whole = cbor(json!({"FailedRecordCount": 0, "Records": [{"SequenceNumber": "1"}, {"SequenceNumber": "2"}]}));
-    for length in 0..whole.len() {
-        let failure = failure(ask_in_cbor(200, CBOR, whole[..length].to_vec()).await.0);
-        assert_eq!(failure.kind, FailureKind::EndpointFailed, "{length} bytes: {failure:?}");
+    let more = [&whole[..], b"<html>"].concat();
+    for body in (0..whole.len()).map(|length| &whole[..length]).chain([&more[..]]) {
+        let failure = failure(ask_in_cbor(200, CBOR, body.to_vec()).await.0);
+        assert_eq!(failure.kind, FailureKind::EndpointFailed, "{} bytes: {failure:?}", body.len());
     }
-    for (status, content_type, body) in [(200, "text/html", &b"<h1>hotel</h1>"[..]), (502, CBOR, b"\xff\xff")] {
-        let failure = failure(ask_in_cbor(status, content_type, body.to_vec()).await.0);
+    const HTML: &[(&str, &str)] = &[("content-type", "text/html")];
+    for (status, headers, body) in [(200, HTML, &b"<h1>hotel</h1>"[..]), (502, CBOR, b"\xff\xff")] {
+        let failure = failure(ask_in_cbor(status, headers, body.to_vec()).await.0);
         assert_eq!(failure.kind, FailureKind::EndpointFailed, "{failure:?}");
     }
 }

@@ -214,7 +214,7 @@ impl World {
                 self.heard.1 = true;
             }
             News::ReadingGoesOn => {
-                assert!(stopped);
+                assert!(stopped && !self.window.reads_later(self.now));
                 self.heard.1 = false;
             }
         }
