@@ -26,10 +26,28 @@ pub struct Part {
 }
 
 impl Part {
-    /// How many records of it are not finished: `between` knows how many there are from one number on and before another, and
-    /// `head` is the one behind the newest.
+    /// How many records of it are not finished: `between` knows how many the log has from one number on and before another, and
+    /// `head` is the one behind the newest. What is held and dropped from the log since counts as dropped.
     #[must_use]
     pub fn records(&self, head: SequenceNumber, between: impl Fn(SequenceNumber, SequenceNumber) -> u64) -> u64 {
-        self.held + between(self.unread, self.end.unwrap_or(head))
+        self.held.min(between(self.from, self.unread)) + between(self.unread, self.end.unwrap_or(head))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_and_dropped_is_not_counted_and_what_is_finished_neither() {
+        let part = |held| Part { from: SequenceNumber(11), unread: SequenceNumber(31), end: None, held };
+        // A log of the numbers from `oldest` on.
+        let records = |part: Part, oldest: u64| {
+            part.records(SequenceNumber(41), |from, end| end.0.saturating_sub(from.0.max(oldest)))
+        };
+        assert_eq!(records(part(20), 1), 20 + 10);
+        assert_eq!(records(part(5), 1), 5 + 10, "the others are finished");
+        assert_eq!(records(part(20), 21), 10 + 10);
+        assert_eq!(records(part(20), 36), 5);
     }
 }

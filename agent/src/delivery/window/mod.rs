@@ -84,6 +84,9 @@ const THROTTLED_BACKOFF_BASE: Duration = Duration::from_millis(500);
 /// The longest wait of a record that failed alone while its request was answered: the endpoint is there.
 const RECORD_BACKOFF_MAX: Duration = Duration::from_secs(5);
 
+/// For so long answers may take nothing, because they throttle, before that counts as an outage.
+const IN_VAIN_MAX: Duration = Duration::from_secs(60);
+
 /// How often a record must have been refused alone before it counts as undeliverable.
 const REFUSALS_ALONE: u32 = 2;
 
@@ -252,6 +255,8 @@ pub(crate) struct Window {
     next_id: u64,
     /// The newest request of which at least one record was accepted.
     accepted_id: u64,
+    /// When the first of those answers came, one after the other, that took nothing.
+    in_vain_since: Option<Duration>,
     link: Link,
     told: Told,
     pace: Pace,
@@ -343,6 +348,7 @@ impl Window {
             in_flight: HashMap::new(),
             next_id: 1,
             accepted_id: 0,
+            in_vain_since: None,
             link: Link::Up,
             told: Told::default(),
             pace: Pace::new(pace_bytes, config.in_flight, limits.request_timeout),
@@ -419,6 +425,11 @@ impl Window {
         self.end_backoffs(now);
         self.expire(now);
         self.stretches.forget_finished();
+        // It answers, and what it found fault with is gone.
+        if self.entries.len() == 0 && matches!(&self.link, Link::Down(down) if down.kind == FailureKind::RequestInvalid)
+        {
+            self.link_is_up(now);
+        }
         self.catch_up(now);
     }
 

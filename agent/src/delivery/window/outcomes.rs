@@ -4,7 +4,7 @@ use std::{cmp::Reverse, time::Duration};
 
 use super::{
     super::backoff::Backoff,
-    BACKOFF_BASE, FEW, Flight, RECORD_BACKOFF_MAX, THROTTLED_BACKOFF_BASE, Window,
+    BACKOFF_BASE, FEW, Flight, IN_VAIN_MAX, RECORD_BACKOFF_MAX, THROTTLED_BACKOFF_BASE, Window,
     entries::{Entry, Fault, Slot, State},
     link::{Link, Why},
     suspects::History,
@@ -64,24 +64,36 @@ impl Window {
     }
 
     /// What an answer says about the link. An endpoint of which every record fails does not take records, whatever else it
-    /// says; that it throttles, or finds fault with records, is no outage.
+    /// says; that it throttles, or finds fault with records, is no outage, unless that is all that it does for long.
     pub(super) fn hear(&mut self, id: u64, slots: &[Slot], outcomes: &[RecordOutcome], now: Duration) {
-        let max = self.config.max_backoff;
-        if outcomes.iter().all(|outcome| matches!(outcome, RecordOutcome::Failed(_))) {
+        let failed = |outcome: &RecordOutcome| matches!(outcome, RecordOutcome::Failed(_));
+        let throttled = |outcome: &RecordOutcome| matches!(outcome, RecordOutcome::Throttled(_));
+        if !outcomes.iter().all(|outcome| failed(outcome) || throttled(outcome)) {
+            self.in_vain_since = None;
+            self.link_is_up(now);
+            return;
+        }
+        let for_long = now >= *self.in_vain_since.get_or_insert(now) + IN_VAIN_MAX;
+        let (kind, is_outage) = if outcomes.iter().all(failed) {
             let accepted = self.counts.records;
             let own = |(slot, outcome)| self.fault_by(slot, outcome, accepted) == Fault::FailedBeside;
-            let others_pass = self.link == Link::Up && slots.iter().copied().zip(outcomes).all(own);
-            if !others_pass {
-                self.link.fail(id, &Why::answered(FailureKind::EndpointFailed), max, now, &mut self.rng);
-            }
-            return;
+            // A record that fails alone keeps nobody waiting, until what waits for it fills the window.
+            let others_pass = self.link == Link::Up
+                && !(for_long && self.reads_later(now))
+                && slots.iter().copied().zip(outcomes).all(own);
+            (FailureKind::EndpointFailed, !others_pass)
+        } else {
+            (FailureKind::Throttled, for_long || self.link.answers_in_vain())
+        };
+        if is_outage {
+            self.link.fail(id, &Why::answered(kind), self.config.max_backoff, now, &mut self.rng);
+        } else if kind == FailureKind::Throttled {
+            self.link_is_up(now);
         }
-        let in_vain =
-            |outcome: &RecordOutcome| matches!(outcome, RecordOutcome::Failed(_) | RecordOutcome::Throttled(_));
-        if self.link.answers_in_vain() && outcomes.iter().all(in_vain) {
-            self.link.fail(id, &Why::answered(FailureKind::Throttled), max, now, &mut self.rng);
-            return;
-        }
+    }
+
+    /// The endpoint does what it is there for, or nothing is left to be asked of it.
+    pub(super) fn link_is_up(&mut self, now: Duration) {
         if let Some(ended) = self.link.succeed() {
             self.catching_up.outage_ended();
             self.told.outage_ended(&ended, now);

@@ -53,12 +53,69 @@ fn an_endpoint_that_answers_and_takes_nothing_is_down_until_it_takes_something()
 }
 
 #[test]
-fn an_endpoint_that_throttles_everything_is_not_down() {
-    let mut bench = Bench::new(ALONE, Config::default(), []);
-    bench.says = Some(RecordOutcome::Throttled("slower".to_owned()));
-    bench.log(100);
+fn an_endpoint_that_throttles_everything_is_down_once_that_has_lasted() {
+    for limits in [ALONE, ONE_LANE] {
+        let mut bench = Bench::new(limits, Config::default(), []);
+        bench.says = Some(RecordOutcome::Throttled("slower".to_owned()));
+        bench.log(100);
+        bench.pass(SECOND * 59);
+        assert_eq!((bench.window.link(), &bench.told[..]), (&Link::Up, &[][..]));
+        bench.pass(SECOND * 541);
+        assert_eq!(bench.told, [News::Down(FailureKind::Throttled)]);
+        bench.says = None;
+        let all = (1..=100).collect();
+        bench.pass_until(SECOND * 40, |bench| bench.has_taken(&all));
+        bench.pass(SECOND * 60);
+        assert_eq!(bench.outages(), (1, 1), "{:?}", bench.told);
+        bench.judge_order();
+        // What is taken now and then is slow, and no outage.
+        bench.told.clear();
+        for _ in 0..20 {
+            bench.log(10);
+            bench.says = Some(RecordOutcome::Throttled("slower".to_owned()));
+            bench.pass(SECOND * 40);
+            bench.says = None;
+            bench.pass(SECOND * 10);
+        }
+        assert_eq!((bench.window.link(), &bench.told[..]), (&Link::Up, &[][..]));
+    }
+}
+
+/// A record that fails in answers is no outage while others are taken, but once the window is full of what waits for it none are.
+#[test]
+fn records_that_fail_in_answers_are_an_outage_once_they_fill_the_window() {
+    let config = Config { window_records: 100, ..Config::default() };
+    let mut bench = Bench::new(ALONE, config, []);
+    bench.fails.insert(24);
+    bench.log(5000);
     bench.pass(SECOND * 600);
-    assert_eq!((bench.window.link(), &bench.told[..]), (&Link::Up, &[][..]));
+    assert!(!bench.has_taken(&(1..=5000).collect()));
+    assert_eq!(bench.told, [ENDPOINT_FAILED], "{:?}", bench.window.held());
+    bench.fails.clear();
+    let all = (1..=5000).collect();
+    bench.pass_until(SECOND * 120, |bench| bench.has_taken(&all));
+    bench.pass(SECOND * 60);
+    assert_eq!(bench.outages(), (1, 1), "{:?}", bench.told);
+    bench.judge_order();
+}
+
+/// It answers, and what it found fault with has gone to the dead letters.
+#[test]
+fn an_outage_for_a_bad_request_is_over_when_nothing_is_left_to_send() {
+    for (limits, refused) in
+        [ALONE, ONE_LANE].into_iter().flat_map(|limits| (1..=21).map(move |refused| (limits, refused)))
+    {
+        let mut bench = Bench::new(limits, Config::default(), []);
+        bench.refuses.insert(refused);
+        bench.log(21);
+        bench.pass(SECOND * 300);
+        if bench.buried.is_empty() {
+            continue;
+        }
+        assert_eq!(*bench.window.link(), Link::Up, "{refused}: {:?}", bench.told);
+        let (down, up) = bench.outages();
+        assert!(down <= 1 && up == down, "{refused}: {:?}", bench.told);
+    }
 }
 
 /// However little else there is to be sent.

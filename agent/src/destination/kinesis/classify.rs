@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::destination::{
     Failure, FailureKind, Outcome, RecordOutcome,
-    aws::{answer::is_throttling, entries::Text},
+    aws::{Encoding, answer::is_throttling, entries::Text},
     failure::shorten,
 };
 
@@ -48,6 +48,22 @@ pub(super) fn nothing() -> Output {
 /// What the SDK says of a refusal in these words.
 pub(super) fn refused(words: ErrorMetadata) -> Error {
     Error::erase(PutRecordsError::generic(words))
+}
+
+/// What a code means here, if that is not what it means elsewhere: that an endpoint, or a part of it, cannot read CBOR says
+/// nothing of a record.
+pub(super) fn of_code(code: &str, asked: Encoding) -> Option<FailureKind> {
+    (asked == Encoding::Cbor && code.starts_with("SerializationException")).then_some(FailureKind::Misconfigured)
+}
+
+/// What else may be the matter where nothing was taken yet.
+pub(super) fn hint(code: Option<&str>, asked: Encoding) -> &'static str {
+    match (asked, code) {
+        (Encoding::Cbor, None | Some("SerializationException" | "UnknownOperationException")) => {
+            " (asked in CBOR, which not every endpoint knows: see `encoding`)"
+        }
+        _ => "",
+    }
 }
 
 /// What became of a request that was answered in the service's own words.

@@ -17,7 +17,7 @@ mod tests;
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
-use aws_sdk_kinesis::Client;
+use aws_sdk_kinesis::{Client, error::ProvideErrorMetadata as _};
 use forebay_log_store::{PARTITION_KEY_CHARS_MAX, Record};
 
 pub use self::{
@@ -181,7 +181,11 @@ impl Kinesis {
                 outcome
             }
             Err(error) => {
-                let failure = aws::answer::failed(&error, |_| None);
+                let mut failure = aws::answer::failed(&error, |code| classify::of_code(code, self.encoding));
+                let code = error.as_service_error().and_then(|error| error.code());
+                if error.raw_response().is_some() && self.tally.so_far(false).records == 0 {
+                    failure.message.push_str(classify::hint(code, self.encoding));
+                }
                 if failure.kind.is_about_credentials() {
                     self.credentials.refused();
                 }

@@ -241,6 +241,23 @@ async fn refusals_in_cbor_are_told_apart_like_those_in_json() {
     }
 }
 
+/// Moto answers with a page, others in words of their own.
+#[tokio::test]
+async fn an_endpoint_that_does_not_know_cbor_is_told_as_such_and_no_record_is_at_fault() {
+    let words = json!({"__type": "SerializationException", "message": "could not parse"});
+    for (status, body, kind) in [
+        (400, words.to_string(), FailureKind::Misconfigured),
+        (500, "<!doctype html>".to_owned(), FailureKind::EndpointFailed),
+        (415, String::new(), FailureKind::EndpointFailed),
+    ] {
+        let failure = failure(ask_in_cbor(status, JSON, body.into_bytes()).await.0);
+        assert_eq!(failure.kind, kind, "{failure:?}");
+        assert!(failure.message.contains("CBOR"), "{failure:?}");
+    }
+    let throttled = json!({"__type": "LimitExceededException", "message": "slower"}).to_string();
+    assert!(!failure(ask_in_cbor(400, JSON, throttled.into_bytes()).await.0).message.contains("CBOR"));
+}
+
 #[tokio::test]
 async fn what_is_no_answer_in_cbor_confirms_nothing() {
     let whole = cbor(json!({"FailedRecordCount": 0, "Records": [{"SequenceNumber": "1"}, {"SequenceNumber": "2"}]}));
