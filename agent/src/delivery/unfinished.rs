@@ -27,7 +27,8 @@ pub struct Part {
 
 impl Part {
     /// How many records of it are not finished: `between` knows how many the log has from one number on and before another, and
-    /// `head` is the one behind the newest. What is held and dropped from the log since counts as dropped.
+    /// `head` is the one behind the newest. What is held and dropped from the log
+    /// since counts as dropped, unless it cannot be told from what was finished behind it.
     #[must_use]
     pub fn records(&self, head: SequenceNumber, between: impl Fn(SequenceNumber, SequenceNumber) -> u64) -> u64 {
         self.held.min(between(self.from, self.unread)) + between(self.unread, self.end.unwrap_or(head))
