@@ -6,7 +6,8 @@
 //! passes keeps the cap, the budget and the schedule; that the higher priority goes first; that what is counted is what has
 //! passed; and that nothing stands still that may go.
 //!
-//! `FOREBAY_HISTORIES` says how many, `FOREBAY_SEED` which one comes first.
+//! `FOREBAY_HISTORIES` says how many, in twenties: one of days takes as long as that many of a window alone. `FOREBAY_SEED` says
+//! which one comes first.
 
 mod endpoint;
 mod judge;
@@ -29,7 +30,7 @@ const DEFAULT_HISTORIES: u64 = 200;
 
 #[test]
 fn deliveries_and_their_link_keep_their_promises_together() {
-    let histories = number("FOREBAY_HISTORIES").unwrap_or(DEFAULT_HISTORIES);
+    let histories = number("FOREBAY_HISTORIES").map_or(DEFAULT_HISTORIES, |twenties| twenties.div_ceil(20));
     let first = number("FOREBAY_SEED").unwrap_or(1);
     let (next, totals) = (AtomicU64::new(first), Mutex::new(Totals::default()));
     let run_some = || {
