@@ -8,6 +8,8 @@ mod config;
 mod cursors;
 pub mod dead_letter;
 mod finished;
+#[cfg(test)]
+mod histories;
 mod run;
 #[cfg(test)]
 mod simulation;

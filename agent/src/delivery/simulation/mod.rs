@@ -15,45 +15,14 @@ mod line;
 mod plan;
 mod world;
 
-use std::{
-    env,
-    sync::{
-        Mutex,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    thread,
-};
-
 use self::world::World;
+use super::histories;
 
 const DEFAULT_HISTORIES: u64 = 200;
 
 #[test]
 fn deliveries_and_their_link_keep_their_promises_together() {
-    let histories = number("FOREBAY_HISTORIES").map_or(DEFAULT_HISTORIES, |twenties| twenties.div_ceil(20));
-    let first = number("FOREBAY_SEED").unwrap_or(1);
-    let (next, totals) = (AtomicU64::new(first), Mutex::new(Totals::default()));
-    let run_some = || {
-        loop {
-            let seed = next.fetch_add(1, Relaxed);
-            if seed >= first + histories {
-                return;
-            }
-            match std::panic::catch_unwind(|| World::new(seed).run()) {
-                Ok(history) => totals.lock().expect("no panic while adding").add(&history),
-                Err(panic) => {
-                    eprintln!("history {seed} failed; run it alone with FOREBAY_SEED={seed} FOREBAY_HISTORIES=1");
-                    std::panic::resume_unwind(panic);
-                }
-            }
-        }
-    };
-    thread::scope(|scope| {
-        let threads = thread::available_parallelism().map_or(1, usize::from);
-        (0..threads).for_each(|_| _ = scope.spawn(run_some));
-    });
-    let totals = totals.into_inner().expect("no panic while adding");
-    eprintln!("{histories} histories: {totals:?}");
+    let (histories, totals) = histories::run(DEFAULT_HISTORIES, 20, |seed| World::new(seed).run(), Totals::add);
     // A simulation in which nothing is held back and nothing goes wrong shows nothing.
     if histories >= 100 {
         let Totals { days, kills, stops, duplicates, buried, groups, witnesses, .. } = totals;
@@ -62,10 +31,6 @@ fn deliveries_and_their_link_keep_their_promises_together() {
         assert!(totals.held.iter().all(|held| *held > histories / 4), "{totals:?}");
         assert!(totals.yielded > 0 && totals.spent_days > histories / 50 && totals.exactly > histories, "{totals:?}");
     }
-}
-
-fn number(variable: &str) -> Option<u64> {
-    env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))
 }
 
 /// What happened, so that it is seen that something did.

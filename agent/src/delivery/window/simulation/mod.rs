@@ -16,12 +16,6 @@ mod world;
 use std::{
     cmp::Reverse,
     collections::{BTreeSet, BinaryHeap, HashMap},
-    env,
-    sync::{
-        Mutex,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    thread,
     time::Duration,
 };
 
@@ -45,6 +39,7 @@ use super::{
 use crate::{
     delivery::{
         config::{CatchUp, Ordering},
+        histories,
         unfinished::Unfinished,
     },
     destination::{RecordOutcome, hash},
@@ -71,30 +66,7 @@ const PATIENCE: Duration = Duration::from_secs(6000);
 
 #[test]
 fn every_history_keeps_the_promises() {
-    let histories = number("FOREBAY_HISTORIES").unwrap_or(DEFAULT_HISTORIES);
-    let first = number("FOREBAY_SEED").unwrap_or(1);
-    let (next, totals) = (AtomicU64::new(first), Mutex::new(Totals::default()));
-    let run_some = || {
-        loop {
-            let seed = next.fetch_add(1, Relaxed);
-            if seed >= first + histories {
-                return;
-            }
-            match std::panic::catch_unwind(|| World::new(seed).run()) {
-                Ok(world) => totals.lock().expect("no panic while adding").add(&world),
-                Err(panic) => {
-                    eprintln!("history {seed} failed; run it alone with FOREBAY_SEED={seed} FOREBAY_HISTORIES=1");
-                    std::panic::resume_unwind(panic);
-                }
-            }
-        }
-    };
-    thread::scope(|scope| {
-        let threads = thread::available_parallelism().map_or(1, usize::from);
-        (0..threads).for_each(|_| _ = scope.spawn(run_some));
-    });
-    let totals = totals.into_inner().expect("no panic while adding");
-    eprintln!("{histories} histories: {totals:?}");
+    let (histories, totals) = histories::run(DEFAULT_HISTORIES, 1, |seed| World::new(seed).run(), Totals::add);
     // A simulation in which nothing goes wrong shows nothing.
     if histories >= 1000 {
         assert!(totals.wronged <= totals.records / 2000, "{totals:?}");
@@ -105,8 +77,4 @@ fn every_history_keeps_the_promises() {
         let [_, newest_first, split] = totals.overtakes;
         assert!(totals.leaps > histories / 4 && newest_first > histories && split > histories / 4, "{totals:?}");
     }
-}
-
-fn number(variable: &str) -> Option<u64> {
-    env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))
 }
