@@ -51,7 +51,7 @@ pub struct Cursor {
     /// Everything before it was returned, is in `pending`, or is not wanted.
     next: SequenceNumber,
     /// Decoded, but not returned yet.
-    pending: VecDeque<Record>,
+    pending: VecDeque<Arc<Record>>,
     /// When the blocks of `pending` were written, each by the number behind its last record.
     stamps: VecDeque<(SequenceNumber, Stamp)>,
     /// When the records of the newest read were written: runs of so many.
@@ -132,7 +132,7 @@ impl Cursor {
     ///
     /// # Errors
     /// [`Error::Io`]; the cursor has not moved. A place that fails again and again is passed over as damaged.
-    pub fn read(&mut self, limit: ReadLimit) -> Result<Vec<Record>, Error> {
+    pub fn read(&mut self, limit: ReadLimit) -> Result<Vec<Arc<Record>>, Error> {
         self.returned.clear();
         let records = self.read_records(limit)?;
         for record in &records {
@@ -156,7 +156,7 @@ impl Cursor {
         self.returned.iter().flat_map(|(count, stamp)| std::iter::repeat_n(time.age_at_least(*stamp), *count)).collect()
     }
 
-    fn read_records(&mut self, limit: ReadLimit) -> Result<Vec<Record>, Error> {
+    fn read_records(&mut self, limit: ReadLimit) -> Result<Vec<Arc<Record>>, Error> {
         let mut records = Vec::new();
         let mut bytes = 0;
         loop {
@@ -382,7 +382,7 @@ pub(crate) fn decode(
     arrival: Arrival,
     from: SequenceNumber,
     shard: Option<ShardIndex>,
-    out: &mut VecDeque<Record>,
+    out: &mut VecDeque<Arc<Record>>,
 ) -> Result<(), &'static str> {
     for_each_record(payload, header, from, shard, |number, shard, encoded| {
         out.push_back(record(encoded, number, shard, arrival));
@@ -419,14 +419,14 @@ pub(crate) fn for_each_record<'a>(
 }
 
 /// Copies, so that one record that is kept does not keep its whole block.
-fn record(encoded: Encoded<'_>, sequence_number: SequenceNumber, shard: ShardIndex, arrival: Arrival) -> Record {
+fn record(encoded: Encoded<'_>, sequence_number: SequenceNumber, shard: ShardIndex, arrival: Arrival) -> Arc<Record> {
     let (partition_key, explicit_hash_key, tags, data) = match encoded {
         Encoded::Plain { partition_key, data } => (partition_key, None, Vec::new(), data),
         Encoded::Full { partition_key, explicit_hash_key, tags, data } => {
             (partition_key, explicit_hash_key, tags, data)
         }
     };
-    Record {
+    Arc::new(Record {
         sequence_number,
         shard,
         arrival: arrival.at,
@@ -435,5 +435,5 @@ fn record(encoded: Encoded<'_>, sequence_number: SequenceNumber, shard: ShardInd
         explicit_hash_key,
         tags,
         data: Bytes::copy_from_slice(data),
-    }
+    })
 }

@@ -66,6 +66,9 @@ struct State {
     /// Whether something changed since the committer last looked.
     changed: bool,
     closed: bool,
+    committer: Committer,
+    /// How many wait for room.
+    waiting_for_room: usize,
     /// Whether the committer looks for more without a wait.
     goes_on: bool,
     /// Bytes taken since the committer last waited, or went on without.
@@ -75,9 +78,40 @@ struct State {
     rhythm: Rhythm,
 }
 
+/// What the committer is at. It is not woken for what makes no difference to it: that costs as much as a small commit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Committer {
+    #[default]
+    Busy,
+    /// It waits for anything.
+    WaitsForWork,
+    WaitsForCompany(Enough),
+}
+
+/// Bytes that are worth a commit before its time: so many of one stream, or of all together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Enough {
+    of_one: usize,
+    of_all: Option<usize>,
+}
+
 impl State {
     fn bytes(&self) -> usize {
         self.streams.iter().map(|waiting| waiting.bytes).sum()
+    }
+
+    /// Whether the committer has what it waits for.
+    fn wakes_committer(&self) -> bool {
+        match self.committer {
+            Committer::Busy => false,
+            Committer::WaitsForWork => true,
+            Committer::WaitsForCompany(enough) => self.has(enough),
+        }
+    }
+
+    fn has(&self, enough: Enough) -> bool {
+        let of_all = || enough.of_all.is_some_and(|bytes| self.bytes() >= bytes);
+        self.streams.iter().any(|waiting| waiting.bytes >= enough.of_one) || of_all()
     }
 }
 
@@ -163,7 +197,9 @@ impl Queue {
             if !is_full(waiting) {
                 break None;
             }
+            state.waiting_for_room += 1;
             state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.waiting_for_room -= 1;
         };
         if let Some(error) = error {
             drop(state);
@@ -173,8 +209,11 @@ impl Queue {
         state.streams[slot].entries.push_back(entry);
         state.streams[slot].bytes += bytes;
         state.changed = true;
+        let wakes = state.wakes_committer();
         drop(state);
-        self.work.notify_one();
+        if wakes {
+            self.work.notify_one();
+        }
     }
 
     /// Puts entries back in front, in their order.
@@ -204,8 +243,7 @@ impl Queue {
             (state.goes_on, state.taken, state.waited) = (false, 0, Some(Instant::now()));
         }
         state.taken += taken.iter().map(|entry| entry.batch.encoded_bytes()).sum::<usize>();
-        drop(state);
-        self.room.notify_all();
+        self.tell_of_room(state);
         taken
     }
 
@@ -217,15 +255,27 @@ impl Queue {
         let (refused, kept): (VecDeque<_>, _) = entries.partition(|entry| entry.when_full == WhenFull::Refuse);
         waiting.entries = kept;
         waiting.bytes -= refused.iter().map(|entry| entry.batch.encoded_bytes()).sum::<usize>();
-        drop(state);
-        self.room.notify_all();
+        self.tell_of_room(state);
         refused.into()
+    }
+
+    fn tell_of_room(&self, state: MutexGuard<'_, State>) {
+        let anybody = state.waiting_for_room > 0;
+        drop(state);
+        if anybody {
+            self.room.notify_all();
+        }
     }
 
     /// Makes the committer look, because something it waits for may have come.
     pub(crate) fn nudge(&self) {
-        self.state().changed = true;
-        self.work.notify_one();
+        let mut state = self.state();
+        state.changed = true;
+        let waits = state.committer == Committer::WaitsForWork;
+        drop(state);
+        if waits {
+            self.work.notify_one();
+        }
     }
 
     /// Says that the committer goes on without a wait, if there is more to take.
@@ -271,32 +321,46 @@ impl Queue {
         let waiting = state.bytes();
         while !state.changed && !state.closed {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else { return true };
-            state = self.work.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.committer_waits(state, Committer::WaitsForWork, left);
         }
         let came = Instant::now();
         let until = came + company;
         let follows = company < DELAY_THAT_SAVES_COMMITS && last > 0 && came.duration_since(entered) < company;
         let wanted = follows.then(|| state.rhythm.wanted(took, last, waiting));
-        let is_wanted = |state: &State| wanted.is_some_and(|wanted| state.bytes() >= wanted);
-        let is_enough = |state: &State| {
-            state.streams.iter().map(|waiting| waiting.bytes).max().unwrap_or(0) >= enough_bytes || is_wanted(state)
-        };
-        while !state.closed && !is_enough(&state) {
+        let enough = Enough { of_one: enough_bytes, of_all: wanted };
+        while !state.closed && !state.has(enough) {
             let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) else { break };
-            state = self.work.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.committer_waits(state, Committer::WaitsForCompany(enough), left);
         }
         let returns = Instant::now();
-        if is_wanted(&state) {
+        if wanted.is_some_and(|wanted| state.bytes() >= wanted) {
             state.rhythm.refilled(returns.duration_since(entered));
         }
         (state.waited, state.goes_on) = (Some(returns), false);
         state.changed = false;
         !state.closed
     }
+
+    fn committer_waits<'a>(
+        &self,
+        mut state: MutexGuard<'a, State>,
+        waits: Committer,
+        left: Duration,
+    ) -> MutexGuard<'a, State> {
+        state.committer = waits;
+        let (mut state, _) = self.work.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
+        state.committer = Committer::Busy;
+        state
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        sync::{Arc, mpsc},
+        thread,
+    };
+
     use super::*;
     use crate::record::NewRecord;
 
@@ -377,7 +441,7 @@ mod tests {
         let queue = Queue::new(1 << 20);
         let slot = queue.add_stream();
         let refused = |queue: &Queue| {
-            let (tell, told) = std::sync::mpsc::channel();
+            let (tell, told) = mpsc::channel();
             let mut batch = Batch::new(&StreamDefinition::sample(), usize::MAX);
             batch.push(&NewRecord::new("key", b"data")).expect("a sound record");
             let done: Done = Box::new(move |outcome| tell.send(outcome.err().map(|it| it.error)).expect("awaited"));
@@ -393,6 +457,34 @@ mod tests {
         queue.take_again(slot);
         assert!(refused(&queue).is_none());
         assert_eq!(queue.take(slot, usize::MAX).len(), 1);
+    }
+
+    #[test]
+    fn nobody_is_forgotten_who_waits() {
+        const ENTRIES: usize = 2000;
+        const PRODUCERS: usize = 4;
+        let day = Duration::from_secs(86_400);
+        // Room for one at a time, and each is enough; room for all, and three are.
+        for (room, enough) in [(1, 1), (usize::MAX, 3)] {
+            let queue = Arc::new(Queue::new(room));
+            let slot = queue.add_stream();
+            push(&queue, slot);
+            let bytes = queue.take(slot, usize::MAX)[0].batch.encoded_bytes();
+            for _ in 0..PRODUCERS {
+                let queue = Arc::clone(&queue);
+                thread::spawn(move || (0..ENTRIES).for_each(|_| push(&queue, slot)));
+            }
+            let (tell, told) = mpsc::channel();
+            thread::spawn(move || {
+                let mut left = ENTRIES * PRODUCERS;
+                while left >= enough && queue.wait(Instant::now() + day, day, enough * bytes) {
+                    left -= queue.take(slot, usize::MAX).len();
+                }
+                tell.send(left)
+            });
+            let left = told.recv_timeout(Duration::from_secs(60)).expect("nobody waits for what is there");
+            assert!(left < enough);
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! A record's persisted form is a postcard enum: a new kind of record is a new variant, and old logs stay readable.
 
 use bytes::Bytes;
+use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
 use crate::{clock::Timestamp, hash_key::HashKey, sequence::SequenceNumber, shard::ShardIndex};
@@ -67,8 +68,8 @@ pub struct Record {
     pub arrival: Timestamp,
     /// Whether a trusted clock told that time. Else it is what an untrusted one showed, and may be wrong by decades.
     pub arrival_trusted: bool,
-    /// As appended.
-    pub partition_key: Box<str>,
+    /// As appended. Most are short enough to need no memory of their own.
+    pub partition_key: CompactString,
     /// As appended.
     pub explicit_hash_key: Option<HashKey>,
     /// As appended.

@@ -48,7 +48,7 @@ pub(super) async fn read(
         let (records, back) = read_once(&api, cursor, query.limit).await?;
         cursor = back;
         if !records.is_empty() || !commit_before(until, &mut commits, &api).await {
-            let records = records.iter().map(ReadRecord::from).collect();
+            let records = records.iter().map(|record| ReadRecord::from(&**record)).collect();
             let end = stream.stream().stats().next.0;
             return Ok(Json(Read { records, next: cursor.position().0, end }));
         }
@@ -68,7 +68,7 @@ fn open(stream: &OpenStream, query: &Query) -> Result<Cursor, ApiError> {
 }
 
 /// One read from the log, on a thread that may block. Gives the cursor back.
-async fn read_once(api: &Api, mut cursor: Cursor, records: usize) -> Result<(Vec<Record>, Cursor), ApiError> {
+async fn read_once(api: &Api, mut cursor: Cursor, records: usize) -> Result<(Vec<Arc<Record>>, Cursor), ApiError> {
     let _permit = api.reads.acquire().await.expect("the semaphore is never closed");
     let limit = ReadLimit { records, payload_bytes: ANSWER_BYTES_MAX };
     let (outcome, cursor) = tokio::task::spawn_blocking(move || (cursor.read(limit), cursor))

@@ -128,7 +128,7 @@ impl Args {
             if records.is_empty() {
                 break;
             }
-            let records: Vec<_> = records.iter().map(ReadRecord::from).collect();
+            let records: Vec<_> = records.iter().map(|record| ReadRecord::from(&**record)).collect();
             printer.print(&records)?;
         }
         Ok(())

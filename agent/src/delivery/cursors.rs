@@ -1,6 +1,6 @@
 //! The cursors of a delivery: one for what is live and one for gaps, each kept while reading goes on where it stands.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use forebay_log_store::{Cursor, Error, Record, SequenceNumber, Start, Stream};
 
@@ -26,7 +26,7 @@ pub(super) struct Reading {
 }
 
 /// Records, and how old each is at the least.
-type Aged = Vec<(Record, Duration)>;
+type Aged = Vec<(Arc<Record>, Duration)>;
 
 impl Cursors {
     pub(super) fn begin(&mut self, piece: Piece, stream: &Stream) -> Reading {

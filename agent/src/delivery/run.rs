@@ -54,7 +54,7 @@ pub struct Delivery {
     pub grace: Duration,
 }
 
-type Read = (Reading, Result<Vec<(Record, Duration)>, Error>);
+type Read = (Reading, Result<Vec<(Arc<Record>, Duration)>, Error>);
 
 struct Loop {
     name: Arc<str>,

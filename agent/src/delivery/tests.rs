@@ -147,7 +147,7 @@ impl Log {
         }
     }
 
-    fn buried(&self) -> Vec<Record> {
+    fn buried(&self) -> Vec<Arc<Record>> {
         let limit = ReadLimit { records: 1000, payload_bytes: 64 << 20 };
         self.dead_letters.cursor(Start::Oldest).read(limit).expect("read")
     }

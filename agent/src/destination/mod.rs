@@ -4,13 +4,10 @@
 //! A destination encodes parcels of records, sends them once, and says what became of each in the words below. It never sees the
 //! log, never retries, and never decides what happens next: the delivery does, and it never sees an HTTP status.
 
-use std::{
-    hash::{DefaultHasher, Hash as _, Hasher as _},
-    sync::Arc,
-    time::Duration,
-};
+use std::{hash::BuildHasher as _, sync::Arc, time::Duration};
 
 use forebay_log_store::Record;
+use rustc_hash::FxBuildHasher;
 use smallvec::SmallVec;
 
 use crate::credentials::KnownTime;
@@ -99,9 +96,7 @@ impl Place {
 
 /// Stands for a partition key.
 pub(crate) fn hash(partition_key: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    partition_key.hash(&mut hasher);
-    hasher.finish()
+    FxBuildHasher.hash_one(partition_key)
 }
 
 /// What a destination takes in one request.

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     ops::{ControlFlow, RangeInclusive},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -75,7 +76,7 @@ pub enum Dumped {
         last: SequenceNumber,
     },
     /// A record.
-    Record(Record),
+    Record(Arc<Record>),
     /// A mark that the block before has set; of a control block, one that was set before it.
     Mark {
         /// Its name.

@@ -66,8 +66,8 @@ fn produce(stream: &Stream, producer: usize) -> BTreeMap<String, SequenceNumber>
 }
 
 /// Reads until it has `count` records, or for a shard until `end` is behind it; checks that each was durable.
-fn consume(mut cursor: Cursor, disk: &WatchedDisk, is_done: impl Fn(&Cursor, usize) -> bool) -> Vec<Record> {
-    let mut all: Vec<Record> = Vec::new();
+fn consume(mut cursor: Cursor, disk: &WatchedDisk, is_done: impl Fn(&Cursor, usize) -> bool) -> Vec<Arc<Record>> {
+    let mut all: Vec<Arc<Record>> = Vec::new();
     let deadline = Instant::now() + DEADLINE;
     while !is_done(&cursor, all.len()) {
         let some = cursor.read(ReadLimit { records: 17, payload_bytes: 1 << 20 }).expect("readable");
@@ -138,8 +138,8 @@ fn readers_beside_writers_see_everything_once_in_order_and_durable() {
         for producer in producers {
             acknowledged.extend(producer.join().expect("no panic"));
         }
-        let reads: Vec<Vec<Record>> = whole.into_iter().map(|reader| reader.join().expect("no panic")).collect();
-        let mut of_shards: Vec<Record> =
+        let reads: Vec<Vec<Arc<Record>>> = whole.into_iter().map(|reader| reader.join().expect("no panic")).collect();
+        let mut of_shards: Vec<Arc<Record>> =
             by_shard.into_iter().flat_map(|reader| reader.join().expect("no panic")).collect();
 
         assert_eq!(acknowledged.len(), TOTAL);

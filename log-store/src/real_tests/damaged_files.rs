@@ -1,6 +1,6 @@
 //! Damage anywhere in a data directory, sled's files included: what the segments still hold is what is served.
 
-use std::{collections::BTreeMap, fs, ops::ControlFlow, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fs, ops::ControlFlow, path::PathBuf, sync::Arc, time::Duration};
 
 use super::{ByHand, CONSUMER, close_in_time, copy_dir, drain, open_in_time, store_config, stream_config};
 use crate::{
@@ -22,7 +22,7 @@ fn files(dir: &std::path::Path) -> Vec<PathBuf> {
 }
 
 /// What the segments alone say.
-fn dumped(dir: &std::path::Path) -> BTreeMap<SequenceNumber, Record> {
+fn dumped(dir: &std::path::Path) -> BTreeMap<SequenceNumber, Arc<Record>> {
     let mut records = BTreeMap::new();
     let show = |shown| {
         if let Dumped::Record(record) = shown {

@@ -103,7 +103,7 @@ fn described(stream: &Stream) -> String {
         let _ = writeln!(text, "mark {name} {}", String::from_utf8_lossy(&value));
     }
     for record in drain(stream.cursor(Start::Oldest)) {
-        let Record { sequence_number, shard, arrival, partition_key, explicit_hash_key, tags, data, .. } = record;
+        let Record { sequence_number, shard, arrival, partition_key, explicit_hash_key, tags, data, .. } = &*record;
         let hash_key = explicit_hash_key.map_or("-".into(), |key| key.to_string());
         let tags: Vec<_> = tags.iter().map(|tag| format!("{}={}", tag.name, tag.value)).collect();
         let start: String = data.iter().take(12).map(|byte| format!("{byte:02x}")).collect();

@@ -141,7 +141,7 @@ fn close_in_time(store: Store) {
     told.recv_timeout(DEADLINE).expect("it closes");
 }
 
-fn drain(mut cursor: Cursor) -> Vec<Record> {
+fn drain(mut cursor: Cursor) -> Vec<Arc<Record>> {
     let mut all = Vec::new();
     loop {
         let some = cursor.read(ReadLimit { records: 1000, payload_bytes: 1 << 20 }).expect("readable");

@@ -14,6 +14,8 @@ const LZ4_RATIO_MAX: usize = 255;
 const WORTH_PART: usize = 16;
 /// Blocks that are stored untried after as many in a row that were not worth it; never more than this.
 const UNTRIED_MAX: u32 = 15;
+/// So much of a block is tried first after one that was not worth it.
+pub(crate) const SAMPLE_BYTES: usize = 16 << 10;
 /// One very large block must not keep its memory for ever.
 const KEPT_BYTES_MAX: usize = 2 << 20;
 
@@ -60,6 +62,11 @@ impl Prospects {
         let tries = self.untried == 0;
         self.untried = self.untried.saturating_sub(1);
         tries
+    }
+
+    /// Whether the newest try was in vain, so that the next one is best of a sample.
+    pub(crate) fn are_doubtful(&self) -> bool {
+        self.in_vain > 0
     }
 
     /// What became of a try.

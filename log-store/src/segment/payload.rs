@@ -98,6 +98,15 @@ impl<'a> Payload<'a> {
         self.parts().for_each(|part| out.extend_from_slice(part.bytes));
     }
 
+    /// Appends no more than the first `len` of its bytes to `out`.
+    pub(crate) fn write_start(&self, out: &mut Vec<u8>, len: usize) {
+        let end = out.len() + len;
+        for part in self.parts() {
+            let rest = end - out.len();
+            out.extend_from_slice(&part.bytes[..part.bytes.len().min(rest)]);
+        }
+    }
+
     /// The CRC of its bytes, begun with `salt`.
     pub(super) fn crc(&self, salt: u32) -> u32 {
         let mut all = Hasher::new_with_initial(salt);
@@ -140,6 +149,9 @@ mod tests {
             let mut bytes = Vec::new();
             payload.write(&mut bytes);
             prop_assert_eq!(payload.len(), bytes.len());
+            let (mut start, most) = (b"before".to_vec(), bytes.len() * 2 / 3);
+            payload.write_start(&mut start, most);
+            prop_assert_eq!(&start[6..], &bytes[..most]);
             let mut summed = Hasher::new_with_initial(salt);
             summed.update(&bytes);
             prop_assert_eq!(payload.crc(salt), summed.finalize());

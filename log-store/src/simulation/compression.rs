@@ -8,7 +8,7 @@ use crate::{
     cursor::{ReadLimit, Start},
     disk::Disk as _,
     inspect::FindingKind,
-    record::{NewRecord, Record},
+    record::NewRecord,
     segment::{BLOCK_HEADER_BYTES, Codec, SegmentHeader, rewrite_header, salt},
     sequence::SequenceNumber,
     store::{Stream, WhenFull},
@@ -58,6 +58,30 @@ fn costs_itself_alone(sim: &mut Simulation, hurt: &BlockPlace) {
     }
     let next = sim.append(1, 10).expect("room").runs[0].first;
     assert_eq!(next, SequenceNumber(51), "no number is given twice");
+}
+
+/// The try behind noise is of a sample: that must tell both.
+#[test]
+fn behind_noise_only_what_gets_smaller_is_compressed() {
+    for compression in [Codec::Lz4, Codec::Zstd] {
+        let mut sim = Simulation::new(1);
+        sim.stream_config.compression = compression;
+        sim.open().expect("an empty disk");
+        let mut random = fastrand::Rng::with_seed(1);
+        let noise: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(40_000).collect();
+        let append = |data: &[u8]| {
+            let mut batch = sim.stream().batch();
+            batch.push(&NewRecord::new("key", data)).expect("sound");
+            sim.stream().append(batch, WhenFull::Refuse, Box::new(|outcome| assert!(outcome.is_ok())));
+            sim.commit_queued();
+        };
+        // Tried; left alone; a sample; left alone twice; a sample, and the whole; and from then on each.
+        for data in [&noise[..], &noise, &noise, &noise, &noise, &[b'.'; 40_000], &[b'.'; 40_000]] {
+            append(data);
+        }
+        let small: Vec<_> = blocks(&sim).iter().map(|block| block.bytes < 40_000).collect();
+        assert_eq!(small, [false, false, false, false, false, true, true]);
+    }
 }
 
 #[test]
@@ -115,7 +139,7 @@ fn a_reader_of_one_shard_does_not_decompress_what_others_have_alone() {
     let limit = ReadLimit { records: 100, payload_bytes: 1 << 20 };
     let read = stream.shard_cursor(wanted, Start::Oldest).read(limit).expect("readable");
     assert_eq!(read.len(), shards.iter().filter(|shard| **shard == wanted).count());
-    assert!(read.iter().all(|Record { shard, data, .. }| *shard == wanted && data[..] == [b'.'; 2000]));
+    assert!(read.iter().all(|record| record.shard == wanted && record.data[..] == [b'.'; 2000]));
     assert_eq!(sim.take_events(), []);
     let all = stream.cursor(Start::Oldest).read(limit).expect("readable");
     assert_eq!(all.len(), read.len(), "the others are damaged indeed");

@@ -305,7 +305,7 @@ impl World {
             assert!(before.is_none_or(|before| before < issued), "{issued} behind {before:?}");
             self.saw(record.sequence_number, issued);
         }
-        let there: HashSet<u64> = found.iter().map(issued).collect();
+        let there: HashSet<u64> = found.iter().map(|record| issued(record)).collect();
         self.check_marks(&there);
         self.forget_lost();
         for (issued, (_, number)) in &self.owed {

@@ -261,7 +261,7 @@ fn a_batch_with_marks_does_not_wait_in_memory() {
     assert_eq!(sim.stream().stats().held_bytes, 0);
     assert_eq!(position(&sim).as_deref(), Some("7"));
     power_cut(&mut sim, CatalogueFound::Lost);
-    let found: Vec<_> = super::read_all(sim.stream(), 3).into_iter().map(|record| record.data).collect();
+    let found: Vec<_> = super::read_all(sim.stream(), 3).into_iter().map(|record| record.data.clone()).collect();
     assert_eq!(found, [&b"held"[..], b"with a mark"]);
     assert_eq!(position(&sim).as_deref(), Some("7"));
 }

@@ -493,7 +493,7 @@ impl Simulation {
                 let judged = self.acknowledged.get(&record.sequence_number).or(self.in_doubt.first());
                 let Some(judged) = judged else { panic!("a record that nobody appended: {record:?}") };
                 self.judge_time(&record, judged);
-                let (key, data) = (record.partition_key.into(), record.data.to_vec());
+                let (key, data) = (record.partition_key.to_string(), record.data.to_vec());
                 (record.sequence_number, Known { key, data, ..judged.clone() })
             })
             .collect();
@@ -575,7 +575,7 @@ fn stream_checkpoint(stream: &Stream) -> SequenceNumber {
 }
 
 /// All records of a stream, read in small steps; and the same again shard by shard, which must give the same.
-pub(super) fn read_all(stream: &Stream, step: usize) -> Vec<Record> {
+pub(super) fn read_all(stream: &Stream, step: usize) -> Vec<Arc<Record>> {
     let limit = ReadLimit { records: step, payload_bytes: 1 << 20 };
     let drain = |cursor: &mut crate::cursor::Cursor| {
         let mut all = Vec::new();
@@ -588,7 +588,7 @@ pub(super) fn read_all(stream: &Stream, step: usize) -> Vec<Record> {
         }
     };
     let all = drain(&mut stream.cursor(Start::Oldest));
-    let mut by_shard: Vec<Record> = Vec::new();
+    let mut by_shard: Vec<Arc<Record>> = Vec::new();
     for shard in stream.shards().shards() {
         let mut cursor = stream.shard_cursor(shard.index, Start::Oldest);
         let records = drain(&mut cursor);
@@ -605,7 +605,7 @@ pub(super) fn read_all(stream: &Stream, step: usize) -> Vec<Record> {
     for (record, alone) in all.iter().zip(by_shard) {
         // Where clocks contradict each other, a pass through the whole stream meets later times before this record.
         assert!(record.arrival >= alone.arrival, "{record:?} is {alone:?} in its shard");
-        assert_eq!(*record, Record { arrival: record.arrival, ..alone });
+        assert_eq!(**record, Record { arrival: record.arrival, ..Record::clone(&alone) });
     }
     all
 }

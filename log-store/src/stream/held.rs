@@ -4,7 +4,7 @@
 //! when they were written, oldest first. So the log's files hold some records in a row, and none between: for those there
 //! is an [`Unwritten`](crate::segment::BlockKind::Unwritten) block.
 
-use std::{collections::VecDeque, io, time::Duration};
+use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
 use super::{CommitError, StreamCore, StreamWriter, lock};
 use crate::{
@@ -61,7 +61,7 @@ impl Held {
         from: SequenceNumber,
         shard: Option<ShardIndex>,
         arrived: impl FnOnce(Stamp) -> Arrival,
-        out: &mut VecDeque<Record>,
+        out: &mut VecDeque<Arc<Record>>,
     ) -> io::Result<Option<SequenceNumber>> {
         let Some(block) = self.blocks.iter().find(|block| block.header.end() > from) else { return Ok(None) };
         let (header, payload) = (&block.header, &block.image[BLOCK_HEADER_BYTES..]);

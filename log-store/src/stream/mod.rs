@@ -181,7 +181,7 @@ impl StreamCore {
         from: SequenceNumber,
         shard: Option<ShardIndex>,
         arrived: impl FnOnce(Stamp) -> Arrival,
-        out: &mut VecDeque<Record>,
+        out: &mut VecDeque<Arc<Record>>,
     ) -> io::Result<Option<SequenceNumber>> {
         lock(&self.held).read(from, shard, arrived, out)
     }

@@ -22,8 +22,8 @@ use crate::{
     event::Event,
     marks::Marks,
     segment::{
-        BLOCK_HEADER_BYTES, BlockHeader, BlockKind, Codec, PADDING_BYTES_MAX, Payload, Prospects, StreamDefinition,
-        pack, padding, padding_max,
+        BLOCK_HEADER_BYTES, BlockHeader, BlockKind, Codec, PADDING_BYTES_MAX, Payload, Prospects, SAMPLE_BYTES,
+        StreamDefinition, pack, padding, padding_max,
     },
     sequence::SequenceNumber,
     shard::ShardIndex,
@@ -219,9 +219,19 @@ impl StreamWriter {
             return None;
         }
         let mut plain = std::mem::take(&mut self.buffer);
-        plain.clear();
-        payload.write(&mut plain);
-        let packed = pack(&plain, header, codec, &mut lock(&self.core.around.packer)).map(<[u8]>::to_vec);
+        let mut packer = lock(&self.core.around.packer);
+        let mut worth_it = true;
+        if self.prospects.are_doubtful() && payload.len() > SAMPLE_BYTES {
+            plain.clear();
+            payload.write_start(&mut plain, SAMPLE_BYTES);
+            worth_it = packer.pack(codec, &plain).is_some();
+        }
+        let packed = worth_it.then(|| {
+            plain.clear();
+            payload.write(&mut plain);
+            pack(&plain, header, codec, &mut packer).map(<[u8]>::to_vec)
+        });
+        let packed = packed.flatten();
         self.prospects.learn(packed.is_some());
         // One very large block must not keep its memory for ever.
         plain.shrink_to(2 << 20);

@@ -62,7 +62,7 @@ fn as_text(shown: &Dumped) -> anyhow::Result<String> {
         Dumped::Block { offset, bytes, first, records, .. } => {
             format!("  byte {offset}: block of {bytes} bytes, {records} records from {first}")
         }
-        Dumped::Record(record) => format!("    {}", shortened(&ReadRecord::from(record), SHOWN_BYTES_MAX)?),
+        Dumped::Record(record) => format!("    {}", shortened(&ReadRecord::from(&**record), SHOWN_BYTES_MAX)?),
         Dumped::Gap { offset, first, last } => {
             format!("  byte {offset}: records {first} to {last} were lost to damage before a repair")
         }
@@ -92,7 +92,7 @@ fn as_json(shown: &Dumped) -> Value {
         Dumped::Unwritten { offset, first, last } => {
             json!({ "unwritten": { "offset": offset, "records": [first.0, last.0] } })
         }
-        Dumped::Record(record) => json!({ "record": ReadRecord::from(record) }),
+        Dumped::Record(record) => json!({ "record": ReadRecord::from(&**record) }),
         Dumped::Mark { name, value } => json!({ "mark": { "name": name, "value": value.escape_ascii().to_string() } }),
         Dumped::Finding(found) => json!({ "finding": finding(found) }),
         other => json!({ "other": format!("{other:?}") }),

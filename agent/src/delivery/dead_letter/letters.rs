@@ -6,6 +6,7 @@
 
 use std::{
     collections::BTreeSet,
+    sync::Arc,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -227,7 +228,7 @@ impl Letters {
         }
     }
 
-    fn replay(&self, letters: &[(Letter, Record)]) -> Result<(), LettersError> {
+    fn replay(&self, letters: &[(Letter, Arc<Record>)]) -> Result<(), LettersError> {
         let mut batch = self.origin.batch();
         for (letter, record) in letters {
             batch.push(&NewRecord {
@@ -242,7 +243,7 @@ impl Letters {
     }
 
     /// Notes letters as settled, durably.
-    fn note(&self, letters: &[(Letter, Record)], count: impl FnOnce(&mut Totals)) -> Result<(), LettersError> {
+    fn note(&self, letters: &[(Letter, Arc<Record>)], count: impl FnOnce(&mut Totals)) -> Result<(), LettersError> {
         let stats = self.letters.stream().stats();
         let mut settled = self.settled().clone();
         count(&mut settled.totals);
@@ -269,7 +270,7 @@ impl Letters {
     fn each(
         &self,
         which: &Selection,
-        mut take: impl FnMut(&[(Letter, Record)]) -> Result<(), LettersError>,
+        mut take: impl FnMut(&[(Letter, Arc<Record>)]) -> Result<(), LettersError>,
     ) -> Result<(), LettersError> {
         let end = self.letters.stream().stats().next;
         let from = match which {
@@ -283,7 +284,7 @@ impl Letters {
             let chosen: Vec<_> = {
                 let settled = self.settled();
                 let open =
-                    |record: &Record| record.sequence_number < end && !settled.contains(record.sequence_number.0);
+                    |record: &Arc<Record>| record.sequence_number < end && !settled.contains(record.sequence_number.0);
                 let records = records.into_iter().filter(open).map(|record| (Letter::of(&record), record));
                 records.filter(|(letter, _)| which.takes(letter)).collect()
             };
@@ -296,7 +297,7 @@ impl Letters {
         }
     }
 
-    fn open_record(&self, number: u64) -> Result<Record, LettersError> {
+    fn open_record(&self, number: u64) -> Result<Arc<Record>, LettersError> {
         let mut cursor = self.letters.stream().cursor(Start::At(SequenceNumber(number)));
         let read = cursor.read(ReadLimit { records: 1, payload_bytes: 1 })?;
         let found = read.into_iter().find(|record| record.sequence_number.0 == number);

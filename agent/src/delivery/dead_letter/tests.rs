@@ -32,14 +32,14 @@ impl Log {
         Arc::new(Letters::open("cloud", door(&self.letters), door(&self.origin)))
     }
 
-    fn read(stream: &Stream) -> Vec<Record> {
+    fn read(stream: &Stream) -> Vec<Arc<Record>> {
         let limit = forebay_log_store::ReadLimit { records: 1000, payload_bytes: 1 << 24 };
         stream.cursor(Start::Oldest).read(limit).expect("read")
     }
 
-    async fn bury(&self, records: Vec<Record>, reason: &str) {
-        let letter = |record: Record| DeadLetter {
-            record: Arc::new(record),
+    async fn bury(&self, records: Vec<Arc<Record>>, reason: &str) {
+        let letter = |record| DeadLetter {
+            record,
             reason: reason.to_owned(),
             attempts: 2,
             first_attempt: Some(std::time::Duration::from_millis(1)),

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Records with their age, or nothing: the read failed.
-pub(super) type Read = Option<Vec<(Record, Duration)>>;
+pub(super) type Read = Option<Vec<(Arc<Record>, Duration)>>;
 
 /// What shares a parcel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -292,7 +292,7 @@ impl World {
         let mut bytes = 0;
         let first = of.log.partition_point(|(record, _)| record.sequence_number < *from);
         let records = (first..of.arrived.len().max(first))
-            .map(|index| (of.log[index].0.clone(), self.now - of.arrived[index]))
+            .map(|index| (Arc::new(of.log[index].0.clone()), self.now - of.arrived[index]))
             .take(limit.records)
             .take_while(|(record, _)| {
                 let first = bytes == 0;

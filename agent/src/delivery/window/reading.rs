@@ -1,6 +1,6 @@
 //! When to read and what: the part of the window that looks at its room.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use forebay_log_store::{ReadLimit, Record, SequenceNumber};
 
@@ -21,7 +21,7 @@ pub(crate) struct Piece {
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     /// The records for this delivery, in order, and how old each is at the least.
-    pub(crate) records: Vec<(Record, Duration)>,
+    pub(crate) records: Vec<(Arc<Record>, Duration)>,
     /// The newest record read, whoever it is for; nothing at the end of the log.
     pub(crate) reached: Option<SequenceNumber>,
 }

@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, binary_heap::PeekMut},
+    collections::{BinaryHeap, VecDeque},
 };
 
 use forebay_log_store::SequenceNumber;
@@ -20,12 +20,20 @@ pub(super) struct Turn {
     pub(super) number: SequenceNumber,
 }
 
-type Heap = BinaryHeap<Reverse<(u32, SequenceNumber, Slot)>>;
+/// Rank, number and slot.
+type Waiting = (u32, SequenceNumber, Slot);
+
+/// The lowest first. Nearly all come in the order in which they leave: these are not sorted.
+#[derive(Debug, Default)]
+struct Queue {
+    in_order: VecDeque<Waiting>,
+    others: BinaryHeap<Reverse<Waiting>>,
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Ready {
-    live: Heap,
-    gaps: Heap,
+    live: Queue,
+    gaps: Queue,
     /// What all of them take on the wire, with [`super::RECORD_OVERHEAD`] for each.
     pub(super) bytes: u64,
     /// Bytes of live records that were sent while there were records of gaps too, less those of these.
@@ -34,8 +42,8 @@ pub(super) struct Ready {
 
 impl Ready {
     pub(super) fn push(&mut self, turn: Turn, slot: Slot, bytes: u64) {
-        let heap = if turn.live { &mut self.live } else { &mut self.gaps };
-        heap.push(Reverse((turn.rank, turn.number, slot)));
+        let queue = if turn.live { &mut self.live } else { &mut self.gaps };
+        queue.push((turn.rank, turn.number, slot));
         self.bytes += bytes;
     }
 
@@ -69,15 +77,15 @@ impl Ready {
 
     /// The next one, which stays, and whether it is one of the live ones. Those of gaps come first if so said.
     pub(super) fn peek(&self, gaps_first: bool) -> Option<(bool, Slot)> {
-        let live = || self.live.peek().map(|Reverse((.., slot))| (true, *slot));
-        let gaps = || self.gaps.peek().map(|Reverse((.., slot))| (false, *slot));
+        let live = || self.live.first().map(|(.., slot)| (true, *slot));
+        let gaps = || self.gaps.first().map(|(.., slot)| (false, *slot));
         if gaps_first { gaps().or_else(live) } else { live().or_else(gaps) }
     }
 
     /// Takes away what [`Ready::peek`] gave.
     pub(super) fn pop(&mut self, live: bool, bytes: u64) {
-        let heap = if live { &mut self.live } else { &mut self.gaps };
-        PeekMut::pop(heap.peek_mut().expect("it was there"));
+        let queue = if live { &mut self.live } else { &mut self.gaps };
+        queue.pop().expect("it was there");
         self.bytes -= bytes;
     }
 
@@ -95,16 +103,93 @@ impl Ready {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = Slot> {
-        self.live.iter().chain(&self.gaps).map(|Reverse((.., slot))| *slot)
+        self.live.iter().chain(self.gaps.iter())
     }
 
     /// Takes out those that are `unwanted`. Their bytes are the caller's.
     pub(super) fn take_out(&mut self, unwanted: impl Fn(Slot) -> bool) -> Vec<Slot> {
         let out: Vec<_> = self.iter().filter(|slot| unwanted(*slot)).collect();
         if !out.is_empty() {
-            self.live.retain(|Reverse((.., slot))| !unwanted(*slot));
-            self.gaps.retain(|Reverse((.., slot))| !unwanted(*slot));
+            self.live.retain(|slot| !unwanted(slot));
+            self.gaps.retain(|slot| !unwanted(slot));
         }
         out
+    }
+}
+
+impl Queue {
+    fn push(&mut self, waiting: Waiting) {
+        if self.in_order.back().is_none_or(|last| *last < waiting) {
+            self.in_order.push_back(waiting);
+        } else {
+            self.others.push(Reverse(waiting));
+        }
+    }
+
+    fn first(&self) -> Option<&Waiting> {
+        let other = self.others.peek().map(|Reverse(waiting)| waiting);
+        self.in_order.front().into_iter().chain(other).min()
+    }
+
+    fn pop(&mut self) -> Option<Waiting> {
+        match (self.in_order.front(), self.others.peek()) {
+            (Some(first), Some(Reverse(other))) if other < first => self.others.pop().map(|Reverse(waiting)| waiting),
+            (Some(_), _) => self.in_order.pop_front(),
+            (None, _) => self.others.pop().map(|Reverse(waiting)| waiting),
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.in_order.len() + self.others.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.in_order.is_empty() && self.others.is_empty()
+    }
+
+    fn clear(&mut self) {
+        self.in_order.clear();
+        self.others.clear();
+    }
+
+    fn iter(&self) -> impl Iterator<Item = Slot> {
+        self.in_order.iter().chain(self.others.iter().map(|Reverse(waiting)| waiting)).map(|(.., slot)| *slot)
+    }
+
+    fn retain(&mut self, wanted: impl Fn(Slot) -> bool) {
+        self.in_order.retain(|(.., slot)| wanted(*slot));
+        self.others.retain(|Reverse((.., slot))| wanted(*slot));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn whatever_comes_in_between_the_lowest_leaves_first(
+            steps in prop::collection::vec(prop::option::weighted(0.6, (0..3u32, 0..50u64)), 0..200),
+        ) {
+            let (mut queue, mut expected) = (Queue::default(), Vec::new());
+            for (slot, step) in (0..).zip(steps) {
+                match step {
+                    Some((rank, number)) => {
+                        let waiting = (rank, SequenceNumber(number), slot);
+                        queue.push(waiting);
+                        expected.push(waiting);
+                        expected.sort_unstable();
+                    }
+                    None => {
+                        let first = (!expected.is_empty()).then(|| expected.remove(0));
+                        prop_assert_eq!(queue.first().copied(), first);
+                        prop_assert_eq!(queue.pop(), first);
+                    }
+                }
+                prop_assert_eq!((queue.len(), queue.is_empty()), (expected.len(), expected.is_empty()));
+            }
+        }
     }
 }

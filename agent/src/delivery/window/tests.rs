@@ -131,7 +131,7 @@ impl Bench {
 /// What a read gave, all of it new.
 fn fresh(records: Vec<Record>) -> Found {
     let reached = records.last().map(|record| record.sequence_number);
-    Found { records: records.into_iter().map(|record| (record, Duration::ZERO)).collect(), reached }
+    Found { records: records.into_iter().map(|record| (Arc::new(record), Duration::ZERO)).collect(), reached }
 }
 
 fn failed(kind: FailureKind, retry_after: Option<Duration>) -> Outcome {

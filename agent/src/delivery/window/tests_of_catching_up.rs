@@ -81,7 +81,7 @@ impl Bench {
             tags: Vec::new(),
             data: Bytes::from(vec![7; (self.record)(number).1]),
         };
-        let records: Vec<_> = (from.0..=last).map(|number| (record(number), self.age)).collect();
+        let records: Vec<_> = (from.0..=last).map(|number| (Arc::new(record(number)), self.age)).collect();
         let reached = records.last().map(|(record, _)| record.sequence_number);
         self.window.on_read(Found { records, reached }, |record| Ok(Place::of_key(record)), self.now);
     }

@@ -109,7 +109,7 @@ impl Bench {
                     assert_eq!(from.0, self.read + 1);
                     let numbers = from.0..=self.head.min(self.read + limit.records as u64);
                     self.read = self.read.max(*numbers.end());
-                    let records = numbers.map(|number| (record(number), Duration::ZERO)).collect::<Vec<_>>();
+                    let records = numbers.map(|number| (Arc::new(record(number)), Duration::ZERO)).collect::<Vec<_>>();
                     let reached = records.last().map(|(record, _)| record.sequence_number);
                     self.window.on_read(Found { records, reached }, self.place(), self.now);
                 }

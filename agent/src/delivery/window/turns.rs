@@ -17,7 +17,7 @@ impl Window {
     pub(super) fn add(
         &mut self,
         stretch: u32,
-        record: Record,
+        record: Arc<Record>,
         expires: Duration,
         place: &impl Fn(&Record) -> Result<Place, String>,
         now: Duration,
@@ -52,7 +52,7 @@ impl Window {
             first_attempt: None,
             last_attempt: None,
             reason,
-            record: Arc::new(record),
+            record,
         });
         of.ledger.push(slot, sequence_number);
         of.records += 1;

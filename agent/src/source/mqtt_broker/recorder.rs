@@ -32,7 +32,8 @@ impl Recorder {
         if self.batch.is_empty() {
             return None;
         }
-        Some(std::mem::replace(&mut self.batch, self.shared.context.ingest.batch()))
+        let next = self.shared.context.ingest.batch().with_room_of(&self.batch);
+        Some(std::mem::replace(&mut self.batch, next))
     }
 }
 

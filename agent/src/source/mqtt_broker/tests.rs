@@ -110,7 +110,7 @@ impl Gateway {
     }
 
     /// Everything that is durable.
-    fn records(&self) -> Vec<Record> {
+    fn records(&self) -> Vec<Arc<Record>> {
         let mut cursor = self.cursor();
         let mut records = Vec::new();
         loop {

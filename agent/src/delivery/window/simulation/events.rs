@@ -63,7 +63,7 @@ pub(super) enum Event {
     Kill,
     Read {
         life: u32,
-        records: Option<Vec<(Record, Duration)>>,
+        records: Option<Vec<(Arc<Record>, Duration)>>,
         end: Option<SequenceNumber>,
     },
     Reaches {

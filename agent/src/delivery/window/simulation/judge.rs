@@ -95,7 +95,7 @@ impl World {
     }
 
     /// What was read and is not held has expired.
-    pub(super) fn judge_read(&mut self, records: &[(Record, Duration)], end: Option<SequenceNumber>) {
+    pub(super) fn judge_read(&mut self, records: &[(Arc<Record>, Duration)], end: Option<SequenceNumber>) {
         let held = self.window_holds();
         for (record, _) in records {
             let number = record.sequence_number;

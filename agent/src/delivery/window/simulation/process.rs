@@ -62,7 +62,7 @@ impl World {
         let known = |index: usize| self.known_age(index);
         let records: Vec<_> = (self.oldest..self.committed)
             .filter(|index| self.log[*index].0.sequence_number >= from)
-            .map(|index| (self.log[index].0.clone(), known(index)))
+            .map(|index| (Arc::new(self.log[index].0.clone()), known(index)))
             .take(limit.records)
             .take_while(|(record, _)| {
                 let first = bytes == 0;

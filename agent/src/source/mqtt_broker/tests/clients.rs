@@ -150,7 +150,7 @@ async fn a_key_is_made_of_the_payload_and_of_the_topic_where_that_fails() {
             acknowledged += 1;
         }
     }
-    let keys: Vec<_> = gateway.records().into_iter().map(|record| record.partition_key.into_string()).collect();
+    let keys: Vec<_> = gateway.records().into_iter().map(|record| record.partition_key.to_string()).collect();
     assert_eq!(keys, ["d-7", "plant/1"]);
     assert_eq!(gateway.refused("key-fallback"), 1);
 }

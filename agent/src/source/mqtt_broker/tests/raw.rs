@@ -127,7 +127,7 @@ async fn topic_aliases_are_resolved() {
     raw.send(&publish_v5(0, "plant/1", 0, b"\x23\0\x01", "one")).await;
     raw.send(&publish_v5(1, "", 1, b"\x23\0\x01", "two")).await;
     raw.expect(&[0x40, 2, 0, 1]).await;
-    let keys: Vec<_> = gateway.records().into_iter().map(|record| record.partition_key.into_string()).collect();
+    let keys: Vec<_> = gateway.records().into_iter().map(|record| record.partition_key.to_string()).collect();
     assert_eq!(keys, ["plant/1", "plant/1"]);
     raw.send(&publish_v5(1, "x", 1, b"\x23\0\x11", "three")).await;
     raw.expect_disconnect(0x94).await;
