@@ -252,6 +252,19 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_has_room_for_as_much_as_the_one_before_but_not_for_any_amount() {
+        let room = |bytes: usize| {
+            let mut before = batch();
+            before.push(&NewRecord::new("key", &vec![7; bytes])).expect("fits");
+            let mut batch = batch().with_room_of(&before);
+            batch.push(&NewRecord::new("key", b"data")).expect("fits");
+            batch.runs[0].encoded.capacity()
+        };
+        assert!((20_000..ROOM_MAX).contains(&room(20_000)));
+        assert!((ROOM_MAX..2 * ROOM_MAX).contains(&room(500_000)));
+    }
+
+    #[test]
     fn a_rerouted_batch_tells_where_each_record_of_the_first_one_is() {
         let mut first = batch();
         let keys: Vec<String> = (0..50).map(|i| format!("key-{}", i * i)).collect();

@@ -1,5 +1,7 @@
 //! The records of a window that are not finished, each in a numbered slot. Slots are reused; nothing is searched.
 
+#[cfg(test)]
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::{ops, sync::Arc, time::Duration};
 
 use forebay_log_store::Record;
@@ -102,6 +104,8 @@ pub(super) struct Entries {
     cost: u64,
     failing: usize,
     failed: usize,
+    #[cfg(test)]
+    looks: AtomicU64,
 }
 
 impl Entries {
@@ -158,6 +162,12 @@ impl Entries {
         self.cost
     }
 
+    /// How often one was looked at, or changed.
+    #[cfg(test)]
+    pub(super) fn looks(&self) -> u64 {
+        self.looks.load(Relaxed)
+    }
+
     #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = (Slot, &Entry)> {
         self.slots.iter().enumerate().filter_map(|(slot, entry)| Some((slot as Slot, entry.as_ref()?)))
@@ -168,12 +178,16 @@ impl ops::Index<Slot> for Entries {
     type Output = Entry;
 
     fn index(&self, slot: Slot) -> &Entry {
+        #[cfg(test)]
+        self.looks.fetch_add(1, Relaxed);
         self.slots[slot as usize].as_ref().expect("a slot is named only while it is taken")
     }
 }
 
 impl ops::IndexMut<Slot> for Entries {
     fn index_mut(&mut self, slot: Slot) -> &mut Entry {
+        #[cfg(test)]
+        self.looks.fetch_add(1, Relaxed);
         self.slots[slot as usize].as_mut().expect("a slot is named only while it is taken")
     }
 }

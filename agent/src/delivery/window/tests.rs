@@ -1,6 +1,6 @@
 //! What the simulation does not tell by name.
 
-use std::{collections::HashSet, time::Instant};
+use std::collections::HashSet;
 
 use bytes::Bytes;
 use forebay_log_store::{ShardIndex, Timestamp};
@@ -397,7 +397,7 @@ fn stopping_waits_for_what_is_under_way_and_saves() {
     assert!(matches!(bench.window.next(bench.now), Step::Stopped), "100 ready records are left for the next start");
 }
 
-/// A million records through the window cost the same whether they have a key each or all the same one.
+/// Records cost the same whether they have a key each or all the same one. Counted, since time tells of the machine as well.
 #[test]
 fn the_cost_of_a_record_does_not_grow_with_the_records_of_its_key() {
     let keys = distinct(20_000);
@@ -405,17 +405,17 @@ fn the_cost_of_a_record_does_not_grow_with_the_records_of_its_key() {
         let mut bench = Bench::strict().warmed_up();
         let keys: Vec<_> = (0..keys.len()).map(|n| keys[n / records_of_a_key].as_str()).collect();
         bench.log(&keys);
-        let started = Instant::now();
+        let before = bench.window.entries.looks();
         bench.drive();
         while bench.window.held().records > 0 {
             bench.accept_all_once();
             bench.now += ms(1);
             bench.drive();
         }
-        let each = started.elapsed() / 20_000;
-        eprintln!("{name}: {each:?} per record, {} requests", bench.window.counts().requests);
-        // Two microseconds on a quiet machine; a scan of the window would take tens or hundreds.
-        assert!(each < Duration::from_micros(40), "{name}: {each:?} per record");
+        let each = (bench.window.entries.looks() - before) / 20_000;
+        eprintln!("{name}: {each} looks at entries per record, {} requests", bench.window.counts().requests);
+        // A scan of the window would be thousands.
+        assert!(each < 60, "{name}: {each} looks at entries per record");
     }
 }
 
