@@ -13,9 +13,6 @@ use crate::{
     shard::{ShardIndex, ShardMap},
 };
 
-/// More than this is not taken before it is needed: there may be many that make batches.
-const ROOM_MAX: usize = 32 << 10;
-
 /// Records of one stream, and marks, that are committed together: all or none.
 ///
 /// Made by [`Stream::batch`](crate::Stream::batch). Order within a shard is the order of [`Batch::push`].
@@ -26,8 +23,6 @@ pub struct Batch {
     /// Of the stream's definition that the shards are from.
     revision: u32,
     record_bytes_max: usize,
-    /// What each run has room for from the start, in bytes.
-    room: usize,
     runs: Vec<Run>,
     /// Boxed, since most have none and batches ride in errors.
     marks: Box<Marks>,
@@ -67,15 +62,7 @@ impl Batch {
         let (shards, revision) = (Arc::clone(&definition.shards), definition.revision);
         let record_bytes_max = record_bytes_max.min(RECORD_BYTES_MAX);
         let only_shard = shards.only();
-        Self { shards, only_shard, revision, record_bytes_max, room: 0, runs: Vec::new(), marks: Box::default() }
-    }
-
-    /// Gives it as much room for each shard from the start as `previous` came to need for one: for whoever makes one batch after
-    /// the other, or each would grow, and be copied, anew.
-    #[must_use]
-    pub fn with_room_of(self, previous: &Self) -> Self {
-        let room = previous.runs.iter().map(|run| run.encoded.len()).max().unwrap_or(0).min(ROOM_MAX);
-        Self { room, ..self }
+        Self { shards, only_shard, revision, record_bytes_max, runs: Vec::new(), marks: Box::default() }
     }
 
     /// Adds a record behind the others.
@@ -110,13 +97,7 @@ impl Batch {
         // Where there is one open shard, nothing has to be hashed.
         let shard = self.only_shard.unwrap_or_else(|| self.shards.locate(hash_key()));
         let at = self.runs.iter().position(|run| run.shard == shard).unwrap_or_else(|| {
-            self.runs.push(Run {
-                shard,
-                records: 0,
-                payload_bytes: 0,
-                encoded: Vec::with_capacity(self.room),
-                crc: None,
-            });
+            self.runs.push(Run { shard, records: 0, payload_bytes: 0, encoded: Vec::new(), crc: None });
             self.runs.len() - 1
         });
         self.runs[at].records += 1;
@@ -249,19 +230,6 @@ mod tests {
 
     fn batch() -> Batch {
         Batch::new(&definition(4, 0), usize::MAX)
-    }
-
-    #[test]
-    fn a_batch_has_room_for_as_much_as_the_one_before_but_not_for_any_amount() {
-        let room = |bytes: usize| {
-            let mut before = batch();
-            before.push(&NewRecord::new("key", &vec![7; bytes])).expect("fits");
-            let mut batch = batch().with_room_of(&before);
-            batch.push(&NewRecord::new("key", b"data")).expect("fits");
-            batch.runs[0].encoded.capacity()
-        };
-        assert!((20_000..ROOM_MAX).contains(&room(20_000)));
-        assert!((ROOM_MAX..2 * ROOM_MAX).contains(&room(500_000)));
     }
 
     #[test]

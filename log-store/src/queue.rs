@@ -460,6 +460,27 @@ mod tests {
     }
 
     #[test]
+    fn the_committer_is_woken_for_what_it_waits_for_and_nothing_else() {
+        let queue = Queue::new(usize::MAX);
+        let slots = [queue.add_stream(), queue.add_stream()];
+        push(&queue, slots[0]);
+        let bytes = queue.state().bytes();
+        let wakes = |committer| {
+            let mut state = queue.state();
+            state.committer = committer;
+            state.wakes_committer()
+        };
+        let company = |of_one, of_all| Committer::WaitsForCompany(Enough { of_one, of_all });
+        let enough = [company(bytes, None), company(2 * bytes, None), company(usize::MAX, Some(2 * bytes))];
+        assert_eq!([Committer::Busy, Committer::WaitsForWork].map(wakes), [false, true]);
+        assert_eq!(enough.map(wakes), [true, false, false]);
+        push(&queue, slots[1]);
+        assert_eq!(enough.map(wakes), [true, false, true], "of all streams together");
+        push(&queue, slots[1]);
+        assert_eq!(enough.map(wakes), [true, true, true]);
+    }
+
+    #[test]
     fn nobody_is_forgotten_who_waits() {
         const ENTRIES: usize = 2000;
         const PRODUCERS: usize = 4;

@@ -10,10 +10,10 @@ use crate::{
     process::{self, Usage},
     traffic::{CONNECTIONS, Payload, TOPICS_PER_CONNECTION, Traffic},
     upstream::Upstream,
-    yardstick::Yardstick,
+    yardstick::{self, Yardstick},
 };
 
-/// Half of what Fluent Bit needs (README), in seconds per million, measured elsewhere: see `yardstick.rs`.
+/// Half of what Fluent Bit needs (README), in seconds per million, of the machine where it was measured: see `yardstick.rs`.
 const CPU_MAX: [(usize, f64); 2] = [(100, 3.5), (1000, 6.6)];
 const MEMORY_ABOVE_IDLE_MAX: u64 = 32 << 20;
 /// Bytes sent per byte of keys and data.
@@ -50,7 +50,7 @@ struct Shown {
 
 /// Prints a table of the rows whose names contain this; returns what was missed, as sentences.
 pub(crate) fn run(upstream: &Upstream, messages: u64, rows: &str) -> Vec<String> {
-    let mut missed = Vec::new();
+    let (mut missed, mut cpu) = (Vec::new(), Vec::new());
     let yardstick = Yardstick::take(messages / 5);
     println!(
         "\nrumqttc alone receives {:.0} messages/s of 100 bytes and needs {:.2} CPU s per million: {:.2} of what it needs where \
@@ -59,6 +59,7 @@ pub(crate) fn run(upstream: &Upstream, messages: u64, rows: &str) -> Vec<String>
         yardstick.cpu_per_million,
         yardstick.to_there(),
     );
+    let before = yardstick::seconds_here();
     for (payload_bytes, cpu_max) in CPU_MAX {
         println!(
             "\n{payload_bytes} bytes; responder alone takes {:.0} records/s in requests of 500",
@@ -95,10 +96,7 @@ pub(crate) fn run(upstream: &Upstream, messages: u64, rows: &str) -> Vec<String>
                     let traffic = Traffic::new(Payload::Random(payload_bytes), topics, messages);
                     let shown = deliver(upstream, &traffic, settings, kind);
                     report(&format!("{kind:?}"), name, keys, messages, &shown);
-                    if shown.cpu_per_million > cpu_max {
-                        let cpu = shown.cpu_per_million;
-                        missed.push(format!("{what}: {cpu:.2} s of CPU per million, and not at most {cpu_max}"));
-                    }
+                    cpu.push((what.clone(), shown.cpu_per_million, cpu_max));
                     if shown.above_idle > MEMORY_ABOVE_IDLE_MAX {
                         let mib = shown.above_idle >> 20;
                         missed.push(format!("{what}: {mib} MiB above idle, and not at most 32"));
@@ -111,7 +109,22 @@ pub(crate) fn run(upstream: &Upstream, messages: u64, rows: &str) -> Vec<String>
             }
         }
     }
-    if !"JSON in gzip".contains(rows) {
+    let with_json = "JSON in gzip".contains(rows);
+    assert!(
+        with_json || !cpu.is_empty(),
+        "`{rows}` is in the name of no row, such as `Live, strict, kpl, 4 keys, 100 bytes`"
+    );
+    // Rows lie between the two.
+    let seconds_here = (before + yardstick::seconds_here()) / 2.0;
+    for (what, cpu, max) in cpu {
+        let there = cpu / seconds_here;
+        if there > max {
+            missed.push(format!(
+                "{what}: {cpu:.2} s of CPU per million, which are {there:.2} s there, and not at most {max}"
+            ));
+        }
+    }
+    if !with_json {
         return missed;
     }
     let traffic = Traffic::new(Payload::Json, TOPICS_PER_CONNECTION, messages / 5);

@@ -1,17 +1,33 @@
-//! What this machine makes of a program that was measured elsewhere, too: rumqttc, which receives, acknowledges and forgets.
+//! What this machine makes of programs that were measured elsewhere, too: rumqttc, which receives, acknowledges and forgets, and
+//! [`kinesalite`], which computes.
 //!
 //! Seconds of a processor mean little on another machine, or on the same one beside other work; this tells how much. The aims are judged
-//! as they are.
+//! in seconds of the machine that they come from, as kinesalite tells them (docs/decisions/0016-seconds-of-another-machine.md): of all that
+//! was measured there, that differs least from here.
 
 use crate::{
+    kinesalite,
     mosquitto::Mosquitto,
     process::Usage,
     rumqttc_alone::Alone,
     traffic::{Payload, TOPICS_PER_CONNECTION, Traffic},
 };
 
-/// CPU seconds per million messages of 100 bytes, on the machine of the aims.
-const THERE: f64 = 2.2;
+/// What rumqttc needs on the machine of the aims: CPU seconds per million messages of 100 bytes.
+const RUMQTTC_THERE: f64 = 2.2;
+
+/// What kinesalite takes there, in records per second: between 10,800 and 12,200.
+const KINESALITE_THERE: f64 = 11_500.0;
+
+/// How many seconds of a processor here are one second there, as far as it computes.
+pub(crate) fn seconds_here() -> f64 {
+    let here = kinesalite::records_per_second();
+    let seconds = KINESALITE_THERE / here;
+    println!(
+        "\nkinesalite takes {here:.0} records/s here, and {KINESALITE_THERE:.0} where the aims come from: {seconds:.2} s here are one there"
+    );
+    seconds
+}
 
 /// What rumqttc needs here.
 pub(crate) struct Yardstick {
@@ -37,6 +53,6 @@ impl Yardstick {
 
     /// What it needs here, in units of what it needed there.
     pub(crate) fn to_there(&self) -> f64 {
-        self.cpu_per_million / THERE
+        self.cpu_per_million / RUMQTTC_THERE
     }
 }

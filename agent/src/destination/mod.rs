@@ -4,10 +4,13 @@
 //! A destination encodes parcels of records, sends them once, and says what became of each in the words below. It never sees the
 //! log, never retries, and never decides what happens next: the delivery does, and it never sees an HTTP status.
 
-use std::{hash::BuildHasher as _, sync::Arc, time::Duration};
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::Arc,
+    time::Duration,
+};
 
 use forebay_log_store::Record;
-use rustc_hash::FxBuildHasher;
 use smallvec::SmallVec;
 
 use crate::credentials::KnownTime;
@@ -96,7 +99,9 @@ impl Place {
 
 /// Stands for a partition key.
 pub(crate) fn hash(partition_key: &str) -> u64 {
-    FxBuildHasher.hash_one(partition_key)
+    let mut hasher = DefaultHasher::new();
+    partition_key.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// What a destination takes in one request.

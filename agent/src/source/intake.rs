@@ -166,8 +166,7 @@ impl<T: Default> Intake<T> {
         } else if !self.batch.is_empty() || self.touched {
             // Also without a record, as when all were filtered out: what goes with it has its turn.
             self.touched = false;
-            let next = self.context.ingest.batch().with_room_of(&self.batch);
-            let batch = mem::replace(&mut self.batch, next);
+            let batch = mem::replace(&mut self.batch, self.context.ingest.batch());
             self.commits.offer(batch, mem::take(&mut self.with));
         }
     }

@@ -14,8 +14,8 @@ const LZ4_RATIO_MAX: usize = 255;
 const WORTH_PART: usize = 16;
 /// Blocks that are stored untried after as many in a row that were not worth it; never more than this.
 const UNTRIED_MAX: u32 = 15;
-/// So much of a block is tried first after one that was not worth it.
-pub(crate) const SAMPLE_BYTES: usize = 16 << 10;
+/// One try in so many behind those that were not worth it is of a whole block, the others of a sample.
+const WHOLE_EVERY: u32 = 4;
 /// One very large block must not keep its memory for ever.
 const KEPT_BYTES_MAX: usize = 2 << 20;
 
@@ -56,17 +56,25 @@ pub(crate) struct Prospects {
     untried: u32,
 }
 
+/// What is tried of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Try {
+    Nothing,
+    /// A part, and the whole if that is worth it.
+    Sample,
+    Whole,
+}
+
 impl Prospects {
-    /// Whether the next block is to be tried.
-    pub(crate) fn are_good(&mut self) -> bool {
+    /// What is to be tried of the next block.
+    pub(crate) fn next_try(&mut self) -> Try {
         let tries = self.untried == 0;
         self.untried = self.untried.saturating_sub(1);
-        tries
-    }
-
-    /// Whether the newest try was in vain, so that the next one is best of a sample.
-    pub(crate) fn are_doubtful(&self) -> bool {
-        self.in_vain > 0
+        match self.in_vain % WHOLE_EVERY {
+            _ if !tries => Try::Nothing,
+            0 => Try::Whole,
+            _ => Try::Sample,
+        }
     }
 
     /// What became of a try.
@@ -187,7 +195,7 @@ mod tests {
     fn after_noise_ever_fewer_blocks_are_tried_until_one_gets_smaller() {
         let mut prospects = Prospects::default();
         let mut tried = |worth_it| {
-            let tries = prospects.are_good();
+            let tries = prospects.next_try() != Try::Nothing;
             if tries {
                 prospects.learn(worth_it);
             }
@@ -201,6 +209,22 @@ mod tests {
         let until_worth_it = (0..).find(|_| tried(true)).expect("some time");
         assert!(until_worth_it <= UNTRIED_MAX, "{until_worth_it}");
         assert!((0..10).all(|_| tried(true)), "and from then on each");
+    }
+
+    #[test]
+    fn now_and_then_a_whole_block_is_tried_behind_noise() {
+        let mut prospects = Prospects::default();
+        let mut tries = Vec::new();
+        while tries.len() < 9 {
+            match prospects.next_try() {
+                Try::Nothing => {}
+                tried => {
+                    prospects.learn(false);
+                    tries.push(tried == Try::Whole);
+                }
+            }
+        }
+        assert_eq!(tries, [true, false, false, false, true, false, false, false, true]);
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub(crate) use block::{
 pub use codec::Codec;
 #[cfg(any(test, fuzzing))]
 pub(crate) use codec::Unpacker;
-pub(crate) use codec::{Packer, Prospects, SAMPLE_BYTES};
+pub(crate) use codec::{Packer, Prospects, Try};
 pub(crate) use definition::StreamDefinition;
 pub(crate) use header::{FORMAT_VERSION, SPARE_FILE_NAME, SegmentHeader, file_name, parse_file_name, salt};
 pub(crate) use names::{Holds, Step, mend_names};

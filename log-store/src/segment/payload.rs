@@ -12,6 +12,10 @@ use crate::{marks::Marks, shard::ShardIndex};
 /// Parts up to this length are copied: that costs less than to write them each by itself.
 pub(crate) const COPIED_BYTES_MAX: usize = 2048;
 
+/// A sample of a payload, to see whether it can be compressed, is so many bytes of each so many.
+const SAMPLE_PIECE_BYTES: usize = 4 << 10;
+const SAMPLE_DISTANCE: usize = 32 << 10;
+
 /// Bytes, and their CRC if that is known.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Part<'a> {
@@ -98,12 +102,21 @@ impl<'a> Payload<'a> {
         self.parts().for_each(|part| out.extend_from_slice(part.bytes));
     }
 
-    /// Appends no more than the first `len` of its bytes to `out`.
-    pub(crate) fn write_start(&self, out: &mut Vec<u8>, len: usize) {
-        let end = out.len() + len;
-        for part in self.parts() {
-            let rest = end - out.len();
-            out.extend_from_slice(&part.bytes[..part.bytes.len().min(rest)]);
+    /// Appends some of its bytes to `out`: pieces of [`SAMPLE_PIECE_BYTES`] that lie [`SAMPLE_DISTANCE`] apart, since it may hold records of
+    /// many kinds.
+    pub(crate) fn write_sample(&self, out: &mut Vec<u8>) {
+        let mut at = 0;
+        for Part { bytes, .. } in self.parts() {
+            let end = at + bytes.len();
+            let mut piece = at / SAMPLE_DISTANCE * SAMPLE_DISTANCE;
+            while piece < end {
+                let (from, to) = (piece.max(at), (piece + SAMPLE_PIECE_BYTES).min(end));
+                if from < to {
+                    out.extend_from_slice(&bytes[from - at..to - at]);
+                }
+                piece += SAMPLE_DISTANCE;
+            }
+            at = end;
         }
     }
 
@@ -149,9 +162,10 @@ mod tests {
             let mut bytes = Vec::new();
             payload.write(&mut bytes);
             prop_assert_eq!(payload.len(), bytes.len());
-            let (mut start, most) = (b"before".to_vec(), bytes.len() * 2 / 3);
-            payload.write_start(&mut start, most);
-            prop_assert_eq!(&start[6..], &bytes[..most]);
+            let mut sample = Vec::new();
+            payload.write_sample(&mut sample);
+            let pieces = bytes.chunks(SAMPLE_DISTANCE).map(|chunk| &chunk[..chunk.len().min(SAMPLE_PIECE_BYTES)]);
+            prop_assert_eq!(sample, pieces.collect::<Vec<_>>().concat());
             let mut summed = Hasher::new_with_initial(salt);
             summed.update(&bytes);
             prop_assert_eq!(payload.crc(salt), summed.finalize());

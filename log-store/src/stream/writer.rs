@@ -22,8 +22,8 @@ use crate::{
     event::Event,
     marks::Marks,
     segment::{
-        BLOCK_HEADER_BYTES, BlockHeader, BlockKind, Codec, PADDING_BYTES_MAX, Payload, Prospects, SAMPLE_BYTES,
-        StreamDefinition, pack, padding, padding_max,
+        BLOCK_HEADER_BYTES, BlockHeader, BlockKind, Codec, PADDING_BYTES_MAX, Payload, Prospects, StreamDefinition,
+        Try, pack, padding, padding_max,
     },
     sequence::SequenceNumber,
     shard::ShardIndex,
@@ -215,15 +215,19 @@ impl StreamWriter {
     /// The payload compressed as configured, if that is worth it; the header then says so.
     fn pack(&mut self, payload: &Payload<'_>, header: &mut BlockHeader) -> Option<Vec<u8>> {
         let codec = self.core.config().compression;
-        if codec == Codec::None || !self.prospects.are_good() {
+        if codec == Codec::None {
+            return None;
+        }
+        let tried = self.prospects.next_try();
+        if tried == Try::Nothing {
             return None;
         }
         let mut plain = std::mem::take(&mut self.buffer);
         let mut packer = lock(&self.core.around.packer);
         let mut worth_it = true;
-        if self.prospects.are_doubtful() && payload.len() > SAMPLE_BYTES {
+        if tried == Try::Sample {
             plain.clear();
-            payload.write_start(&mut plain, SAMPLE_BYTES);
+            payload.write_sample(&mut plain);
             worth_it = packer.pack(codec, &plain).is_some();
         }
         let packed = worth_it.then(|| {

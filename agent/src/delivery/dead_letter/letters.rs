@@ -6,8 +6,7 @@
 
 use std::{
     collections::BTreeSet,
-    sync::Arc,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use forebay_log_store::{Batch, Error, NewRecord, ReadLimit, Record, SequenceNumber, Start, WhenFull};

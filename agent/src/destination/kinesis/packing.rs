@@ -1,9 +1,12 @@
 //! How records become records of the wire: each alone, as lines, or as an aggregate of the Kinesis Producer Library.
 
-use std::{borrow::Cow, hash::BuildHasher as _};
+use std::{
+    borrow::Cow,
+    collections::hash_map::DefaultHasher,
+    hash::{Hash as _, Hasher as _},
+};
 
 use forebay_log_store::{HashKey, Record};
-use rustc_hash::FxBuildHasher;
 use serde::Deserialize;
 
 use super::{
@@ -146,7 +149,9 @@ impl Packing {
 }
 
 fn hashed(key: HashKey) -> u64 {
-    FxBuildHasher.hash_one(key)
+    let mut hasher = DefaultHasher::new();
+    key.0.hash(&mut hasher);
+    hasher.finish()
 }
 
 #[cfg(test)]

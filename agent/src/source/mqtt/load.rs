@@ -63,7 +63,6 @@ impl Load {
 
     /// Takes the messages out, to be offered; `batch` is for those to come.
     pub(super) fn take(&mut self, batch: Batch) -> (Batch, Taken) {
-        let batch = batch.with_room_of(&self.batch);
         (std::mem::replace(&mut self.batch, batch), std::mem::take(&mut self.taken))
     }
 

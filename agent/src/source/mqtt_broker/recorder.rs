@@ -32,8 +32,7 @@ impl Recorder {
         if self.batch.is_empty() {
             return None;
         }
-        let next = self.shared.context.ingest.batch().with_room_of(&self.batch);
-        Some(std::mem::replace(&mut self.batch, next))
+        Some(std::mem::replace(&mut self.batch, self.shared.context.ingest.batch()))
     }
 }
 
