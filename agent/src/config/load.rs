@@ -12,7 +12,7 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 use super::{
-    Problem, Problems, agent, clock, key_path, letter_room, log, reader, references::References, size, stream,
+    Problem, Problems, agent, clock, key_path, letter_room, log, reader, references::References, stream,
     there_are,
 };
 use crate::{api, delivery, destination, ingest::PartitionKeyTemplate, links, source};
@@ -238,17 +238,6 @@ fn read_source(name: &str, mut table: Table, references: &mut References, proble
     })
 }
 
-/// Notes requests that no endpoint of the type takes.
-fn check_requests(delivery: &delivery::Config, settings: &destination::Config, path: &str, problems: &mut Problems) {
-    let (most, why) = settings.request_bytes();
-    if let Some(bytes) = delivery.batch_bytes
-        && bytes > most
-    {
-        let [most, bytes] = [most, bytes].map(size::show);
-        problems.add(format!("{path}.batch-bytes"), format!("must be {most} or less, not {bytes}: {why}"));
-    }
-}
-
 fn read_destination(
     name: &str,
     mut table: Table,
@@ -279,8 +268,8 @@ fn read_destination(
     let elsewhere: Vec<_> = ["type", "from"].iter().chain(reader::keys_of::<delivery::Config>()).copied().collect();
     let settings = kind_of(kind, &destination::TYPES, &path, problems)
         .and_then(|kind| destination::Config::read(kind, table, &path, &elsewhere, problems));
-    if let (Some(delivery), Some(settings)) = (&delivery, &settings) {
-        check_requests(delivery, settings, &path, problems);
+    if let Some(delivery) = &delivery {
+        delivery.validate_requests(&path, settings.as_ref().map(destination::Config::request_bytes), problems);
     }
     Some(Destination { from: from.into_option()?, delivery: delivery?, settings: settings? })
 }

@@ -87,7 +87,7 @@ impl Config {
         let mut warnings = Vec::new();
         // None at all is what one may want.
         if let Some(bytes @ 1..super::budget::REQUEST_BYTES_MIN) = self.daily_budget {
-            let (given, least) = (size::show(bytes), size::show(super::budget::REQUEST_BYTES_MIN));
+            let [given, least] = size::show_beside([bytes, super::budget::REQUEST_BYTES_MIN]);
             let why =
                 format!("{given} a day is less than one request takes ({least}): without a unit, a size is bytes");
             warnings.push(("daily-budget".to_owned(), why));

@@ -82,8 +82,8 @@ impl Config {
             problems.add(format!("{path}.delimiter"), "must not be empty: nobody could take the records apart again");
         }
         if !(1 << 10..=RECORD_BYTES).contains(&self.aggregate_bytes()) {
-            let shown = size::show(self.aggregate_bytes());
-            problems.add(format!("{path}.aggregate-bytes"), format!("must be 1 KiB to 1000 KiB, not {shown}"));
+            let [min, max, shown] = size::show_beside([1 << 10, RECORD_BYTES, self.aggregate_bytes()]);
+            problems.add(format!("{path}.aggregate-bytes"), format!("must be {min} to {max}, not {shown}"));
         }
         if !(1..=LANES_MAX).contains(&self.aggregate_lanes()) {
             let lanes = self.aggregate_lanes();

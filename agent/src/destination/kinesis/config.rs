@@ -90,11 +90,8 @@ impl Config {
         self.aws.validate(path, problems);
         self.outgoing.validate(path, problems);
         if !MAX_RECORD.contains(&self.max_record) {
-            let (min, max) = (size::show(*MAX_RECORD.start()), size::show(*MAX_RECORD.end()));
-            problems.add(
-                format!("{path}.max-record"),
-                format!("must be {min} to {max}, not {}", size::show(self.max_record)),
-            );
+            let [min, max, shown] = size::show_beside([*MAX_RECORD.start(), *MAX_RECORD.end(), self.max_record]);
+            problems.add(format!("{path}.max-record"), format!("must be {min} to {max}, not {shown}"));
         }
         self.validate_aggregation(path, problems);
     }
@@ -105,7 +102,7 @@ impl Config {
         if let Some(bytes) = self.aggregate_bytes
             && !(min..=max).contains(&bytes)
         {
-            let [min, max, bytes] = [min, max, bytes].map(size::show);
+            let [min, max, bytes] = size::show_beside([min, max, bytes]);
             let why = format!("must be {min} to {max}, which is what max-record leaves it, not {bytes}");
             problems.add(format!("{path}.aggregate-bytes"), why);
         }
