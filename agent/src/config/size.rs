@@ -25,9 +25,8 @@ pub fn show(bytes: u64) -> String {
 #[must_use]
 pub fn show_beside<const N: usize>(sizes: [u64; N]) -> [String; N] {
     let shown = sizes.map(show);
-    let is_unclear = |(one, text): (usize, &String)| {
-        (0..one).any(|other| sizes[other] != sizes[one] && shown[other] == *text)
-    };
+    let is_unclear =
+        |(one, text): (usize, &String)| (0..one).any(|other| sizes[other] != sizes[one] && shown[other] == *text);
     if shown.iter().enumerate().any(is_unclear) { sizes.map(|bytes| format!("{bytes} B")) } else { shown }
 }
 

@@ -186,8 +186,8 @@ fn durability(config: &Config, path: &str, problems: &mut Problems) -> Durabilit
             }
             let memory = config.spill_size.unwrap_or(SPILL_SIZE);
             if !SPILL_SIZES.contains(&memory) {
-                let [min, max, shown] = size::show_beside([*SPILL_SIZES.start(), *SPILL_SIZES.end(), memory]);
-                problems.add(format!("{path}.spill-size"), format!("must be {min} to {max}, not {shown}"));
+                let [_, _, shown] = size::show_beside([*SPILL_SIZES.start(), *SPILL_SIZES.end(), memory]);
+                problems.add(format!("{path}.spill-size"), format!("must be 64KiB to 1GiB, not {shown}"));
             }
             Durability::MemoryFirst { spill_after, memory_bytes: usize::try_from(memory).unwrap_or(usize::MAX) }
         }

@@ -117,6 +117,16 @@ impl Config {
         format!("firehose stream {stream} {}{}", self.aws.describe(), self.outgoing.describe())
     }
 
+    /// How records travel, also where nothing was said about it.
+    #[must_use]
+    pub fn describe_travel(&self) -> String {
+        let (most, lanes) = (size::show(self.aggregate_bytes()), self.aggregate_lanes());
+        match self.aggregation {
+            Aggregation::None => "no aggregates, JSON".to_owned(),
+            Aggregation::Lines => format!("lines of at most {most} in {lanes} lanes, JSON"),
+        }
+    }
+
     /// What each record ends with.
     pub(super) fn delimiter(&self) -> &str {
         match (&self.delimiter, self.aggregation) {
