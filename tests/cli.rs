@@ -313,6 +313,26 @@ fn status_is_a_table_for_people_and_json_for_scripts() {
     assert!(output.status.success(), "{}", stderr(&output));
 }
 
+/// A unit gives its agent what nobody else has.
+#[test]
+fn commands_ask_the_agent_without_the_secrets_of_its_destinations() {
+    let destination = "[destinations.hub]\ntype = \"http\"\nfrom = \"telemetry\"\nurl = \"http://127.0.0.1:1/\"\n\
+                       access-key-env = \"FOREBAY_TEST_HUB_KEY\"\n";
+    let home = Home::new(&(configuration() + destination));
+    let mut agent = Forebay::start_in(home, &[("FOREBAY_TEST_HUB_KEY", "f00d")]);
+    let put = prints(agent.home(), &["put", "telemetry", "--key", "k", "--data", "x"]);
+    assert_eq!(put, "stored 1 record, sequence number 1\n");
+    for arguments in [&["status"][..], &["stream", "list"], &["dead-letter", "list"], &["tail", "telemetry"]] {
+        assert_ne!(prints(agent.home(), arguments), "", "{arguments:?}");
+    }
+    // Whoever opens the log needs to know all about it.
+    assert!(agent.terminate().success());
+    let (code, said) = fails(agent.home(), &["tail", "telemetry"]);
+    assert!(code == 78 && said.contains("destinations.hub.access-key-env"), "{said}");
+    let (code, said) = fails(agent.home(), &["check"]);
+    assert!(code == 78 && said.contains("destinations.hub.access-key-env"), "{said}");
+}
+
 #[test]
 fn without_an_agent_that_is_what_is_said() {
     let home = Home::new(&configuration());

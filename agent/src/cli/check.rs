@@ -9,7 +9,7 @@ use super::{ConfigFile, output::Output};
 use crate::{
     config::{self, Config, Problem, duration, key_path, min_free, size, stream::DEAD_LETTER},
     credentials::{KnownTime, certificate::Period},
-    delivery::CatchUp,
+    delivery::{CatchUp, Ordering},
     disk_room,
 };
 
@@ -81,8 +81,12 @@ fn describe(config: &Config) -> String {
             let _ = writeln!(out, "  from source {source} ({}), partition key {key}", settings.settings.describe());
         }
         for (destination, settings) in config.destinations.iter().filter(|(_, to)| to.from == *name) {
+            let order = match settings.delivery.ordering {
+                Ordering::Strict => "strict order",
+                Ordering::Relaxed => "relaxed order",
+            };
             let over = match (&settings.delivery.link, settings.delivery.priority) {
-                (None, _) => String::new(),
+                (None, _) => ", over no link".to_owned(),
                 (Some(link), 0) => format!(", over link {link}"),
                 (Some(link), priority) => format!(", over link {link} with priority {priority}"),
             };
@@ -93,8 +97,9 @@ fn describe(config: &Config) -> String {
             };
             let age = settings.delivery.max_age.map(duration::show);
             let age = age.map_or_else(String::new, |age| format!(", nothing older than {age}"));
-            let what = settings.settings.describe();
-            let _ = writeln!(out, "  to destination {destination} ({what}){over}{first}{age}");
+            let (what, travel) = (settings.settings.describe(), settings.settings.describe_travel());
+            let _ = writeln!(out, "  to destination {destination} ({what})");
+            let _ = writeln!(out, "    {order}, {travel}{over}{first}{age}");
         }
         if stream.consumers.is_empty() {
             let _ = writeln!(out, "  to no destination: records stay until their retention is over");
@@ -180,13 +185,53 @@ stream positions: 1 shard, kept for 24h, longer if undelivered, in 1.0 GiB; sour
 
 stream telemetry: 2 shards, kept for 24h, in 1.0 GiB; the oldest records are dropped when it is full; no rate limit
   from source devices (mqtt-broker on 127.0.0.1:1883), partition key {topic}
-  to destination cloud (kinesis stream plant-telemetry in eu-west-1), over link lte with priority 3, \
-             the newest first where there is a backlog, nothing older than 6h
+  to destination cloud (kinesis stream plant-telemetry in eu-west-1)
+    strict order, no aggregates, CBOR, over link lte with priority 3, the newest first where there is a backlog, \
+             nothing older than 6h
 
 link lte: at most 24.4 KiB/s; 47.7 MiB a day from 00:00, then only priority 5 and higher; \
              only mon-fri 22:00-06:00, sat,sun 00:00-24:00; while the default route leaves by wwan*
 
 "
         );
+    }
+
+    #[test]
+    fn what_holds_for_a_destination_is_shown_where_nothing_is_said_about_it() {
+        let travel = |keys: &str| {
+            let text = format!(
+                "data-dir = 'd'\n[streams.a]\n[links.lte]\nbandwidth = '2Mbit/s'\n[destinations.c]\nfrom = 'a'\n{keys}"
+            );
+            let config = Config::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+            let shown = describe(&config);
+            shown.lines().find_map(|line| line.strip_prefix("    ")).expect("a line").to_owned()
+        };
+        let kinesis = "type = 'kinesis'\nstream = 's'\nregion = 'eu-west-1'\n";
+        let firehose = kinesis.replace("kinesis", "firehose");
+        let http = "type = 'http'\nurl = 'http://127.0.0.1:1'\n";
+        for (kind, keys, shown) in [
+            (kinesis, "", "strict order, no aggregates, CBOR, over no link"),
+            (kinesis, "endpoint = 'http://127.0.0.1:1'", "strict order, no aggregates, JSON, over no link"),
+            (
+                kinesis,
+                "aggregation = 'kpl'\nordering = 'relaxed'\nlink = 'lte'",
+                "relaxed order, kpl aggregates of at most 244.1 KiB, CBOR, over link lte",
+            ),
+            (
+                kinesis,
+                "aggregation = 'lines'\ncompress = 'gzip'\naggregate-bytes = '64KiB'\nencoding = 'json'",
+                "strict order, lines of at most 64.0 KiB, with gzip, JSON, over no link",
+            ),
+            (&firehose, "", "strict order, no aggregates, JSON, over no link"),
+            (
+                &firehose,
+                "aggregation = 'lines'",
+                "strict order, lines of at most 128.0 KiB in 4 lanes, JSON, over no link",
+            ),
+            (http, "", "strict order, 8 lanes, JSON with gzip, over no link"),
+            (http, "compression = 'none'\nlanes = 2", "strict order, 2 lanes, JSON, over no link"),
+        ] {
+            assert_eq!(travel(&format!("{kind}{keys}")), shown, "{keys}");
+        }
     }
 }

@@ -17,12 +17,13 @@ use hyper_util::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
+use super::ConfigFile;
 use crate::{
     api::{
-        parse_address,
+        Settings, parse_address,
         wire::{Refusal, WAIT_SECONDS_MAX},
     },
-    config::{Config, Secret},
+    config::Secret,
 };
 
 /// Longer than the agent waits for anything.
@@ -43,8 +44,8 @@ pub(super) struct ApiAddress {
 
 impl ApiAddress {
     /// A client for the address given, or else for the configured one.
-    pub(super) fn client(&self, config: impl FnOnce() -> anyhow::Result<Config>) -> anyhow::Result<Client> {
-        let Some(api) = self.api else { return Client::of(&config()?) };
+    pub(super) fn client(&self, config: &ConfigFile) -> anyhow::Result<Client> {
+        let Some(api) = self.api else { return Client::of(&config.whereabouts()?.api) };
         let token = self.token_file.as_deref().map(Secret::from_file).transpose();
         Ok(Client::new(api, token.map_err(|message| anyhow!("use --token-file: {message}"))?))
     }
@@ -69,9 +70,9 @@ impl Client {
         Self { agent, token, http, hint: "is it running?".to_owned() }
     }
 
-    /// A client of the agent that this configuration runs.
-    pub(super) fn of(config: &Config) -> anyhow::Result<Self> {
-        let mut agent = config.api.listen;
+    /// A client of the agent that serves this.
+    pub(super) fn of(api: &Settings) -> anyhow::Result<Self> {
+        let mut agent = api.listen;
         if agent.port() == 0 {
             bail!("reach the agent: the configuration lets it take any port; say with --api which one it took");
         }
@@ -81,7 +82,7 @@ impl Client {
             IpAddr::V6(ip) if ip.is_unspecified() => agent.set_ip(Ipv6Addr::LOCALHOST.into()),
             _ => {}
         }
-        Ok(Self::new(agent, config.api.token.clone()))
+        Ok(Self::new(agent, api.token.clone()))
     }
 
     /// The same, with another thing to say when nobody listens.

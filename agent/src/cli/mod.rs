@@ -21,7 +21,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{self, Config, stream::is_stream_name};
+use crate::config::{self, Config, Whereabouts, stream::is_stream_name};
 
 /// A person has to change the configuration: starting again would not help (EX_CONFIG of sysexits.h).
 const EXIT_CONFIGURATION: u8 = 78;
@@ -76,7 +76,16 @@ struct ConfigFile {
 
 impl ConfigFile {
     fn load(&self) -> anyhow::Result<Config> {
-        Config::load(&self.config).with_context(|| format!("read configuration {}", self.config.display()))
+        Config::load(&self.config).with_context(|| self.what())
+    }
+
+    /// For commands that ask the agent or look at its files, and may lack what only the agent is given, such as secrets.
+    fn whereabouts(&self) -> anyhow::Result<Whereabouts> {
+        Whereabouts::load(&self.config).with_context(|| self.what())
+    }
+
+    fn what(&self) -> String {
+        format!("read configuration {}", self.config.display())
     }
 }
 

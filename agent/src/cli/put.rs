@@ -45,8 +45,8 @@ pub(super) struct Args {
 impl Args {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let sink = match self.api.api {
-            Some(_) => Sink::Agent(Box::new(self.api.client(|| self.config.load())?)),
-            None => match Reach::of(self.config.load()?)? {
+            Some(_) => Sink::Agent(Box::new(self.api.client(&self.config)?)),
+            None => match Reach::of(&self.config)? {
                 Reach::Agent(client) => Sink::Agent(client),
                 Reach::Log(log) => Sink::Log { stream: log.to_put(&self.stream)?, _log: log },
             },

@@ -5,9 +5,9 @@ use std::{os::unix::fs::MetadataExt as _, sync::Arc};
 use anyhow::{Context as _, anyhow, bail};
 use forebay_log_store::{Error, Store, Stream, StreamConfig};
 
-use super::client::Client;
+use super::{ConfigFile, client::Client};
 use crate::{
-    config::{Config, Destination, agent::LogLevel, stream::dead_letter_stream, there_are},
+    config::{Config, Destination, Whereabouts, agent::LogLevel, stream::dead_letter_stream, there_are},
     delivery::dead_letter::Letters,
     ingest::Ingest,
     log_events::LogEvents,
@@ -30,8 +30,9 @@ pub(super) struct ClosedLog {
 
 impl Reach {
     /// Whichever way there is.
-    pub(super) fn of(config: Config) -> anyhow::Result<Self> {
-        let dir = &config.store.dir;
+    pub(super) fn of(config: &ConfigFile) -> anyhow::Result<Self> {
+        let Whereabouts { api, clock, store } = config.whereabouts()?;
+        let dir = &store.dir;
         let metadata = match dir.metadata() {
             Ok(metadata) => metadata,
             Err(error) => bail!("open data directory {}: {error} (has the agent ever run?)", dir.display()),
@@ -40,15 +41,16 @@ impl Reach {
         let (owner, user) = (metadata.uid(), rustix::process::geteuid().as_raw());
         if owner != user {
             let hint = format!("and the log itself can only be opened by its owner, user {owner}");
-            return Ok(Self::Agent(Box::new(Client::of(&config)?.with_hint(hint))));
+            return Ok(Self::Agent(Box::new(Client::of(&api)?.with_hint(hint))));
         }
         logging::init(LogLevel::Warn);
         let events = Arc::new(LogEvents::default());
-        match Store::open(config.store.clone(), config.clock.open(), move |event| events.on_event(&event)) {
-            Ok(store) => Ok(Self::Log(Box::new(ClosedLog { store, config }))),
+        match Store::open(store, clock.open(), move |event| events.on_event(&event)) {
+            // What the streams are to be is needed only here.
+            Ok(store) => Ok(Self::Log(Box::new(ClosedLog { store, config: config.load()? }))),
             Err(Error::InUse { path }) => {
                 let hint = format!("but another process has {} open", path.display());
-                Ok(Self::Agent(Box::new(Client::of(&config)?.with_hint(hint))))
+                Ok(Self::Agent(Box::new(Client::of(&api)?.with_hint(hint))))
             }
             Err(error) => Err(error).context("open the log"),
         }

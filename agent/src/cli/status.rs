@@ -28,7 +28,7 @@ pub(super) struct Args {
 impl Args {
     pub(super) fn run(self) -> anyhow::Result<()> {
         block_on(async {
-            let client = self.api.client(|| self.config.load())?;
+            let client = self.api.client(&self.config)?;
             let clears = self.watch && !self.json && std::io::stdout().is_terminal();
             let mut output = Output::new();
             loop {

@@ -101,7 +101,7 @@ impl Args {
     }
 
     async fn ask(self) -> anyhow::Result<()> {
-        let client = self.api.client(|| self.config.load())?;
+        let client = self.api.client(&self.config)?;
         let path = |stream: &str| format!("/streams/{stream}");
         let table = |settings: Vec<(String, Value)>| Table::from_iter(settings);
         let (method, path, body) = match self.command {

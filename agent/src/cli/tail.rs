@@ -64,8 +64,8 @@ fn from(text: &str) -> Result<From, String> {
 impl Args {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let reach = match self.api.api {
-            Some(_) => Reach::Agent(Box::new(self.api.client(|| self.config.load())?)),
-            None => Reach::of(self.config.load()?)?,
+            Some(_) => Reach::Agent(Box::new(self.api.client(&self.config)?)),
+            None => Reach::of(&self.config)?,
         };
         let from = self.from.unwrap_or(if self.follow { From::Latest } else { From::Oldest });
         match reach {

@@ -19,7 +19,8 @@ pub(super) fn check(
         let letters = stream::dead_letter_stream(name);
         let least = (destination.settings.largest_record() + AROUND_LETTER) * 4;
         if let Some(stream) = streams.get(&letters).filter(|stream| stream.quota < least) {
-            let (least, shown) = (least.div_ceil(1 << 10), size::show(stream.quota));
+            let [_, shown] = size::show_beside([least, stream.quota]);
+            let least = least.div_ceil(1 << 10);
             let message = format!(
                 "must be {least}KiB or more, not {shown}: four times the largest record that `{name}` takes, and what a letter \
                  says beside it"

@@ -12,8 +12,7 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 use super::{
-    Problem, Problems, agent, clock, key_path, letter_room, log, reader, references::References, size, stream,
-    there_are,
+    Problem, Problems, agent, clock, key_path, letter_room, log, reader, references::References, stream, there_are,
 };
 use crate::{api, delivery, destination, ingest::PartitionKeyTemplate, links, source};
 
@@ -36,6 +35,18 @@ pub struct Config {
     pub sources: BTreeMap<String, Source>,
     /// Every destination.
     pub destinations: BTreeMap<String, Destination>,
+}
+
+/// Where an agent and its log are to be found. To know that takes nothing of what the agent alone has to know, such as its
+/// destinations' secrets.
+#[derive(Debug, Clone)]
+pub struct Whereabouts {
+    /// Status and control.
+    pub api: api::Settings,
+    /// When the machine's clock is trusted.
+    pub clock: clock::Config,
+    /// The data directory and how it is written.
+    pub store: StoreConfig,
 }
 
 /// `[sources.NAME]`.
@@ -103,10 +114,7 @@ impl Config {
     /// # Errors
     /// Unreadable, not TOML, or with problems: all of them.
     pub fn load(file: &Path) -> Result<Self, Error> {
-        let bytes = fs::read(file).map_err(Error::Unreadable)?;
-        let text = String::from_utf8(bytes)
-            .map_err(|error| Error::Syntax(format!("not UTF-8 at byte {}", error.utf8_error().valid_up_to())))?;
-        Self::parse(&text)
+        Self::parse(&text_of(file)?)
     }
 
     /// Reads a text.
@@ -114,20 +122,14 @@ impl Config {
     /// # Errors
     /// Not TOML, or with problems: all of them.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        let mut table: Table = toml::from_str(text).map_err(|error| Error::Syntax(error.to_string()))?;
+        let mut table = table_of(text)?;
         let mut problems = Problems::default();
         let [agent, api, clock, log, streams, links, sources, destinations] =
             SECTIONS.map(|name| subtable(&mut table, name, "", &mut problems));
 
-        let top: TopLevel = reader::read(table, "", &SECTIONS, &mut problems).unwrap_or_default();
-        let data_dir = check_data_dir(top.data_dir, &mut problems);
+        let Whereabouts { api, clock, store } = Whereabouts::read(table, [api, clock, log], &mut problems);
         let agent: agent::Config = reader::read(agent, "agent", &[], &mut problems).unwrap_or_default();
         agent.validate("agent", &mut problems);
-        let api: api::Config = reader::read(api, "api", &[], &mut problems).unwrap_or_default();
-        let api = api.resolve("api", &mut problems);
-        let clock: clock::Config = reader::read(clock, "clock", &[], &mut problems).unwrap_or_default();
-        let log: log::Config = reader::read(log, "log", &[], &mut problems).unwrap_or_default();
-        let store = log.resolve(&data_dir, "log", &mut problems);
 
         let streams =
             named(streams, "streams", &mut problems, |name, table, problems| Some(stream::read(name, table, problems)));
@@ -165,6 +167,45 @@ impl Config {
     pub fn quotas(&self) -> BTreeMap<&str, u64> {
         self.streams.iter().map(|(name, stream)| (name.as_str(), stream.quota)).collect()
     }
+}
+
+impl Whereabouts {
+    /// Reads them out of the file.
+    ///
+    /// # Errors
+    /// Unreadable, not TOML, or with problems in these parts: all of them.
+    pub fn load(file: &Path) -> Result<Self, Error> {
+        let mut table = table_of(&text_of(file)?)?;
+        let mut problems = Problems::default();
+        let [_, api, clock, log, ..] = SECTIONS.map(|name| subtable(&mut table, name, "", &mut problems));
+        let found = Self::read(table, [api, clock, log], &mut problems);
+        if problems.list().is_empty() {
+            return Ok(found);
+        }
+        Err(Error::Problems { problems: problems.into_list(), warnings: Vec::new() })
+    }
+
+    /// Reads them out of their sections, and what stands above all sections.
+    fn read(top: Table, [api, clock, log]: [Table; 3], problems: &mut Problems) -> Self {
+        let top: TopLevel = reader::read(top, "", &SECTIONS, problems).unwrap_or_default();
+        let data_dir = check_data_dir(top.data_dir, problems);
+        let api: api::Config = reader::read(api, "api", &[], problems).unwrap_or_default();
+        let api = api.resolve("api", problems);
+        let clock: clock::Config = reader::read(clock, "clock", &[], problems).unwrap_or_default();
+        let log: log::Config = reader::read(log, "log", &[], problems).unwrap_or_default();
+        let store = log.resolve(&data_dir, "log", problems);
+        Self { api, clock, store }
+    }
+}
+
+fn text_of(file: &Path) -> Result<String, Error> {
+    let bytes = fs::read(file).map_err(Error::Unreadable)?;
+    String::from_utf8(bytes)
+        .map_err(|error| Error::Syntax(format!("not UTF-8 at byte {}", error.utf8_error().valid_up_to())))
+}
+
+fn table_of(text: &str) -> Result<Table, Error> {
+    toml::from_str(text).map_err(|error| Error::Syntax(error.to_string()))
 }
 
 fn check_data_dir(given: Option<PathBuf>, problems: &mut Problems) -> PathBuf {
@@ -238,17 +279,6 @@ fn read_source(name: &str, mut table: Table, references: &mut References, proble
     })
 }
 
-/// Notes requests that no endpoint of the type takes.
-fn check_requests(delivery: &delivery::Config, settings: &destination::Config, path: &str, problems: &mut Problems) {
-    let (most, why) = settings.request_bytes();
-    if let Some(bytes) = delivery.batch_bytes
-        && bytes > most
-    {
-        let [most, bytes] = [most, bytes].map(size::show);
-        problems.add(format!("{path}.batch-bytes"), format!("must be {most} or less, not {bytes}: {why}"));
-    }
-}
-
 fn read_destination(
     name: &str,
     mut table: Table,
@@ -279,8 +309,8 @@ fn read_destination(
     let elsewhere: Vec<_> = ["type", "from"].iter().chain(reader::keys_of::<delivery::Config>()).copied().collect();
     let settings = kind_of(kind, &destination::TYPES, &path, problems)
         .and_then(|kind| destination::Config::read(kind, table, &path, &elsewhere, problems));
-    if let (Some(delivery), Some(settings)) = (&delivery, &settings) {
-        check_requests(delivery, settings, &path, problems);
+    if let Some(delivery) = &delivery {
+        delivery.validate_requests(&path, settings.as_ref().map(destination::Config::request_bytes), problems);
     }
     Some(Destination { from: from.into_option()?, delivery: delivery?, settings: settings? })
 }

@@ -102,7 +102,7 @@ impl Config {
         let mut size = |key: &str, given: Option<u64>, within: &RangeInclusive<u64>| {
             let given = given?;
             if !within.contains(&given) {
-                let [from, upto, given] = [*within.start(), *within.end(), given].map(size::show);
+                let [from, upto, given] = size::show_beside([*within.start(), *within.end(), given]);
                 let range =
                     if *within.end() == u64::MAX { format!("{from} or more") } else { format!("{from} to {upto}") };
                 problems.add(format!("{path}.{key}"), format!("must be {range}, not {given}"));

@@ -22,7 +22,7 @@ pub mod stream;
 mod tests;
 mod warnings;
 
-pub use load::{Config, Destination, Error, Source};
+pub use load::{Config, Destination, Error, Source, Whereabouts};
 pub use octets::Octets;
 pub use problem::{Problem, Problems, key_path, names, there_are};
 pub use secret::Secret;

@@ -21,6 +21,15 @@ pub fn show(bytes: u64) -> String {
     ByteSize(bytes).display().iec().to_string()
 }
 
+/// Sizes that one message compares: as [`show`] has them, but to the byte where two that differ would read the same.
+#[must_use]
+pub fn show_beside<const N: usize>(sizes: [u64; N]) -> [String; N] {
+    let shown = sizes.map(show);
+    let is_unclear =
+        |(one, text): (usize, &String)| (0..one).any(|other| sizes[other] != sizes[one] && shown[other] == *text);
+    if shown.iter().enumerate().any(is_unclear) { sizes.map(|bytes| format!("{bytes} B")) } else { shown }
+}
+
 /// For optional keys.
 pub mod option {
     use super::Deserializer;
@@ -55,5 +64,18 @@ impl<T: TryFrom<u64>> de::Visitor<'_> for SizeVisitor<T> {
     fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
         let size = text.parse::<ByteSize>().ok().and_then(|size| T::try_from(size.as_u64()).ok());
         size.ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_value_reads_like_the_limit_that_it_misses() {
+        assert_eq!(show_beside([4096, 4095]), ["4096 B", "4095 B"]);
+        assert_eq!(show_beside([1 << 10, 10 << 20, (10 << 20) + 1]), ["1024 B", "10485760 B", "10485761 B"]);
+        assert_eq!(show_beside([4096, 4000]), ["4.0 KiB", "3.9 KiB"]);
+        assert_eq!(show_beside([4096, 5, 4096]), ["4.0 KiB", "5 B", "4.0 KiB"]);
     }
 }

@@ -129,7 +129,7 @@ pub fn read(name: &str, table: Table, problems: &mut Problems) -> StreamConfig {
     }
     if let Some(quota) = config.quota {
         if quota < QUOTA_MIN {
-            let (min, shown) = (size::show(QUOTA_MIN), size::show(quota));
+            let [min, shown] = size::show_beside([QUOTA_MIN, quota]);
             problems.add(format!("{path}.quota"), format!("must be {min} or more, not {shown}"));
         }
         stream.quota = quota;
@@ -186,7 +186,7 @@ fn durability(config: &Config, path: &str, problems: &mut Problems) -> Durabilit
             }
             let memory = config.spill_size.unwrap_or(SPILL_SIZE);
             if !SPILL_SIZES.contains(&memory) {
-                let shown = size::show(memory);
+                let [_, _, shown] = size::show_beside([*SPILL_SIZES.start(), *SPILL_SIZES.end(), memory]);
                 problems.add(format!("{path}.spill-size"), format!("must be 64KiB to 1GiB, not {shown}"));
             }
             Durability::MemoryFirst { spill_after, memory_bytes: usize::try_from(memory).unwrap_or(usize::MAX) }

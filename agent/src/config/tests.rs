@@ -169,6 +169,10 @@ fn requests_are_no_larger_than_their_endpoint_takes() {
         let told = problems(&kind, &format!("batch-bytes = \"{more}\""));
         assert_eq!(told, [format!("destinations.cloud.batch-bytes: must be {limit}")]);
     }
+    // Also where it is more than the window, which is told only where that is the smaller limit.
+    let text = WORKS.replace("type = \"kinesis\"", "type = \"firehose\"\nbatch-bytes = \"9MiB\"");
+    let told = "destinations.cloud.batch-bytes: must be 4.0 MiB or less, not 9.0 MiB: PutRecordBatch takes no more";
+    assert_eq!(problems_of(&text), [told]);
     // What is around the records has to fit, too.
     let http = |bytes: u64| {
         let text = format!(

@@ -4,7 +4,7 @@ use std::fmt;
 
 use forebay_log_store::Durability;
 
-use super::{Config, Problem, Problems, duration, key_path};
+use super::{Config, Destination, Problem, Problems, duration, key_path};
 use crate::{
     delivery::{self, CatchUp},
     links::WhenSpent,
@@ -26,6 +26,7 @@ impl Config {
         if !problems.list().iter().any(|problem| problem.path.starts_with("destinations")) {
             warnings.extend(self.of_streams().filter(|(name, _)| is_read("streams", name)).map(|(_, warning)| warning));
             warnings.extend(self.of_unused_links());
+            warnings.extend(self.of_same_places());
             warnings
                 .extend(self.of_priorities().filter(|(name, _)| is_read("links", name)).map(|(_, warning)| warning));
         }
@@ -57,6 +58,21 @@ impl Config {
                 },
             )),
             _ => None,
+        })
+    }
+
+    /// Destinations that take a stream to where another one takes it already.
+    fn of_same_places(&self) -> impl Iterator<Item = Problem> {
+        self.destinations.iter().enumerate().filter_map(|(place, (name, destination))| {
+            let is_same = |other: &Destination| {
+                other.from == destination.from && other.settings.is_same_place(&destination.settings)
+            };
+            let (other, _) = self.destinations.iter().take(place).find(|(_, other)| is_same(other))?;
+            let message = format!(
+                "takes stream `{}` to the same place as destination `{other}`: each record arrives there twice",
+                destination.from
+            );
+            Some(Problem { path: key_path("destinations", name), message })
         })
     }
 
@@ -201,7 +217,7 @@ mod tests {
     }
 
     const WHOLE: &str = "data-dir = 'data'\n[streams.a]\n[links.lte]\nwhen-spent = { only-priority = 5 }\n\
-        daily-budget = '50MB'\n[destinations.cloud]\ntype = 'kinesis'\nfrom = 'a'\nstream = 's'\nregion = 'r'\nlink = 'lte'\n";
+        daily-budget = '50MB'\n[destinations.cloud]\ntype = 'kinesis'\nfrom = 'a'\nstream = 's'\nregion = 'eu-west-1'\nlink = 'lte'\n";
 
     #[test]
     fn a_priority_that_nobody_over_the_link_has_is_told() {
@@ -215,6 +231,35 @@ mod tests {
         assert_eq!(of(&format!("{WHOLE}priority = 5")), [""; 0]);
         let nobody = "links.lte: no destination says `link = \"lte\"`: it limits nothing";
         assert_eq!(of(&WHOLE.replace("link = 'lte'\n", "")), [nobody]);
+    }
+
+    #[test]
+    fn two_destinations_that_do_the_same_are_told() {
+        const KINESIS: &str = "type = 'kinesis'\nstream = 's'\nregion = 'eu-west-1'\n";
+        const HTTP: &str = "type = 'http'\nurl = 'http://127.0.0.1:1/'\n";
+        let told = |one: &str, other: &str| {
+            let other = format!("{one}\n[destinations.other]\nfrom = 'telemetry'\n{other}");
+            warnings("", &other)
+        };
+        let same = "destinations.other: takes stream `telemetry` to the same place as destination `cloud`: each record arrives \
+                    there twice";
+        assert_eq!(told(KINESIS, &format!("{KINESIS}ordering = 'relaxed'")), [same]);
+        assert_eq!(told(HTTP, &format!("{HTTP}lanes = 2")), [same]);
+        let firehose = KINESIS.replace("kinesis", "firehose");
+        assert_eq!(told(&firehose, &firehose), [same]);
+        for (one, other) in [
+            (KINESIS, &*firehose),
+            (KINESIS, &*KINESIS.replace("'s'", "'t'")),
+            (KINESIS, &*KINESIS.replace("eu-west-1", "eu-west-2")),
+            // Another account may have a stream of that name.
+            (KINESIS, &*format!("{KINESIS}credentials = 'placeholder'")),
+            (HTTP, &*HTTP.replace("/'", "/b'")),
+            (HTTP, &*format!("{HTTP}common-attributes = {{ site = 'b' }}")),
+        ] {
+            assert_eq!(told(one, other), [""; 0], "{other}");
+        }
+        let of_letters = format!("{KINESIS}[destinations.letters]\nfrom = 'dead-letter.cloud'\n{KINESIS}");
+        assert_eq!(warnings("", &of_letters), [""; 0]);
     }
 
     /// All that is told of a configuration that cannot be: problems, and then warnings.

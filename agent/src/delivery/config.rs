@@ -131,15 +131,6 @@ impl Config {
         if self.window_bytes == 0 {
             problems.add(format!("{path}.window-bytes"), "must be more than 0");
         }
-        if let Some(bytes) = self.batch_bytes
-            && (bytes == 0 || bytes > self.window_bytes)
-        {
-            let window = size::show(self.window_bytes);
-            problems.add(
-                format!("{path}.batch-bytes"),
-                format!("must be more than 0, and at most window-bytes ({window}), not {}", size::show(bytes)),
-            );
-        }
         for (key, value, max) in [
             ("batch-age", self.batch_age, Duration::from_secs(3600)),
             ("max-backoff", self.max_backoff, Duration::from_secs(3600)),
@@ -168,6 +159,23 @@ impl Config {
             let shown = duration::show(self.max_backoff);
             problems.add(format!("{path}.max-backoff"), format!("must be 100ms or more, not {shown}"));
         }
+    }
+
+    /// Notes requests that cannot be, by the smaller limit: that of the window, or the endpoint's and whose that is.
+    pub fn validate_requests(&self, path: &str, endpoint: Option<(u64, &str)>, problems: &mut Problems) {
+        let Some(bytes) = self.batch_bytes else { return };
+        let message = match endpoint {
+            Some((most, why)) if bytes > most && most <= self.window_bytes => {
+                let [most, bytes] = size::show_beside([most, bytes]);
+                format!("must be {most} or less, not {bytes}: {why}")
+            }
+            _ if bytes == 0 || bytes > self.window_bytes => {
+                let [window, bytes] = size::show_beside([self.window_bytes, bytes]);
+                format!("must be more than 0, and at most window-bytes ({window}), not {bytes}")
+            }
+            _ => return,
+        };
+        problems.add(format!("{path}.batch-bytes"), message);
     }
 
     /// The same with requests of at most so many bytes, for the sake of a link's limits.
@@ -202,6 +210,7 @@ mod tests {
             reader::read(toml::from_str(text).expect("TOML"), "destinations.cloud", &[], &mut problems);
         if let Some(config) = &config {
             config.validate("destinations.cloud", &mut problems);
+            config.validate_requests("destinations.cloud", None, &mut problems);
         }
         (config, problems.list().iter().map(ToString::to_string).collect())
     }
@@ -257,6 +266,24 @@ mod tests {
         );
         assert_eq!(problems.len(), 7, "{problems:#?}");
         assert!(problems.iter().all(|problem| problem.starts_with("destinations.cloud.")), "{problems:#?}");
+    }
+
+    /// Once, by the limit that would be next to be met.
+    #[test]
+    fn requests_that_are_too_large_are_told_by_the_smaller_limit() {
+        let told = |window_bytes: u64, bytes: u64| {
+            let mut problems = Problems::default();
+            let config = Config { window_bytes, batch_bytes: Some(bytes), ..Config::default() };
+            config.validate_requests("d", Some((4096, "no more is taken")), &mut problems);
+            problems.into_list().into_iter().map(|problem| problem.message).collect::<Vec<_>>()
+        };
+        let by_endpoint = "must be 4.0 KiB or less, not 9.0 KiB: no more is taken";
+        assert_eq!(told(4096, 4096), [""; 0]);
+        assert_eq!(told(8192, 4097), ["must be 4096 B or less, not 4097 B: no more is taken"]);
+        assert_eq!((told(8192, 9216), told(16_384, 9216)), (vec![by_endpoint.into()], vec![by_endpoint.into()]));
+        assert_eq!(told(2048, 9216), ["must be more than 0, and at most window-bytes (2.0 KiB), not 9.0 KiB"]);
+        assert_eq!(told(2048, 2047), [""; 0]);
+        assert_eq!(told(2048, 0), ["must be more than 0, and at most window-bytes (2.0 KiB), not 0 B"]);
     }
 
     #[test]

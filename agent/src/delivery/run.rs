@@ -270,6 +270,10 @@ impl Loop {
                 let (lasted, attempts) = (outage.until.saturating_sub(outage.since), outage.attempts);
                 info!(%destination, ?lasted, attempts, "destination takes records again");
             }
+            News::Brief(outage) => {
+                let (lasted, kind) = (outage.until.saturating_sub(outage.since), outage.kind);
+                info!(%destination, %kind, ?lasted, error = error(kind), "destination failed for a moment, and took the next request");
+            }
             News::Failing(records) => warn!(
                 %destination, records, error = failing_error,
                 "destination fails upon records that it is sent alone, and takes others; those go on, and these are tried again"

@@ -98,12 +98,12 @@ impl Config {
         }
     }
 
-    /// What is set without effect: which key, and a sentence fragment.
+    /// What is set without effect, or hardly meant: which key, and a sentence fragment.
     #[must_use]
     pub fn warnings(&self) -> Vec<(&'static str, String)> {
         match self {
-            Self::Kinesis(settings) => settings.warnings(),
-            Self::Firehose(settings) => settings.warnings(),
+            Self::Kinesis(settings) => [settings.aws.warnings(), settings.warnings()].concat(),
+            Self::Firehose(settings) => [settings.aws.warnings(), settings.warnings()].concat(),
             Self::Http(_) => Vec::new(),
         }
     }
@@ -138,6 +138,27 @@ impl Config {
             Self::Kinesis(settings) => settings.describe(),
             Self::Firehose(settings) => settings.describe(),
             Self::Http(settings) => settings.describe(),
+        }
+    }
+
+    /// How records travel there, also where nothing was said about it, in a few words.
+    #[must_use]
+    pub fn describe_travel(&self) -> String {
+        match self {
+            Self::Kinesis(settings) => settings.describe_travel(),
+            Self::Firehose(settings) => settings.describe_travel(),
+            Self::Http(settings) => settings.describe_travel(),
+        }
+    }
+
+    /// Whether both are the same place, as the same client, so that it gets twice what both get.
+    #[must_use]
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Kinesis(one), Self::Kinesis(other)) => one.stream == other.stream && one.aws == other.aws,
+            (Self::Firehose(one), Self::Firehose(other)) => one.stream == other.stream && one.aws == other.aws,
+            (Self::Http(one), Self::Http(other)) => one.is_same_place(other),
+            _ => false,
         }
     }
 

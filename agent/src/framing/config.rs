@@ -125,8 +125,8 @@ impl Config {
     pub fn validate(&self, path: &str, problems: &mut Problems) -> Option<Framing> {
         let max_frame = self.max_frame.unwrap_or(MAX_FRAME);
         if !(1..=RECORD_BYTES_MAX).contains(&max_frame) {
-            let most = size::show(RECORD_BYTES_MAX as u64);
-            let message = format!("is between 1 byte and {most}, not {}", size::show(max_frame as u64));
+            let [most, shown] = size::show_beside([RECORD_BYTES_MAX as u64, max_frame as u64]);
+            let message = format!("is between 1 byte and {most}, not {shown}");
             problems.add(format!("{path}.max-frame"), message);
         }
         let shape = match &self.framing {

@@ -1,5 +1,7 @@
 //! `[links.NAME]`: a way out of the gateway, and what may be asked of it.
 
+use std::ops::RangeInclusive;
+
 use serde::Deserialize;
 
 use super::{
@@ -9,8 +11,13 @@ use super::{
 };
 use crate::config::{Problems, size};
 
+const SECONDS_A_DAY: u64 = 24 * 3600;
+
 /// A cap under this would be a stop.
 const BANDWIDTH_MIN: u64 = 100;
+
+/// What the slowest modem of a satellite link has, and what no gateway's link has (10 Gbit/s): beyond, a unit is wrong.
+const BANDWIDTHS: RangeInclusive<u64> = 300..=1_250_000_000;
 
 /// What may be asked of a link.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Default)]
@@ -85,12 +92,28 @@ impl Config {
     #[must_use]
     pub fn warnings(&self) -> Vec<(String, String)> {
         let mut warnings = Vec::new();
+        if let Some(rate) = self.bandwidth.filter(|rate| !BANDWIDTHS.contains(&rate.bytes_per_second())) {
+            let bits = rate.bytes_per_second().saturating_mul(8);
+            let why = format!("{rate} is {bits} bit/s: is that what is meant?");
+            warnings.push(("bandwidth".to_owned(), why));
+        }
+        if let (Some(rate), Some(budget)) = (self.bandwidth, self.daily_budget)
+            && rate.bytes_per_second().saturating_mul(SECONDS_A_DAY) <= budget
+        {
+            let day = size::show(rate.bytes_per_second().saturating_mul(SECONDS_A_DAY));
+            let why = format!("without effect: at {rate}, the bandwidth, no more than {day} pass in a day");
+            warnings.push(("daily-budget".to_owned(), why));
+        }
         // None at all is what one may want.
         if let Some(bytes @ 1..super::budget::REQUEST_BYTES_MIN) = self.daily_budget {
-            let (given, least) = (size::show(bytes), size::show(super::budget::REQUEST_BYTES_MIN));
+            let [given, least] = size::show_beside([bytes, super::budget::REQUEST_BYTES_MIN]);
             let why =
                 format!("{given} a day is less than one request takes ({least}): without a unit, a size is bytes");
             warnings.push(("daily-budget".to_owned(), why));
+        }
+        if self.schedule.is_always_open() {
+            warnings
+                .push(("schedule".to_owned(), "without effect: its windows leave out no time of the week".to_owned()));
         }
         for (place, why) in self.schedule.in_vain() {
             warnings.push((format!("schedule[{place}]"), why));
@@ -158,6 +181,24 @@ mod tests {
             let told = warnings(&format!("daily-budget = {text}"));
             assert!(matches!(&told[..], [one] if one.starts_with("daily-budget: ")), "{text}: {told:?}");
         }
+        let told = warnings("daily-budget = '4095B'");
+        let why = "daily-budget: 4095 B a day is less than one request takes (4096 B): without a unit, a size is bytes";
+        assert_eq!(told, [why]);
+        for rate in ["2400bit/s", "400kbit", "10Gbit/s"] {
+            assert_eq!(warnings(&format!("bandwidth = '{rate}'")), [""; 0], "{rate}");
+        }
+        let told = warnings("bandwidth = '2000bit/s'");
+        assert_eq!(told, ["bandwidth: 250 B/s is 2000 bit/s: is that what is meant?"]);
+        assert_eq!(warnings("bandwidth = '11Gbit/s'").len(), 1);
+        assert_eq!(
+            warnings("bandwidth = '4kbit/s'\ndaily-budget = '50MB'"),
+            ["daily-budget: without effect: at 500 B/s, the bandwidth, no more than 41.2 MiB pass in a day"]
+        );
+        assert_eq!(warnings("bandwidth = '400kbit/s'\ndaily-budget = '50MB'"), [""; 0]);
+        assert_eq!(
+            warnings("schedule = ['06:00-22:00', '22:00-06:00']"),
+            ["schedule: without effect: its windows leave out no time of the week"]
+        );
         assert_eq!(warnings("schedule = ['mon-fri 22:00-06:00', 'sat,sun 00:00-24:00', '12:00-13:00']"), [""; 0]);
         assert_eq!(
             warnings(

@@ -24,8 +24,8 @@ impl Rate {
         let amount = per_second.unwrap_or(text).trim_end();
         let bytes = match amount.strip_suffix("bit") {
             Some(bits) => bits_of(bits)? / 8,
-            // Whoever writes "400kb/s" means bits, and would get eight times as much.
-            None if amount.ends_with('b') => return None,
+            // Whoever writes "400kb/s" or "400k/s" may mean bits, and would get eight times as much.
+            None if !amount.ends_with('B') => return None,
             None => per_second.and(amount.parse::<ByteSize>().ok())?.as_u64(),
         };
         Some(Self(bytes))
@@ -86,6 +86,9 @@ mod tests {
             "",
             "25KB",
             "400kb/s",
+            "400k/s",
+            "400/s",
+            "2M/s",
             "1Mb/s",
             "200",
             "kbit/s",

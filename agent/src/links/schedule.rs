@@ -65,6 +65,15 @@ impl Schedule {
         (0..self.windows.len()).filter_map(|place| Some((place, in_vain(place)?))).collect()
     }
 
+    /// Whether there are windows, and they leave out nothing.
+    pub(super) fn is_always_open(&self) -> bool {
+        let mut open = vec![0; WEEK.div_ceil(u64::BITS) as usize];
+        for window in &self.windows {
+            open.iter_mut().zip(window.minutes()).for_each(|(open, minutes)| *open |= minutes);
+        }
+        open.iter().map(|minutes: &u64| minutes.count_ones()).sum::<u32>() == WEEK
+    }
+
     /// Whether there is nothing to keep.
     pub(super) fn is_empty(&self) -> bool {
         self.windows.is_empty()
@@ -193,6 +202,19 @@ mod tests {
         assert!(!weekend.is_open(at(13 * 60)) && !weekend.is_open(at(7 * 24 * 60)));
         assert_eq!(weekend.opens(at((4 * 24 + 13) * 60)).to_string(), "sat 00:00");
         assert!(Schedule::default().is_open(at(0)));
+    }
+
+    #[test]
+    fn a_schedule_may_leave_out_nothing() {
+        for (windows, always) in [
+            (&[][..], false),
+            (&["00:00-24:00"], true),
+            (&["mon-sun 00:00-23:59"], false),
+            (&["22:00-06:00", "06:00-22:00"], true),
+            (&["mon-thu 06:00-23:00", "fri-wed 00:00-24:00", "thu 00:00-12:00", "thu 12:00-24:00"], true),
+        ] {
+            assert_eq!(schedule(windows).is_always_open(), always, "{windows:?}");
+        }
     }
 
     #[test]

@@ -41,7 +41,7 @@ impl Config {
     #[must_use]
     pub fn validate(self, path: &str, problems: &mut Problems) -> Shared {
         if !(1..=RECORD_BYTES_MAX).contains(&self.max_record) {
-            let [most, given] = [RECORD_BYTES_MAX, self.max_record].map(|bytes| size::show(bytes as u64));
+            let [most, given] = size::show_beside([RECORD_BYTES_MAX, self.max_record].map(|bytes| bytes as u64));
             problems.add(format!("{path}.max-record"), format!("is between 1 byte and {most}, not {given}"));
         }
         let limit = |value| stream::rate_limit(value, &format!("{path}.rate-limit"), problems);

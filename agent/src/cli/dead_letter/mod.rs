@@ -114,7 +114,7 @@ impl Which {
 
 impl Args {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let office = Office::open(&self.api, || self.config.load())?;
+        let office = Office::open(&self.api, &self.config)?;
         block_on(self.ask(&office))
     }
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use super::super::{
+    ConfigFile,
     client::{ApiAddress, Client},
     reach::{ClosedLog, Reach},
 };
 use crate::{
     api::wire::{DeadLetters, SettleLetters},
-    config::Config,
     delivery::dead_letter::{Letter, Letters, LettersError, Page, Selection, Settlement, Verb},
 };
 
@@ -21,11 +21,11 @@ pub(super) enum Office {
 }
 
 impl Office {
-    pub(super) fn open(api: &ApiAddress, config: impl FnOnce() -> anyhow::Result<Config>) -> anyhow::Result<Self> {
+    pub(super) fn open(api: &ApiAddress, config: &ConfigFile) -> anyhow::Result<Self> {
         if api.api.is_some() {
             return Ok(Self::Agent(Box::new(api.client(config)?)));
         }
-        Ok(match Reach::of(config()?)? {
+        Ok(match Reach::of(config)? {
             Reach::Agent(client) => Self::Agent(client),
             Reach::Log(log) => Self::Log(log),
         })

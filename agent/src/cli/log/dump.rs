@@ -38,7 +38,7 @@ pub(in crate::cli) struct Args {
 
 impl Args {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let dir = self.config.load()?.store.dir;
+        let dir = self.config.whereabouts()?.store.dir;
         let mut output = Output::new();
         let mut printed = Ok(());
         let dumped = inspect::dump(&dir, &self.stream, SequenceNumber(self.from), self.count, |shown| {

@@ -25,7 +25,7 @@ pub(in crate::cli) struct Args {
 impl Args {
     /// Fails if something is left that cannot be mended, so that a script can ask.
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let dir = self.config.load()?.store.dir;
+        let dir = self.config.whereabouts()?.store.dir;
         let report = inspect::repair(&dir, self.stream.as_deref(), self.dry_run)
             .with_context(|| format!("repair {}", dir.display()))?;
         let mut output = Output::new();

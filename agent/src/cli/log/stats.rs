@@ -29,7 +29,7 @@ pub(in crate::cli) struct Args {
 
 impl Args {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let dir = self.config.load()?.store.dir;
+        let dir = self.config.whereabouts()?.store.dir;
         let streams = inspect::stats(&dir, self.stream.as_deref())
             .with_context(|| format!("count what is in {}", dir.display()))?;
         let mut output = Output::new();

@@ -28,7 +28,7 @@ pub(in crate::cli) struct Args {
 impl Args {
     /// Fails if something is damaged, so that a script can ask.
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let dir = self.config.load()?.store.dir;
+        let dir = self.config.whereabouts()?.store.dir;
         let depth = if self.deep { Depth::Records } else { Depth::Checksums };
         let report = inspect::verify(&dir, self.stream.as_deref(), depth)
             .with_context(|| format!("verify {}", dir.display()))?;

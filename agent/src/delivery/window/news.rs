@@ -12,6 +12,10 @@ use crate::destination::FailureKind;
 /// How long records are taken without a new failure before an outage counts as over in which the endpoint answered.
 pub(super) const SETTLED: Duration = Duration::from_secs(10);
 
+/// How long a connection may be lost and found again without a warning: it happens whenever something between here and there starts
+/// again.
+pub(super) const BRIEF: Duration = Duration::from_secs(1);
+
 /// Something to be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum News {
@@ -19,6 +23,8 @@ pub(crate) enum News {
     Down(FailureKind),
     /// It does again.
     Up(Outage),
+    /// It did not for a moment, and took the next request.
+    Brief(Outage),
     /// It goes on failing upon so many records that it is sent alone, more than before.
     Failing(usize),
     /// What waits behind them fills the window, so that nothing more is read.
@@ -36,7 +42,7 @@ pub(crate) struct Outage {
     /// Requests that failed, one at a time.
     pub(crate) attempts: u32,
     /// The newest failure.
-    kind: FailureKind,
+    pub(crate) kind: FailureKind,
 }
 
 impl Outage {
@@ -51,19 +57,33 @@ fn is_answer(kind: FailureKind) -> bool {
     matches!(kind, FailureKind::EndpointFailed | FailureKind::RequestInvalid | FailureKind::Throttled)
 }
 
+/// Until when this outage is not told, because the next request may end it.
+fn may_be_brief_until(down: &Down) -> Option<Duration> {
+    // That one was waited for longer than that already.
+    let is_silence = down.kind.is_silence() && down.kind != FailureKind::TimedOut;
+    (is_silence && down.failures == 1).then_some(down.since + BRIEF)
+}
+
 /// What was told, as far as it still holds.
 #[derive(Debug, Default)]
 pub(super) struct Told {
     outage: Option<Outage>,
+    /// Is to be told.
+    brief: Option<Outage>,
     failing: usize,
     pub(super) reading_stopped: bool,
 }
 
 impl Told {
     pub(super) fn outage_ended(&mut self, down: &Down, now: Duration) {
-        if let Some(outage) = self.outage.as_mut().filter(|_| !down.doubtful) {
+        if down.doubtful {
+            return;
+        }
+        if let Some(outage) = self.outage.as_mut() {
             (outage.until, outage.kind) = (now, down.kind);
             outage.attempts = outage.attempts.saturating_add(down.failures);
+        } else if may_be_brief_until(down).is_some() {
+            self.brief = Some(Outage { since: down.since, until: now, attempts: down.failures, kind: down.kind });
         }
     }
 }
@@ -71,8 +91,13 @@ impl Told {
 impl Window {
     /// What is to be told of the link, and of records.
     pub(super) fn news(&mut self, now: Duration) -> Option<News> {
+        if let Some(outage) = self.told.brief.take() {
+            return Some(News::Brief(outage));
+        }
         match &self.link {
-            Link::Down(Down { since, kind, doubtful: false, .. }) if self.told.outage.is_none() => {
+            Link::Down(Down { since, kind, doubtful: false, .. })
+                if self.told.outage.is_none() && self.outage_begins_at().is_none_or(|at| at <= now) =>
+            {
                 self.told.outage = Some(Outage { since: *since, until: *since, attempts: 0, kind: *kind });
                 return Some(News::Down(*kind));
             }
@@ -87,6 +112,14 @@ impl Window {
         let failing = self.entries.failing();
         let before = std::mem::replace(&mut self.told.failing, failing);
         (failing > before).then_some(News::Failing(failing))
+    }
+
+    /// When an outage is to be told that may be over by then.
+    pub(super) fn outage_begins_at(&self) -> Option<Duration> {
+        match &self.link {
+            Link::Down(down) if !down.doubtful && self.told.outage.is_none() => may_be_brief_until(down),
+            _ => None,
+        }
     }
 
     /// When it is to be told that an outage is over, if nothing happens.
@@ -118,8 +151,15 @@ impl Window {
             return goes_on.then_some(News::ReadingGoesOn);
         }
         let is_stuck = failing > 0 && !self.stopping && self.only_failing_left() && self.reads_later(now);
-        self.told.reading_stopped = is_stuck && now >= self.read_not_before;
-        self.told.reading_stopped.then_some(News::ReadingStopped(failing))
+        if !is_stuck || now < self.read_not_before {
+            return None;
+        }
+        // Its end is told first, or records would seem to be read again. Nothing else is left that could fail.
+        if self.outage_ends_at().is_some() {
+            return self.told.outage.take().map(News::Up);
+        }
+        self.told.reading_stopped = true;
+        Some(News::ReadingStopped(failing))
     }
 
     /// Whether nothing in the window moves but records upon which the endpoint goes on failing.

@@ -255,7 +255,8 @@ impl Window {
         if self.stopping {
             return None;
         }
-        let (expiry, save, news) = (self.expiry.wake_at(), self.save_at(), self.outage_ends_at());
+        let (expiry, save) = (self.expiry.wake_at(), self.save_at());
+        let news = earliest([self.outage_begins_at(), self.outage_ends_at()]);
         earliest([send, backoff(&self.throttled), backoff(&self.failed), bury, read, expiry, save, news])
     }
 }

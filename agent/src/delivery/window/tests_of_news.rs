@@ -2,7 +2,7 @@
 
 use super::{
     entries::Fault,
-    news::SETTLED,
+    news::{BRIEF, SETTLED},
     tests_of_faults::{ALONE, Bench, ONE_LANE, SECOND, relaxed},
     *,
 };
@@ -147,6 +147,8 @@ fn it_is_told_that_reading_has_stopped_for_failing_records_and_that_it_goes_on()
         bench.log(records);
         bench.pass(SECOND * 3600);
         let stopped = News::ReadingStopped(bench.window.held().failing);
+        // Whoever reads that last does not read that all is well.
+        assert_eq!((bench.told.last(), bench.outages()), (Some(&stopped), (1, 1)), "{:?}", bench.told);
         let told = |bench: &Bench, news| bench.told.iter().filter(|told| **told == news).count();
         assert_eq!(told(&bench, stopped), 1, "{:?} {:?}", bench.told, bench.window.held());
         assert!(bench.window.held().reading_stopped && bench.window.held().failing as u64 == keys_at_fault);
@@ -158,6 +160,63 @@ fn it_is_told_that_reading_has_stopped_for_failing_records_and_that_it_goes_on()
         assert_eq!(told(&bench, News::ReadingGoesOn), 1, "{:?}", bench.told);
         assert!(!bench.window.held().reading_stopped);
         bench.judge_order();
+    }
+}
+
+#[test]
+fn an_outage_that_the_next_request_ends_is_told_once() {
+    for limits in [ALONE, ONE_LANE] {
+        let mut bench = Bench::new(limits, Config::default(), []);
+        bench.log(100);
+        bench.pass(SECOND);
+        for kind in [FailureKind::Disconnected, FailureKind::Refused] {
+            bench.told.clear();
+            bench.outage = Some(kind);
+            bench.log(100);
+            bench.pass_until(SECOND, |bench| *bench.window.link() != Link::Up);
+            assert!(matches!(bench.window.link(), Link::Down(_)), "status shows it at once");
+            bench.outage = None;
+            bench.pass(SECOND * 60);
+            let [News::Brief(outage)] = bench.told[..] else { panic!("{kind}: {:?}", bench.told) };
+            assert!(outage.kind == kind && outage.until - outage.since < BRIEF, "{outage:?}");
+        }
+        assert_eq!(bench.taken.len(), 300);
+    }
+}
+
+#[test]
+fn an_outage_is_told_once_its_first_probe_fails_or_takes_too_long() {
+    let begin = |kind| {
+        let mut bench = Bench::new(ALONE, Config::default(), []);
+        bench.outage = Some(kind);
+        bench.log(100);
+        bench.pass_until(SECOND, |bench| *bench.window.link() != Link::Up);
+        bench
+    };
+    let down = News::Down(FailureKind::Disconnected);
+    let mut bench = begin(FailureKind::Disconnected);
+    let failures = |bench: &Bench| match bench.window.link() {
+        Link::Down(down) => down.failures,
+        Link::Up => 0,
+    };
+    bench.drive();
+    assert_eq!((failures(&bench), &bench.told[..]), (1, &[][..]));
+    bench.pass_until(SECOND, |bench| failures(bench) == 2);
+    bench.drive();
+    assert_eq!(bench.told, [down]);
+    bench.outage = None;
+    bench.pass(SECOND * 60);
+    assert!(matches!(bench.told[..], [_, News::Up(_)]), "{:?}", bench.told);
+    // Nothing is sent that could end it.
+    let mut bench = begin(FailureKind::Disconnected);
+    bench.window.hold_until(bench.now + SECOND * 60);
+    bench.pass(BRIEF);
+    assert_eq!((failures(&bench), &bench.told[..]), (1, &[down][..]));
+    // Whoever answers, or has been waited for, is told at once.
+    for kind in [FailureKind::TimedOut, FailureKind::EndpointFailed, FailureKind::CredentialsExpired] {
+        let mut bench = begin(kind);
+        bench.drive();
+        assert_eq!(bench.told, [News::Down(kind)]);
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Where AWS is, and who we are to it.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Config {
     /// Such as `"eu-west-1"`.
@@ -41,6 +41,13 @@ impl Config {
         if let Some(credentials) = &self.credentials {
             credentials.validate(&format!("{path}.credentials"), problems);
         }
+    }
+
+    /// What is hardly meant. Of another endpoint's region nobody but that knows what it may be.
+    pub(in crate::destination) fn warnings(&self) -> Vec<(&'static str, String)> {
+        let region = self.region.as_ref().filter(|region| self.endpoint.is_none() && !is_region_of_aws(region));
+        let why = |region| format!("`{region}` does not look like a region of AWS such as \"eu-west-1\"");
+        region.map(|region| ("region", why(region))).into_iter().collect()
     }
 
     /// Where it is, in a few words.
@@ -77,9 +84,37 @@ fn is_region(text: &str) -> bool {
     (1..=63).contains(&text.len()) && text.bytes().all(sound) && !text.starts_with('-') && !text.ends_with('-')
 }
 
+/// By its form: `eu-west-1`, `us-gov-east-1`, `eusc-de-east-1`. Which there are changes.
+fn is_region_of_aws(text: &str) -> bool {
+    let parts: Vec<_> = text.split('-').collect();
+    let [first, words @ .., number] = &parts[..] else { return false };
+    let is_word = |word: &&str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase());
+    let is_number = number.len() <= 2 && number.bytes().all(|byte| byte.is_ascii_digit()) && !number.starts_with('0');
+    let is_place = (2..=4).contains(&first.len()) && is_word(first);
+    is_place && !words.is_empty() && words.iter().all(is_word) && is_number && !number.is_empty()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_does_not_look_like_a_region_is_warned_of_where_aws_itself_is_meant() {
+        let warnings = |region: &str, endpoint: Option<&str>| {
+            let endpoint = endpoint.map(str::to_owned);
+            Config { region: Some(region.into()), endpoint, credentials: None }.warnings().len()
+        };
+        for region in
+            ["eu-west-1", "ap-southeast-7", "us-gov-west-1", "us-isob-east-1", "eusc-de-east-1", "mx-central-1"]
+        {
+            assert_eq!(warnings(region, None), 0, "{region}");
+        }
+        for region in
+            ["eu-west", "eu-west-1a", "eu-west1", "euwest1", "ireland", "eu-1", "eu--1", "e-west-1", "eu-west-01"]
+        {
+            assert_eq!((warnings(region, None), warnings(region, Some("http://127.0.0.1:1"))), (1, 0), "{region}");
+        }
+    }
 
     fn with(endpoint: Option<&str>, credentials: Option<Credentials>) -> Credentials {
         let (endpoint, credentials) = (endpoint.map(str::to_owned), credentials.map(Written::Word));

@@ -1,5 +1,7 @@
 //! How a request to AWS and its answer are written.
 
+use std::fmt;
+
 use serde::Deserialize;
 
 /// Kinesis Data Streams speaks both; of others that speak like it, not all know CBOR.
@@ -10,6 +12,15 @@ pub enum Encoding {
     Json,
     /// CBOR 1.1 (RFC 8949), with data as it is.
     Cbor,
+}
+
+impl fmt::Display for Encoding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Json => "JSON",
+            Self::Cbor => "CBOR",
+        })
+    }
 }
 
 impl Encoding {

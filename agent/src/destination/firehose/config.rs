@@ -82,8 +82,8 @@ impl Config {
             problems.add(format!("{path}.delimiter"), "must not be empty: nobody could take the records apart again");
         }
         if !(1 << 10..=RECORD_BYTES).contains(&self.aggregate_bytes()) {
-            let shown = size::show(self.aggregate_bytes());
-            problems.add(format!("{path}.aggregate-bytes"), format!("must be 1 KiB to 1000 KiB, not {shown}"));
+            let [min, max, shown] = size::show_beside([1 << 10, RECORD_BYTES, self.aggregate_bytes()]);
+            problems.add(format!("{path}.aggregate-bytes"), format!("must be {min} to {max}, not {shown}"));
         }
         if !(1..=LANES_MAX).contains(&self.aggregate_lanes()) {
             let lanes = self.aggregate_lanes();
@@ -115,6 +115,16 @@ impl Config {
     pub fn describe(&self) -> String {
         let stream = self.stream.as_deref().unwrap_or_default();
         format!("firehose stream {stream} {}{}", self.aws.describe(), self.outgoing.describe())
+    }
+
+    /// How records travel, also where nothing was said about it.
+    #[must_use]
+    pub fn describe_travel(&self) -> String {
+        let (most, lanes) = (size::show(self.aggregate_bytes()), self.aggregate_lanes());
+        match self.aggregation {
+            Aggregation::None => "no aggregates, JSON".to_owned(),
+            Aggregation::Lines => format!("lines of at most {most} in {lanes} lanes, JSON"),
+        }
     }
 
     /// What each record ends with.

@@ -105,11 +105,27 @@ impl Config {
         }
     }
 
+    /// Whether both post to one endpoint, and say the same of themselves there.
+    pub(in crate::destination) fn is_same_place(&self, other: &Self) -> bool {
+        let who = |config: &Self| (config.access_key_file.clone(), config.access_key_env.clone());
+        self.url == other.url && who(self) == who(other) && self.common_attributes == other.common_attributes
+    }
+
     /// What it is, in a few words.
     #[must_use]
     pub fn describe(&self) -> String {
         let url = self.url.as_deref().unwrap_or_default();
         format!("http endpoint {url}{}", self.outgoing.describe())
+    }
+
+    /// How records travel, also where nothing was said about it.
+    #[must_use]
+    pub fn describe_travel(&self) -> String {
+        let packed = match self.compression {
+            Compression::None => "",
+            Compression::Gzip => " with gzip",
+        };
+        format!("{} lanes, JSON{packed}", self.lanes)
     }
 
     /// The key by which the endpoint knows us. Problems are noted, and give none.

@@ -90,11 +90,8 @@ impl Config {
         self.aws.validate(path, problems);
         self.outgoing.validate(path, problems);
         if !MAX_RECORD.contains(&self.max_record) {
-            let (min, max) = (size::show(*MAX_RECORD.start()), size::show(*MAX_RECORD.end()));
-            problems.add(
-                format!("{path}.max-record"),
-                format!("must be {min} to {max}, not {}", size::show(self.max_record)),
-            );
+            let [min, max, shown] = size::show_beside([*MAX_RECORD.start(), *MAX_RECORD.end(), self.max_record]);
+            problems.add(format!("{path}.max-record"), format!("must be {min} to {max}, not {shown}"));
         }
         self.validate_aggregation(path, problems);
     }
@@ -105,7 +102,7 @@ impl Config {
         if let Some(bytes) = self.aggregate_bytes
             && !(min..=max).contains(&bytes)
         {
-            let [min, max, bytes] = [min, max, bytes].map(size::show);
+            let [min, max, bytes] = size::show_beside([min, max, bytes]);
             let why = format!("must be {min} to {max}, which is what max-record leaves it, not {bytes}");
             problems.add(format!("{path}.aggregate-bytes"), why);
         }
@@ -128,14 +125,19 @@ impl Config {
 
     /// How records of this origin become records of the wire.
     pub(super) fn packing(&self, origin: &Origin<'_>) -> Packing {
-        let aggregate_bytes = self.aggregate_bytes.unwrap_or(AGGREGATE_BYTES);
         Packing {
             aggregation: self.aggregation,
             gzip: self.compress == Compress::Gzip,
             tags: Tags::new(&self.aggregate_tags, origin.gateway, origin.stream),
-            aggregate_bytes: aggregate_bytes.min(self.max_record.saturating_sub(AROUND_AGGREGATE)).max(256),
+            aggregate_bytes: self.most_in_aggregate(),
             max_record: self.max_record,
         }
+    }
+
+    /// The most data of an aggregate, where there are any.
+    fn most_in_aggregate(&self) -> u64 {
+        let bytes = self.aggregate_bytes.unwrap_or(AGGREGATE_BYTES);
+        bytes.min(self.max_record.saturating_sub(AROUND_AGGREGATE)).max(256)
     }
 
     /// How PutRecords is written.
@@ -167,6 +169,19 @@ impl Config {
     pub fn describe(&self) -> String {
         let stream = self.stream.as_deref().unwrap_or_default();
         format!("kinesis stream {stream} {}{}", self.aws.describe(), self.outgoing.describe())
+    }
+
+    /// How records travel, also where nothing was said about it.
+    #[must_use]
+    pub fn describe_travel(&self) -> String {
+        let most = size::show(self.most_in_aggregate());
+        let aggregates = match (self.aggregation, self.compress) {
+            (Aggregation::None, _) => "no aggregates".to_owned(),
+            (Aggregation::Kpl, _) => format!("kpl aggregates of at most {most}"),
+            (Aggregation::Lines, Compress::None) => format!("lines of at most {most}"),
+            (Aggregation::Lines, Compress::Gzip) => format!("lines of at most {most}, with gzip"),
+        };
+        format!("{aggregates}, {}", self.encoding())
     }
 }
 

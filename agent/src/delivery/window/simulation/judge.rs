@@ -208,6 +208,9 @@ impl World {
                 assert!(outage.since <= outage.until && outage.until <= self.now && outage.attempts > 0, "{outage:?}");
                 self.heard.0 = false;
             }
+            News::Brief(outage) => {
+                assert!(!down && outage.since <= outage.until && outage.attempts == 1, "{outage:?}");
+            }
             News::Failing(records) => assert!(records > 0 && records == self.window.held().failing),
             News::ReadingStopped(records) => {
                 assert!(!stopped && records > 0 && records == self.window.held().failing);
