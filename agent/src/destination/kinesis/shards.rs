@@ -21,6 +21,14 @@ pub(super) struct Shard {
     pub(super) lane: u64,
 }
 
+impl Shard {
+    /// Whether a hash key is of its range.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn has(&self, key: HashKey) -> bool {
+        (self.first..=self.last).contains(&key.0)
+    }
+}
+
 impl Shards {
     /// What `ListShards` said, closed shards among them.
     ///
