@@ -76,7 +76,12 @@ fn record(hash_key: &u128) -> Arc<Record> {
 
 /// For fuzzing: an answer to PutRecords.
 pub fn fuzz_put_records(bytes: &[u8]) {
-    let Some(said) = Said::of(bytes) else { return };
+    if let Some(said) = Said::of(bytes) {
+        put_records(&said);
+    }
+}
+
+fn put_records(said: &Said) -> Outcome {
     let requests = REQUESTS.lock().unwrap_or_else(PoisonError::into_inner);
     let kinesis = match said.asked {
         Encoding::Json => &requests.json,
@@ -85,7 +90,7 @@ pub fn fuzz_put_records(bytes: &[u8]) {
     requests.endpoint.say(vec![said.clone()]);
     let before = kinesis.sent().records;
     let outcome = requests.runtime.block_on(kinesis.send(&requests.parcels));
-    canned::check(&said, &outcome, requests.parcels.len(), "Records", "SequenceNumber");
+    canned::check(said, &outcome, requests.parcels.len(), "Records", "SequenceNumber");
     let taken = match &outcome {
         Outcome::Answered(outcomes) => {
             outcomes.iter().filter(|outcome| matches!(outcome, RecordOutcome::Accepted | RecordOutcome::Astray)).count()
@@ -94,6 +99,7 @@ pub fn fuzz_put_records(bytes: &[u8]) {
         Outcome::Failed(_) => 0,
     };
     assert_eq!(kinesis.sent().records - before, taken);
+    outcome
 }
 
 /// For fuzzing: answers to ListShards, with a zero between pages.
@@ -137,5 +143,101 @@ fn follow(answer: &Answer) {
         now += Duration::from_secs(1);
         survey.went_astray(now);
         assert!(survey.gives_up().is_some_and(|at| at > now), "{survey:?}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ciborium::Value;
+    use proptest::{collection::vec, option, prelude::*, sample::Index};
+
+    use super::*;
+
+    /// What an entry says: nothing of a member, null, or a text.
+    type Member = Option<Option<String>>;
+
+    fn member(text: &'static str) -> impl Strategy<Value = Member> {
+        option::of(option::of(text))
+    }
+
+    fn entry() -> impl Strategy<Value = [Member; 4]> {
+        let code =
+            option::weighted(0.3, option::of("ProvisionedThroughputExceededException|InternalFailure|\\PC{0,9}"));
+        let number = option::weighted(0.9, option::weighted(0.9, "[0-9]{1,56}"));
+        (number, member("low|high"), code, member("\\PC{0,9}")).prop_map(<[Member; 4]>::from)
+    }
+
+    const MEMBERS: [&str; 4] = ["SequenceNumber", "ShardId", "ErrorCode", "ErrorMessage"];
+
+    fn body(entries: &[[Member; 4]], turned: bool) -> Value {
+        let text = |text: &String| Value::Text(text.clone());
+        let entry = |entry: &[Member; 4]| {
+            let members = MEMBERS
+                .iter()
+                .zip(entry)
+                .filter_map(|(name, said)| Some(((*name).into(), said.as_ref()?.as_ref().map_or(Value::Null, text))));
+            let mut members: Vec<_> = members.chain([("More".into(), Value::Array(vec![1.into()]))]).collect();
+            if turned {
+                members.reverse();
+            }
+            Value::Map(members)
+        };
+        let entries = Value::Array(entries.iter().map(entry).collect());
+        Value::Map(vec![("FailedRecordCount".into(), 0.into()), ("Records".into(), entries)])
+    }
+
+    fn written(body: &Value, encoding: Encoding) -> Vec<u8> {
+        let mut written = Vec::new();
+        match encoding {
+            Encoding::Json => serde_json::to_writer(&mut written, body).expect("memory"),
+            Encoding::Cbor => ciborium::into_writer(body, &mut written).expect("memory"),
+        }
+        written
+    }
+
+    /// What is to become of a record: a letter for each kind.
+    fn meant([number, shard, code, _]: &[Member; 4], at: usize) -> char {
+        let shard = shard.as_ref().and_then(|shard| shard.as_deref());
+        match (code, number) {
+            (Some(Some(code)), _) if code.starts_with("Provisioned") => 'T',
+            (Some(Some(_)), _) => 'F',
+            // Only the first is for a certain shard.
+            (_, Some(Some(_))) if at == 0 && shard != Some("low") => 'S',
+            (_, Some(Some(_))) => 'A',
+            _ => 'F',
+        }
+    }
+
+    fn kinds(outcome: &Outcome) -> Option<String> {
+        let Outcome::Answered(outcomes) = outcome else { return None };
+        let kind = |outcome: &RecordOutcome| match outcome {
+            RecordOutcome::Accepted => 'A',
+            RecordOutcome::Astray => 'S',
+            RecordOutcome::Throttled(_) => 'T',
+            RecordOutcome::Failed(_) => 'F',
+            RecordOutcome::Rejected(_) => 'R',
+        };
+        Some(outcomes.iter().map(kind).collect())
+    }
+
+    proptest! {
+        #[test]
+        fn each_record_has_the_outcome_that_its_entry_says(
+            entries in prop_oneof![4 => vec(entry(), 3), 1 => vec(entry(), 0..6)],
+            encoding in prop_oneof![Just(Encoding::Json), Just(Encoding::Cbor)],
+            turned: bool,
+            changes in vec((any::<Index>(), any::<u8>()), 1..4),
+        ) {
+            let mut said = Said::well(encoding, "");
+            said.body = written(&body(&entries, turned), encoding);
+            let meant = entries.iter().enumerate().map(|(at, entry)| meant(entry, at)).collect::<String>();
+            prop_assert_eq!(kinds(&put_records(&said)), (entries.len() == 3).then_some(meant));
+            // With a few bytes changed it may say something else, but nothing is made up.
+            for (at, byte) in changes {
+                let at = at.index(said.body.len());
+                said.body[at] ^= byte;
+                put_records(&said);
+            }
+        }
     }
 }
