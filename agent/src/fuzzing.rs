@@ -4,6 +4,11 @@
 //! `fuzz/` has the programs for long runs; the tests run each function briefly on what proptest makes up.
 
 pub use crate::{
+    destination::{
+        firehose::fuzz as firehose_answer,
+        http::fuzz as http_reply,
+        kinesis::{fuzz_list_shards as shard_list, fuzz_put_records as kinesis_answer},
+    },
     framing::fuzz as framing,
     source::{
         gps::hear_anything as gps,
@@ -22,12 +27,16 @@ pub type Target = fn(&[u8]);
 /// Every target by its name, which is also that of its program and of its corpus.
 pub const TARGETS: &[(&str, Target)] = &[
     ("decode", decode),
+    ("firehose_answer", firehose_answer),
     ("framing", framing),
     ("gps", gps),
     ("http_body", http_body),
+    ("http_reply", http_reply),
     ("journal_entry", journal_entry),
+    ("kinesis_answer", kinesis_answer),
     ("mqtt_client", mqtt_client),
     ("mqtt_listener", mqtt_listener),
+    ("shard_list", shard_list),
     ("tail_lines", tail_lines),
     ("tail_mark", tail_mark),
 ];

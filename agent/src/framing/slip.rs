@@ -38,7 +38,7 @@ pub(super) fn decode_in_place(frame: &mut [u8]) -> Option<usize> {
 }
 
 /// For tests: as it goes over the line.
-#[cfg(any(test, fuzzing))]
+#[cfg(test)]
 pub(super) fn encode(frame: &[u8]) -> Vec<u8> {
     let mut encoded = vec![END];
     for byte in frame {

@@ -6,6 +6,8 @@
 pub(super) mod answer;
 pub(super) mod body;
 pub(super) mod buffers;
+#[cfg(any(test, fuzzing))]
+pub(super) mod canned;
 mod config;
 mod encoding;
 pub(super) mod entries;

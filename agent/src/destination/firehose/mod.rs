@@ -6,6 +6,8 @@
 
 mod classify;
 mod config;
+#[cfg(any(test, fuzzing))]
+mod fuzzing;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +18,8 @@ use forebay_log_store::Record;
 
 use self::config::RECORD_BYTES;
 pub use self::config::{Aggregation, Config};
+#[cfg(any(test, fuzzing))]
+pub use self::fuzzing::fuzz;
 use super::{
     Limits, Outcome, Parcel, Place, RecordOutcome, Sent,
     aws::{self, Encoding, body::Body, entries::Entries},

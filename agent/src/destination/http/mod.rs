@@ -26,6 +26,8 @@ use hyper::{
 use hyper_util::client::legacy::Client;
 
 pub use self::config::{Compression, Config};
+#[cfg(any(test, fuzzing))]
+pub use self::reply::fuzz;
 use super::{Failure, FailureKind, Limits, Origin, Outcome, Parcel, Place, RecordOutcome, hash, transport_error};
 use crate::{
     config::Problems,

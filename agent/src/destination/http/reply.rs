@@ -94,6 +94,40 @@ pub(super) fn too_long() -> Failure {
     Failure { kind: FailureKind::EndpointFailed, message, retry_after: None }
 }
 
+/// For fuzzing: the first bytes choose the status and what the reply says of itself, behind which it follows.
+#[cfg(any(test, fuzzing))]
+pub fn fuzz(bytes: &[u8]) {
+    use hyper::header::HeaderValue;
+
+    const WORDS_MAX: usize = crate::destination::failure::MESSAGE_CHARS_MAX + 1;
+    let [status, how, rest @ ..] = bytes else { return };
+    let status = [200, 200, 200, 202, 302, 400, 401, 404, 413, 422, 429, 500][usize::from(status % 12)];
+    let status = StatusCode::from_u16(status).expect("a status");
+    let mut headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+    let mut body = rest;
+    if how % 2 == 1 {
+        let end = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
+        body = rest.get(end + 1..).unwrap_or_default();
+        let name = [CONTENT_TYPE, CONTENT_ENCODING, LOCATION, RETRY_AFTER][usize::from(how / 2 % 4)].clone();
+        if let Ok(value) = HeaderValue::from_bytes(&rest[..end]) {
+            headers.insert(name, value);
+        }
+    }
+    match read("the-id", status, &headers, body) {
+        Err(failure) => {
+            assert!((1..=WORDS_MAX).contains(&failure.message.chars().count()), "{failure}");
+            assert!(failure.retry_after.is_none_or(|time| time <= crate::destination::RETRY_AFTER_MAX), "{failure:?}");
+        }
+        Ok(()) => {
+            assert_eq!(status, StatusCode::OK);
+            // What is nested too deep for this reader cannot be compared.
+            let Ok(reply) = serde_json::from_slice::<serde_json::Value>(body) else { return };
+            assert_eq!(reply["requestId"], "the-id");
+            assert!(reply["timestamp"].is_u64(), "{reply}");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use hyper::http::HeaderValue;

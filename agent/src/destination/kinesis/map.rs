@@ -128,7 +128,7 @@ impl ShardMap {
         }
     }
 
-    async fn ask(&self) -> Answer {
+    pub(super) async fn ask(&self) -> Answer {
         let (mut listing, mut token) = (Listing::default(), None);
         for _ in 0..PAGES_MAX {
             let request = self.client.list_shards();

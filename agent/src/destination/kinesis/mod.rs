@@ -4,6 +4,8 @@
 
 mod classify;
 mod config;
+#[cfg(any(test, fuzzing))]
+mod fuzzing;
 mod kpl;
 mod lines;
 mod map;
@@ -20,6 +22,8 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 use aws_sdk_kinesis::{Client, error::ProvideErrorMetadata as _};
 use forebay_log_store::{PARTITION_KEY_CHARS_MAX, Record};
 
+#[cfg(any(test, fuzzing))]
+pub use self::fuzzing::{fuzz_list_shards, fuzz_put_records};
 pub use self::{
     config::Config,
     packing::{Aggregation, Compress},

@@ -21,6 +21,14 @@ pub(super) struct Shard {
     pub(super) lane: u64,
 }
 
+impl Shard {
+    /// Whether a hash key is of its range.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn has(&self, key: HashKey) -> bool {
+        (self.first..=self.last).contains(&key.0)
+    }
+}
+
 impl Shards {
     /// What `ListShards` said, closed shards among them.
     ///
@@ -32,6 +40,10 @@ impl Shards {
         };
         let mut open = Vec::new();
         for shard in listed.iter().filter(is_open) {
+            // Where one is left out, the SDK says this. No record could be known to have reached such a shard.
+            if shard.shard_id().is_empty() {
+                return Err("a shard without an id".to_owned());
+            }
             let range = shard.hash_key_range().ok_or("a shard without a range")?;
             let key = |text: &str| text.parse::<u128>().map_err(|_| format!("`{text}` is no hash key"));
             let mut hasher = DefaultHasher::new();
@@ -116,6 +128,14 @@ pub(super) mod tests {
     #[test]
     fn an_only_shard_has_every_key() {
         assert_eq!(shards(&[("a", u128::MAX)]).of(|| panic!("it need not be known")).id, "a");
+    }
+
+    /// Aggregates for it would count as astray wherever they went.
+    #[test]
+    fn a_shard_without_an_id_is_part_of_no_map() {
+        let list = [shard("a", 0, 9, None), shard("", 10, u128::MAX, None)];
+        assert_eq!(Shards::of_list(&list), Err("a shard without an id".to_owned()));
+        assert!(Shards::of_list(&[shard("a", 0, u128::MAX, None), shard("", 0, 9, Some("9"))]).is_ok(), "a closed one");
     }
 
     #[test]
