@@ -2,9 +2,11 @@
 
 use std::{cmp::Reverse, time::Duration};
 
+use fastrand::Rng;
+
 use super::{
     super::backoff::Backoff,
-    BACKOFF_BASE, FEW, Flight, IN_VAIN_MAX, RECORD_BACKOFF_MAX, THROTTLED_BACKOFF_BASE, Window,
+    BACKOFF_BASE, FAILURES_SOON, FEW, Flight, IN_VAIN_MAX, RECORD_BACKOFF_MAX, THROTTLED_BACKOFF_BASE, Window,
     entries::{Entry, Fault, Slot, State},
     link::{Link, Why},
     suspects::History,
@@ -38,9 +40,12 @@ impl Window {
                 }
                 RecordOutcome::Throttled(_) => {
                     self.counts.throttled_records += u64::from(records);
-                    let backoff = self.record_backoff(slot, THROTTLED_BACKOFF_BASE, now);
-                    let paced = self.parcel_size.records > 1;
-                    let until = if paced { self.throttles.throttled(lane, bytes, now) } else { backoff };
+                    let mut until = self.record_backoff(slot, THROTTLED_BACKOFF_BASE, now);
+                    if self.parcel_size.records > 1 {
+                        let paced = self.throttles.throttled(lane, bytes, now);
+                        let is_for_long = self.entries[slot].failures > FAILURES_SOON;
+                        until = if is_for_long { until.max(paced) } else { paced };
+                    }
                     self.throttled.push(Reverse((until, slot)));
                 }
                 RecordOutcome::Failed(_) => {
@@ -60,6 +65,19 @@ impl Window {
             for Reverse((_, slot)) in std::mem::take(&mut self.failed) {
                 self.make_ready(slot, now);
             }
+            self.throttled_soon(now);
+        }
+    }
+
+    /// None that is throttled waits for longer from now on than it did at first.
+    fn throttled_soon(&mut self, now: Duration) {
+        let longest = now + RECORD_BACKOFF_MAX;
+        if self.throttled.iter().any(|Reverse((until, _))| *until > longest) {
+            let throttled = std::mem::take(&mut self.throttled).into_iter();
+            // Not all at once: there are limits.
+            let soon = |until: Duration, rng: &mut Rng| until.min(now + RECORD_BACKOFF_MAX.mul_f64(rng.f64()));
+            let rng = &mut self.rng;
+            self.throttled = throttled.map(|Reverse((until, slot))| Reverse((soon(until, rng), slot))).collect();
         }
     }
 
@@ -119,12 +137,18 @@ impl Window {
         }
     }
 
+    /// Until when a record waits of which an answer says that it was not taken. The endpoint is there, so it is asked again
+    /// soon; but not for hours, since each time may be paid for.
     fn record_backoff(&mut self, slot: Slot, base: Duration, now: Duration) -> Duration {
         self.hold(slot, State::Waiting);
         let entry = &mut self.entries[slot];
         entry.failures = entry.failures.saturating_add(1);
-        let backoff = Backoff { base, max: self.config.max_backoff.min(RECORD_BACKOFF_MAX) };
-        now + backoff.delay(entry.failures, &mut self.rng)
+        let max = self.config.max_backoff;
+        let (backoff, failures) = match entry.failures.checked_sub(FAILURES_SOON) {
+            None | Some(0) => (Backoff { base, max: max.min(RECORD_BACKOFF_MAX) }, entry.failures),
+            Some(more) => (Backoff { base: RECORD_BACKOFF_MAX, max }, more),
+        };
+        now + backoff.delay(failures, &mut self.rng)
     }
 
     pub(super) fn request_failed(&mut self, id: u64, flight: Flight, failure: &Failure, now: Duration) {
