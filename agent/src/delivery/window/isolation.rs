@@ -106,9 +106,11 @@ impl Window {
         self.entries[witness].state = State::Behind;
         match outcome {
             Outcome::Answered(outcomes) => {
-                self.entries.set_fault(witness, Fault::None);
                 self.pace.answered(flight.bytes, now - flight.sent);
                 self.hear(id, &flight.slots, &outcomes, now);
+                // What was known of it counts until its answer is heard.
+                let fault = self.fault_by(witness, &outcomes[0], self.counts.records);
+                self.entries.set_fault(witness, fault);
                 match outcomes.into_iter().next() {
                     Some(RecordOutcome::Accepted) => {
                         self.acquit(id, witness, before);

@@ -119,7 +119,7 @@ impl Window {
     }
 
     /// Whose fault it is that an answer said this of a record, after so many had been accepted.
-    fn fault_by(&self, slot: Slot, outcome: &RecordOutcome, accepted: u64) -> Fault {
+    pub(super) fn fault_by(&self, slot: Slot, outcome: &RecordOutcome, accepted: u64) -> Fault {
         match (outcome, self.entries[slot].fault) {
             (RecordOutcome::Failed(_), Fault::FailedBeside) => Fault::FailedBeside,
             (RecordOutcome::Failed(_), Fault::Failed(before)) if before < accepted => Fault::FailedBeside,

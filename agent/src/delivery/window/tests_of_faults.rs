@@ -1,6 +1,9 @@
 //! Records at which the endpoint breaks, by name: it answers every request that has one in it with a failure of its own.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    cell::Cell,
+    collections::{BTreeSet, HashMap},
+};
 
 use bytes::Bytes;
 use forebay_log_store::{ShardIndex, Timestamp};
@@ -556,4 +559,33 @@ fn a_lane_that_is_throttled_for_long_is_asked_for_ever_more_rarely() {
     bench.pass(SECOND * 3610);
     bench.judge_order();
     assert_eq!(bench.window.checkpoint().0, bench.head);
+}
+
+/// What a witness's answer says is judged by what was said of it before, and known afterwards.
+#[test]
+fn that_a_witness_failed_in_an_answer_is_not_forgotten() {
+    let mut bench = Bench::new(ALONE, Config::default(), []);
+    bench.fails.insert(1);
+    bench.log(11);
+    bench.pass(SECOND * 10);
+    assert_eq!(bench.taken.len(), 9);
+    bench.fails = [11].into();
+    bench.refuses.insert(1);
+    // They have no other to be compared with, so that the one behind is a witness.
+    let witnesses = Cell::new(0);
+    while witnesses.get() == 0 {
+        bench.drive_asking(|window, _, batch| {
+            let is_witness = window.in_flight[&batch.id].witness;
+            witnesses.set(witnesses.get() + u64::from(is_witness));
+        });
+        let now = bench.now;
+        bench.pass_until(SECOND, |bench| bench.now > now);
+        assert!(bench.now < SECOND * 600);
+    }
+    bench.pass_until(SECOND, |bench| bench.under_way.is_empty());
+    bench.log(1);
+    bench.pass_until(SECOND * 120, |bench| bench.buried == [1]);
+    assert_eq!((&bench.buried[..], bench.window.link()), (&[1][..], &Link::Up));
+    bench.pass_until(SECOND * 30, |bench| bench.window.link() != &Link::Up);
+    assert_eq!((bench.window.link(), bench.taken.len()), (&Link::Up, 10), "the endpoint takes others");
 }
