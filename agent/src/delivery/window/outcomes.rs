@@ -16,8 +16,20 @@ use crate::destination::{Failure, FailureKind, RecordOutcome};
 impl Window {
     pub(super) fn answered(&mut self, id: u64, flight: Flight, outcomes: Vec<RecordOutcome>, now: Duration) {
         self.pace.answered(flight.bytes, now - flight.sent);
-        self.hear(id, &flight.slots, &outcomes, now);
+        let others_pass = flight.group.is_some_and(|history| history.accepted < self.counts.records);
+        self.hear(id, &flight.slots, &outcomes, others_pass, now);
         let accepted = self.counts.records;
+        let shares_parcels = self.parcel_size.records > 1;
+        if shares_parcels && outcomes.iter().all(|outcome| matches!(outcome, RecordOutcome::Failed(_))) {
+            for (slot, outcome) in flight.slots.iter().zip(&outcomes) {
+                self.counts.failed_records += u64::from(self.entries[*slot].parcel);
+                if !self.entries[*slot].fault.is_found() {
+                    self.entries.set_fault(*slot, self.fault_by(*slot, outcome, accepted));
+                }
+            }
+            // As if it had failed as a whole: nothing says which of a parcel's records it is.
+            return self.suspect(flight.slots, flight.group, self.link == Link::Up, now);
+        }
         let mut recovered = false;
         for (slot, outcome) in flight.slots.into_iter().zip(outcomes) {
             let fault = self.fault_by(slot, &outcome, accepted);
@@ -41,7 +53,7 @@ impl Window {
                 RecordOutcome::Throttled(_) => {
                     self.counts.throttled_records += u64::from(records);
                     let mut until = self.record_backoff(slot, THROTTLED_BACKOFF_BASE, now);
-                    if self.parcel_size.records > 1 {
+                    if shares_parcels {
                         let paced = self.throttles.throttled(lane, bytes, now);
                         let is_for_long = self.entries[slot].failures > FAILURES_SOON;
                         until = if is_for_long { until.max(paced) } else { paced };
@@ -52,7 +64,11 @@ impl Window {
                     self.counts.failed_records += u64::from(records);
                     self.entries.set_fault(slot, fault);
                     let until = self.record_backoff(slot, BACKOFF_BASE, now);
-                    self.failed.push(Reverse((until, slot)));
+                    if shares_parcels && fault == Fault::FailedBeside {
+                        self.suspect(vec![slot], None, true, now);
+                    } else {
+                        self.failed.push(Reverse((until, slot)));
+                    }
                 }
                 RecordOutcome::Rejected(reason) if records == 1 => self.bury(slot, reason),
                 RecordOutcome::Rejected(_) => {
@@ -82,8 +98,16 @@ impl Window {
     }
 
     /// What an answer says about the link. An endpoint of which every record fails does not take records, whatever else it
-    /// says; that it throttles, or finds fault with records, is no outage, unless that is all that it does for long.
-    pub(super) fn hear(&mut self, id: u64, slots: &[Slot], outcomes: &[RecordOutcome], now: Duration) {
+    /// says, unless `others_pass`; that it throttles, or finds fault with records, is no outage, unless that is all that it does
+    /// for long.
+    pub(super) fn hear(
+        &mut self,
+        id: u64,
+        slots: &[Slot],
+        outcomes: &[RecordOutcome],
+        others_pass: bool,
+        now: Duration,
+    ) {
         let failed = |outcome: &RecordOutcome| matches!(outcome, RecordOutcome::Failed(_));
         let throttled = |outcome: &RecordOutcome| matches!(outcome, RecordOutcome::Throttled(_));
         if !outcomes.iter().all(|outcome| failed(outcome) || throttled(outcome)) {
@@ -91,20 +115,22 @@ impl Window {
             self.link_is_up(now);
             return;
         }
+        let doubtful = self.is_failing(slots);
         let for_long = now >= *self.in_vain_since.get_or_insert(now) + IN_VAIN_MAX;
         let (kind, is_outage) = if outcomes.iter().all(failed) {
             let accepted = self.counts.records;
             let own = |(slot, outcome)| self.fault_by(slot, outcome, accepted) == Fault::FailedBeside;
+            let others_pass = others_pass || slots.iter().copied().zip(outcomes).all(own);
             // A record that fails alone keeps nobody waiting, until what waits for it fills the window.
-            let others_pass = self.link == Link::Up
-                && !(for_long && self.reads_later(now))
-                && slots.iter().copied().zip(outcomes).all(own);
-            (FailureKind::EndpointFailed, !others_pass)
+            let keeps_nobody = others_pass && !(for_long && self.reads_later(now));
+            let is_known = doubtful && self.entries.failing() <= FEW;
+            (FailureKind::EndpointFailed, self.link != Link::Up || !(keeps_nobody || is_known))
         } else {
             (FailureKind::Throttled, for_long || self.link.answers_in_vain())
         };
         if is_outage {
-            self.link.fail(id, &Why::answered(kind), self.config.max_backoff, now, &mut self.rng);
+            let why = Why { doubtful, ..Why::answered(kind) };
+            self.link.fail(id, &why, self.config.max_backoff, now, &mut self.rng);
         } else if kind == FailureKind::Throttled {
             self.link_is_up(now);
         }
@@ -165,7 +191,7 @@ impl Window {
         }
         match failure.kind {
             FailureKind::RequestInvalid => self.isolate(flight, failure, others_pass, now),
-            FailureKind::EndpointFailed => self.suspect(flight, others_pass, now),
+            FailureKind::EndpointFailed => self.suspect(flight.slots, flight.group, others_pass, now),
             _ => {
                 if failure.kind.is_silence() {
                     self.pace.unanswered(flight.bytes, now - flight.sent);

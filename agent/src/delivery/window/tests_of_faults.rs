@@ -589,3 +589,44 @@ fn that_a_witness_failed_in_an_answer_is_not_forgotten() {
     bench.pass_until(SECOND * 30, |bench| bench.window.link() != &Link::Up);
     assert_eq!((bench.window.link(), bench.taken.len()), (&Link::Up, 10), "the endpoint takes others");
 }
+
+/// Where records share parcels, all of them fail with one; nothing says which it is.
+#[test]
+fn a_record_that_fails_in_answers_is_found_in_its_parcel() {
+    for (lanes, busy, config) in [
+        (1, false, Config::default()),
+        (2, false, Config::default()),
+        (2, true, Config::default()),
+        (1, false, relaxed()),
+        (1, true, relaxed()),
+    ] {
+        let mut bench = Bench::new(ONE_LANE, config, []);
+        bench.lanes = lanes;
+        bench.fails.insert(57);
+        bench.log(200);
+        if busy {
+            for _ in 0..300 {
+                bench.log(10);
+                bench.pass(SECOND / 10);
+            }
+        }
+        let free = bench.free();
+        bench.pass_until(SECOND * 120, |bench| bench.has_taken(&free));
+        let said = format!("{lanes} {busy}: {} of {} taken, {:?}", bench.taken.len(), free.len(), bench.told);
+        assert!(bench.has_taken(&free), "{said}");
+        // Others show that it is its own fault, if that is not known yet.
+        bench.log(10);
+        bench.pass(SECOND * 60);
+        assert_eq!((bench.window.held().failing, bench.window.link()), (1, &Link::Up), "{said}");
+        assert!(bench.told.contains(&News::Failing(1)), "{said}");
+        bench.fails.clear();
+        bench.pass(SECOND * 31);
+        bench.drive();
+        let head = bench.head;
+        assert_eq!((bench.taken.len() as u64, bench.window.checkpoint().0), (head, head), "{said}");
+        assert_eq!(bench.window.held().failing, 0);
+        if bench.window.config.ordering == Ordering::Strict {
+            bench.judge_order();
+        }
+    }
+}
