@@ -630,3 +630,24 @@ fn a_record_that_fails_in_answers_is_found_in_its_parcel() {
         }
     }
 }
+
+/// One record that is refused, and nothing comes that it could be compared with: it is not given up, and a person hears why nothing
+/// arrives.
+#[test]
+fn that_a_record_is_refused_with_no_other_to_compare_it_with_is_told() {
+    for (limits, before) in [ALONE, ONE_LANE].into_iter().flat_map(|limits| [(limits, 0), (limits, 10)]) {
+        let mut bench = Bench::new(limits, Config::default(), []);
+        bench.log(before);
+        bench.pass(SECOND);
+        bench.refuses.insert(before + 1);
+        bench.log(1);
+        bench.pass(SECOND * 3600);
+        assert_eq!((&bench.told[..], &bench.buried[..]), (&[News::Down(FailureKind::RequestInvalid)][..], &[][..]));
+        let Link::Down(down) = bench.window.link() else { panic!("status shows it") };
+        assert!(down.kind == FailureKind::RequestInvalid && !down.doubtful);
+        bench.log(1);
+        bench.pass(SECOND * 60);
+        assert_eq!((bench.taken.len() as u64, &bench.buried[..]), (before + 1, &[before + 1][..]));
+        assert!(matches!(bench.told[..], [_, News::Up(_)]), "{:?}", bench.told);
+    }
+}
