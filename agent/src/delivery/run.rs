@@ -100,7 +100,7 @@ impl Delivery {
         let mut delivery = Loop {
             window: Window::new(&self.config, &self.destination.limits(), checkpoint, &finished, fastrand::u64(..)),
             cursors: Cursors::default(),
-            way_out: WayOut::new(self.way, self.destination.wire_bytes()),
+            way_out: WayOut::new(self.way, self.destination.wire_bytes(), self.destination.writes_base64()),
             name: self.name,
             stream: self.stream,
             dead_letters: self.dead_letters,

@@ -27,6 +27,8 @@ pub(super) struct WayOut {
     told: HashMap<u64, Told>,
     /// If the destination has sockets that count.
     passed: Option<Arc<Passed>>,
+    /// Whether the destination writes data in base64.
+    in_base64: bool,
     held: Option<Held>,
     /// The window waits until then.
     until: Duration,
@@ -47,9 +49,10 @@ struct Passed {
 }
 
 impl WayOut {
-    pub(super) fn new(way: Option<Way>, wire: Option<Arc<WireBytes>>) -> Self {
+    /// Of a destination that has this `wire`, and writes data `in_base64` or as it is.
+    pub(super) fn new(way: Option<Way>, wire: Option<Arc<WireBytes>>, in_base64: bool) -> Self {
         let passed = wire.map(|wire| Arc::new(Passed { wire, told: AtomicU64::new(0) }));
-        Self { way, told: HashMap::new(), passed, held: None, until: Duration::ZERO }
+        Self { way, told: HashMap::new(), passed, in_base64, held: None, until: Duration::ZERO }
     }
 
     /// What the window does next, once the link lets it.
@@ -112,7 +115,7 @@ impl WayOut {
     /// A request leaves.
     fn sent(&mut self, batch: &Batch) {
         if let Some(way) = &self.way {
-            let estimate = estimate(batch);
+            let estimate = estimate(batch, self.in_base64);
             let charged = way.sent(estimate);
             self.told.insert(batch.id, Told { estimate, charged });
         }
@@ -147,9 +150,11 @@ impl Passed {
     }
 }
 
-/// What a request will take of the link, until it is known: its records in base64, with what is written around each, and what is around all.
-fn estimate(batch: &Batch) -> u64 {
-    let records = batch.records().map(|record| record.payload_bytes() * 4 / 3 + RECORD_OVERHEAD);
+/// What a request will take of the link, until it is known: its records as they are encoded, with what is written around each,
+/// and what is around all.
+fn estimate(batch: &Batch, in_base64: bool) -> u64 {
+    let encoded = |bytes: u64| if in_base64 { bytes * 4 / 3 } else { bytes };
+    let records = batch.records().map(|record| encoded(record.payload_bytes()) + RECORD_OVERHEAD);
     records.sum::<u64>() + REQUEST_OVERHEAD
 }
 
@@ -161,11 +166,12 @@ fn never_left(outcome: &Outcome) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use forebay_log_store::SequenceNumber;
+    use bytes::Bytes;
+    use forebay_log_store::{Record, SequenceNumber, ShardIndex, Timestamp};
     use tokio::sync::Notify;
 
     use super::*;
-    use crate::destination::Limits;
+    use crate::destination::{Limits, Parcel};
     use crate::links::{Config, Link, Moment, Spent};
 
     fn link(text: &str, now: &Arc<AtomicU64>) -> Arc<Link> {
@@ -181,7 +187,7 @@ mod tests {
         let now = Arc::new(AtomicU64::new(0));
         let link = link("bandwidth = '1KB/s'\ndaily-budget = '1MB'", &now);
         let wire = Arc::new(WireBytes::default());
-        let mut way_out = WayOut::new(Some(link.way(0)), Some(Arc::clone(&wire)));
+        let mut way_out = WayOut::new(Some(link.way(0)), Some(Arc::clone(&wire)), true);
         let closed = way_out.closed();
         let spent = || link.stats().budget.expect("there is one").0;
         for hour in 1..=9 {
@@ -210,7 +216,7 @@ mod tests {
     fn nothing_holds_what_sends_no_more() {
         let now = Arc::new(AtomicU64::new(0));
         let link = link("daily-budget = '0B'", &now);
-        let mut way_out = WayOut::new(Some(link.way(0)), None);
+        let mut way_out = WayOut::new(Some(link.way(0)), None, true);
         let mut window = Window::new(&super::super::Config::default(), &LIMITS, SequenceNumber::ZERO, &[], 7);
         assert!(way_out.wait(1000).is_some());
         way_out.until = Duration::from_secs(30);
@@ -218,6 +224,30 @@ mod tests {
         assert!(way_out.held().is_some(), "it may want to");
         way_out.next(&mut window, Duration::from_secs(30));
         assert_eq!(way_out.held(), None);
+    }
+
+    /// A budget would else be held back for what never passes.
+    #[test]
+    fn what_is_under_way_counts_as_it_is_encoded() {
+        let record = Arc::new(Record {
+            sequence_number: SequenceNumber(1),
+            shard: ShardIndex(0),
+            arrival: Timestamp(0),
+            arrival_trusted: true,
+            partition_key: "key".into(),
+            explicit_hash_key: None,
+            tags: Vec::new(),
+            data: Bytes::from(vec![7; 30_000 - 3]),
+        });
+        let batch = Batch { id: 1, parcels: vec![Parcel { records: [record].into_iter().collect() }] };
+        for (in_base64, bytes) in [(true, 40_000), (false, 30_000)] {
+            let now = Arc::new(AtomicU64::new(0));
+            let link = link("daily-budget = '1MB'", &now);
+            let mut way_out = WayOut::new(Some(link.way(0)), None, in_base64);
+            way_out.sent(&batch);
+            let spent = link.stats().budget.expect("there is one").0;
+            assert_eq!(spent, bytes + RECORD_OVERHEAD + REQUEST_OVERHEAD);
+        }
     }
 
     const LIMITS: Limits = Limits {

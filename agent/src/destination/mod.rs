@@ -193,6 +193,17 @@ impl Destination {
         }
     }
 
+    /// Whether data is a third more on the wire than it is here.
+    #[must_use]
+    pub fn writes_base64(&self) -> bool {
+        match self {
+            Self::Kinesis(kinesis) => kinesis.writes_base64(),
+            Self::Firehose(_) | Self::Http(_) => true,
+            #[cfg(test)]
+            Self::Scripted(_) => false,
+        }
+    }
+
     /// Where this record goes, in which lane.
     ///
     /// # Errors

@@ -108,7 +108,7 @@ impl Line {
         Self {
             number,
             window: Window::new(&config, &limits, SequenceNumber::ZERO, &[], 0),
-            way_out: WayOut::new(None, None),
+            way_out: WayOut::new(None, None, true),
             config,
             limits,
             lanes,
@@ -187,7 +187,7 @@ impl Line {
         let checkpoint = *self.saved.last().expect("never empty");
         self.window = window(self, checkpoint, seed);
         self.wire = Arc::default();
-        self.way_out = WayOut::new(Some(link.way(self.config.priority)), Some(Arc::clone(&self.wire)));
+        self.way_out = WayOut::new(Some(link.way(self.config.priority)), Some(Arc::clone(&self.wire)), true);
         self.held = None;
         self.in_flight.clear();
         self.ticks.clear();

@@ -106,9 +106,11 @@ impl Window {
         self.entries[witness].state = State::Behind;
         match outcome {
             Outcome::Answered(outcomes) => {
-                self.entries.set_fault(witness, Fault::None);
                 self.pace.answered(flight.bytes, now - flight.sent);
-                self.hear(id, &flight.slots, &outcomes, now);
+                self.hear(id, &flight.slots, &outcomes, false, now);
+                // What was known of it counts until its answer is heard.
+                let fault = self.fault_by(witness, &outcomes[0], self.counts.records);
+                self.entries.set_fault(witness, fault);
                 match outcomes.into_iter().next() {
                     Some(RecordOutcome::Accepted) => {
                         self.acquit(id, witness, before);
@@ -167,8 +169,8 @@ impl Window {
 
     /// The endpoint failed upon a request: perhaps because of what is in it. Once that is a record alone, only those of its
     /// key wait for it. It is tried again and again: it may not be the record's fault for ever.
-    pub(super) fn suspect(&mut self, flight: Flight, others_pass: bool, now: Duration) {
-        let mut history = flight.group.unwrap_or_default();
+    pub(super) fn suspect(&mut self, slots: Vec<Slot>, group: Option<History>, others_pass: bool, now: Duration) {
+        let mut history = group.unwrap_or_default();
         history.accepted = self.counts.records;
         let until = if others_pass {
             (history.strikes, history.failures) = (history.strikes.saturating_add(1), 0);
@@ -178,14 +180,14 @@ impl Window {
             history.failures = history.failures.saturating_add(1);
             Duration::ZERO
         };
-        let single = self.single(&flight.slots);
+        let single = self.single(&slots);
         let is_known = single.is_some_and(|slot| self.entries[slot].fault.is_found());
-        let is_searched = || self.suspects.is_enough(history.failures) && self.is_oldest(&flight.slots);
+        let is_searched = || self.suspects.is_enough(history.failures) && self.is_oldest(&slots);
         if !others_pass && !is_known && !is_searched() {
-            self.keep_together(flight.slots, history, now);
+            self.keep_together(slots, history, now);
             return;
         }
-        let Some(slot) = single else { return self.halve(flight.slots, history, until) };
+        let Some(slot) = single else { return self.halve(slots, history, until) };
         self.suspects.found += u32::from(!is_known && !others_pass);
         if history.strikes > 0 {
             self.entries.set_fault(slot, Fault::Failing);

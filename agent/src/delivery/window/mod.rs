@@ -84,6 +84,9 @@ const THROTTLED_BACKOFF_BASE: Duration = Duration::from_millis(500);
 /// The longest wait of a record that failed alone while its request was answered: the endpoint is there.
 const RECORD_BACKOFF_MAX: Duration = Duration::from_secs(5);
 
+/// So often in a row, which takes about a minute. After that the wait goes on doubling up to `max-backoff`.
+const FAILURES_SOON: u32 = 30;
+
 /// For so long answers may take nothing, because they throttle, before that counts as an outage.
 const IN_VAIN_MAX: Duration = Duration::from_secs(60);
 

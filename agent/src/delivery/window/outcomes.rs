@@ -2,9 +2,11 @@
 
 use std::{cmp::Reverse, time::Duration};
 
+use fastrand::Rng;
+
 use super::{
     super::backoff::Backoff,
-    BACKOFF_BASE, FEW, Flight, IN_VAIN_MAX, RECORD_BACKOFF_MAX, THROTTLED_BACKOFF_BASE, Window,
+    BACKOFF_BASE, FAILURES_SOON, FEW, Flight, IN_VAIN_MAX, RECORD_BACKOFF_MAX, THROTTLED_BACKOFF_BASE, Window,
     entries::{Entry, Fault, Slot, State},
     link::{Link, Why},
     suspects::History,
@@ -14,8 +16,20 @@ use crate::destination::{Failure, FailureKind, RecordOutcome};
 impl Window {
     pub(super) fn answered(&mut self, id: u64, flight: Flight, outcomes: Vec<RecordOutcome>, now: Duration) {
         self.pace.answered(flight.bytes, now - flight.sent);
-        self.hear(id, &flight.slots, &outcomes, now);
+        let others_pass = flight.group.is_some_and(|history| history.accepted < self.counts.records);
+        self.hear(id, &flight.slots, &outcomes, others_pass, now);
         let accepted = self.counts.records;
+        let shares_parcels = self.parcel_size.records > 1;
+        if shares_parcels && outcomes.iter().all(|outcome| matches!(outcome, RecordOutcome::Failed(_))) {
+            for (slot, outcome) in flight.slots.iter().zip(&outcomes) {
+                self.counts.failed_records += u64::from(self.entries[*slot].parcel);
+                if !self.entries[*slot].fault.is_found() {
+                    self.entries.set_fault(*slot, self.fault_by(*slot, outcome, accepted));
+                }
+            }
+            // As if it had failed as a whole: nothing says which of a parcel's records it is.
+            return self.suspect(flight.slots, flight.group, self.link == Link::Up, now);
+        }
         let mut recovered = false;
         for (slot, outcome) in flight.slots.into_iter().zip(outcomes) {
             let fault = self.fault_by(slot, &outcome, accepted);
@@ -38,16 +52,23 @@ impl Window {
                 }
                 RecordOutcome::Throttled(_) => {
                     self.counts.throttled_records += u64::from(records);
-                    let backoff = self.record_backoff(slot, THROTTLED_BACKOFF_BASE, now);
-                    let paced = self.parcel_size.records > 1;
-                    let until = if paced { self.throttles.throttled(lane, bytes, now) } else { backoff };
+                    let mut until = self.record_backoff(slot, THROTTLED_BACKOFF_BASE, now);
+                    if shares_parcels {
+                        let paced = self.throttles.throttled(lane, bytes, now);
+                        let is_for_long = self.entries[slot].failures > FAILURES_SOON;
+                        until = if is_for_long { until.max(paced) } else { paced };
+                    }
                     self.throttled.push(Reverse((until, slot)));
                 }
                 RecordOutcome::Failed(_) => {
                     self.counts.failed_records += u64::from(records);
                     self.entries.set_fault(slot, fault);
                     let until = self.record_backoff(slot, BACKOFF_BASE, now);
-                    self.failed.push(Reverse((until, slot)));
+                    if shares_parcels && fault == Fault::FailedBeside {
+                        self.suspect(vec![slot], None, true, now);
+                    } else {
+                        self.failed.push(Reverse((until, slot)));
+                    }
                 }
                 RecordOutcome::Rejected(reason) if records == 1 => self.bury(slot, reason),
                 RecordOutcome::Rejected(_) => {
@@ -60,12 +81,33 @@ impl Window {
             for Reverse((_, slot)) in std::mem::take(&mut self.failed) {
                 self.make_ready(slot, now);
             }
+            self.throttled_soon(now);
+        }
+    }
+
+    /// None that is throttled waits for longer from now on than it did at first.
+    fn throttled_soon(&mut self, now: Duration) {
+        let longest = now + RECORD_BACKOFF_MAX;
+        if self.throttled.iter().any(|Reverse((until, _))| *until > longest) {
+            let throttled = std::mem::take(&mut self.throttled).into_iter();
+            // Not all at once: there are limits.
+            let soon = |until: Duration, rng: &mut Rng| until.min(now + RECORD_BACKOFF_MAX.mul_f64(rng.f64()));
+            let rng = &mut self.rng;
+            self.throttled = throttled.map(|Reverse((until, slot))| Reverse((soon(until, rng), slot))).collect();
         }
     }
 
     /// What an answer says about the link. An endpoint of which every record fails does not take records, whatever else it
-    /// says; that it throttles, or finds fault with records, is no outage, unless that is all that it does for long.
-    pub(super) fn hear(&mut self, id: u64, slots: &[Slot], outcomes: &[RecordOutcome], now: Duration) {
+    /// says, unless `others_pass`; that it throttles, or finds fault with records, is no outage, unless that is all that it does
+    /// for long.
+    pub(super) fn hear(
+        &mut self,
+        id: u64,
+        slots: &[Slot],
+        outcomes: &[RecordOutcome],
+        others_pass: bool,
+        now: Duration,
+    ) {
         let failed = |outcome: &RecordOutcome| matches!(outcome, RecordOutcome::Failed(_));
         let throttled = |outcome: &RecordOutcome| matches!(outcome, RecordOutcome::Throttled(_));
         if !outcomes.iter().all(|outcome| failed(outcome) || throttled(outcome)) {
@@ -73,20 +115,22 @@ impl Window {
             self.link_is_up(now);
             return;
         }
+        let doubtful = self.is_failing(slots);
         let for_long = now >= *self.in_vain_since.get_or_insert(now) + IN_VAIN_MAX;
         let (kind, is_outage) = if outcomes.iter().all(failed) {
             let accepted = self.counts.records;
             let own = |(slot, outcome)| self.fault_by(slot, outcome, accepted) == Fault::FailedBeside;
+            let others_pass = others_pass || slots.iter().copied().zip(outcomes).all(own);
             // A record that fails alone keeps nobody waiting, until what waits for it fills the window.
-            let others_pass = self.link == Link::Up
-                && !(for_long && self.reads_later(now))
-                && slots.iter().copied().zip(outcomes).all(own);
-            (FailureKind::EndpointFailed, !others_pass)
+            let keeps_nobody = others_pass && !(for_long && self.reads_later(now));
+            let is_known = doubtful && self.entries.failing() <= FEW;
+            (FailureKind::EndpointFailed, self.link != Link::Up || !(keeps_nobody || is_known))
         } else {
             (FailureKind::Throttled, for_long || self.link.answers_in_vain())
         };
         if is_outage {
-            self.link.fail(id, &Why::answered(kind), self.config.max_backoff, now, &mut self.rng);
+            let why = Why { doubtful, ..Why::answered(kind) };
+            self.link.fail(id, &why, self.config.max_backoff, now, &mut self.rng);
         } else if kind == FailureKind::Throttled {
             self.link_is_up(now);
         }
@@ -101,7 +145,7 @@ impl Window {
     }
 
     /// Whose fault it is that an answer said this of a record, after so many had been accepted.
-    fn fault_by(&self, slot: Slot, outcome: &RecordOutcome, accepted: u64) -> Fault {
+    pub(super) fn fault_by(&self, slot: Slot, outcome: &RecordOutcome, accepted: u64) -> Fault {
         match (outcome, self.entries[slot].fault) {
             (RecordOutcome::Failed(_), Fault::FailedBeside) => Fault::FailedBeside,
             (RecordOutcome::Failed(_), Fault::Failed(before)) if before < accepted => Fault::FailedBeside,
@@ -119,12 +163,18 @@ impl Window {
         }
     }
 
+    /// Until when a record waits of which an answer says that it was not taken. The endpoint is there, so it is asked again
+    /// soon; but not for hours, since each time may be paid for.
     fn record_backoff(&mut self, slot: Slot, base: Duration, now: Duration) -> Duration {
         self.hold(slot, State::Waiting);
         let entry = &mut self.entries[slot];
         entry.failures = entry.failures.saturating_add(1);
-        let backoff = Backoff { base, max: self.config.max_backoff.min(RECORD_BACKOFF_MAX) };
-        now + backoff.delay(entry.failures, &mut self.rng)
+        let max = self.config.max_backoff;
+        let (backoff, failures) = match entry.failures.checked_sub(FAILURES_SOON) {
+            None | Some(0) => (Backoff { base, max: max.min(RECORD_BACKOFF_MAX) }, entry.failures),
+            Some(more) => (Backoff { base: RECORD_BACKOFF_MAX, max }, more),
+        };
+        now + backoff.delay(failures, &mut self.rng)
     }
 
     pub(super) fn request_failed(&mut self, id: u64, flight: Flight, failure: &Failure, now: Duration) {
@@ -141,7 +191,7 @@ impl Window {
         }
         match failure.kind {
             FailureKind::RequestInvalid => self.isolate(flight, failure, others_pass, now),
-            FailureKind::EndpointFailed => self.suspect(flight, others_pass, now),
+            FailureKind::EndpointFailed => self.suspect(flight.slots, flight.group, others_pass, now),
             _ => {
                 if failure.kind.is_silence() {
                     self.pace.unanswered(flight.bytes, now - flight.sent);

@@ -1,6 +1,9 @@
 //! Records at which the endpoint breaks, by name: it answers every request that has one in it with a failure of its own.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    cell::Cell,
+    collections::{BTreeSet, HashMap},
+};
 
 use bytes::Bytes;
 use forebay_log_store::{ShardIndex, Timestamp};
@@ -38,6 +41,8 @@ pub(super) struct Bench {
     pub(super) window: Window,
     /// Lanes are those of keys: the shards are not known, or there are as many.
     by_key: bool,
+    /// Else there are so many.
+    lanes: u64,
     pub(super) head: u64,
     read: u64,
     pub(super) now: Duration,
@@ -48,6 +53,8 @@ pub(super) struct Bench {
     /// Of these its answers say that they failed, or were too many: all of them while it lasts.
     pub(super) fails: BTreeSet<u64>,
     pub(super) says: Option<RecordOutcome>,
+    /// Of these that they were too many.
+    throttles: BTreeSet<u64>,
     /// With these it finds fault.
     pub(super) refuses: BTreeSet<u64>,
     pub(super) buried: Vec<u64>,
@@ -63,6 +70,7 @@ impl Bench {
         Self {
             window: Window::new(&config, &limits, SequenceNumber::ZERO, &[], 7),
             by_key: limits.parcel_records == 1,
+            lanes: 1,
             head: 0,
             read: 0,
             now: Duration::ZERO,
@@ -71,6 +79,7 @@ impl Bench {
             outage: None,
             fails: BTreeSet::new(),
             says: None,
+            throttles: BTreeSet::new(),
             refuses: BTreeSet::new(),
             buried: Vec::new(),
             answered: Vec::new(),
@@ -89,10 +98,11 @@ impl Bench {
     }
 
     fn place(&self) -> impl Fn(&Record) -> Result<Place, String> + use<> {
-        let by_key = self.by_key;
+        let (by_key, lanes) = (self.by_key, self.lanes);
         move |record| {
             let place = Place::of_key(record);
-            Ok(if by_key { place } else { Place { lane: 1, ..place } })
+            let lane = 1 + Self::key(record.sequence_number.0) % lanes;
+            Ok(if by_key { place } else { Place { lane, ..place } })
         }
     }
 
@@ -169,6 +179,9 @@ impl Bench {
                     if numbers.iter().any(|number| self.fails.contains(number)) {
                         return RecordOutcome::Failed("it failed".to_owned());
                     }
+                    if numbers.iter().any(|number| self.throttles.contains(number)) {
+                        return RecordOutcome::Throttled("slower".to_owned());
+                    }
                     if let Some(outcome) = &self.says {
                         return outcome.clone();
                     }
@@ -185,9 +198,21 @@ impl Bench {
             .for_each(|s| s.lanes.check_chains(&self.window.entries, self.window.parcel_size()));
     }
 
-    /// Records that need not wait for one at which the endpoint breaks.
+    /// A record every ten seconds, of any key. Returns how many requests there were beside those for them.
+    fn others_pass_for_ten_hours(&mut self) -> usize {
+        let (before, taken) = (self.answered.len(), self.taken.len());
+        for _ in 0..3600 {
+            self.log(1);
+            self.pass(SECOND * 10);
+            assert_eq!(self.window.link(), &Link::Up);
+        }
+        (self.answered.len() - before).saturating_sub(self.taken.len() - taken)
+    }
+
+    /// Records that need not wait for one at which the endpoint breaks, or that fails.
     pub(super) fn free(&self) -> BTreeSet<u64> {
-        let held_up = |number: u64| self.breaks.range(..=number).any(|at| Self::key(*at) == Self::key(number));
+        let faults = || self.breaks.iter().chain(&self.fails);
+        let held_up = |number: u64| faults().any(|at| *at <= number && Self::key(*at) == Self::key(number));
         (1..=self.head).filter(|number| !held_up(*number)).collect()
     }
 
@@ -491,4 +516,138 @@ fn what_is_kept_together_waits_for_a_link_that_went_away_like_everything_else() 
     bench.pass(SECOND * 60);
     let requests = bench.answered.len() - before;
     assert!((60..600).contains(&requests), "{requests} requests in a minute");
+}
+
+/// Where each byte is paid for. What makes them fail, or be throttled, may last for hours; when it is over for one of them, it is
+/// soon known of the others.
+#[test]
+fn what_answers_do_not_take_for_long_is_asked_for_ever_more_rarely_until_one_of_them_is_taken() {
+    for throttled in [false, true] {
+        let config = Config { max_backoff: SECOND * 3600, ..Config::default() };
+        let mut bench = Bench::new(ALONE, config, []);
+        let faults = if throttled { &mut bench.throttles } else { &mut bench.fails };
+        faults.extend([4, 5]);
+        bench.log(10);
+        bench.pass(SECOND * 60);
+        let soon = bench.answered.len();
+        assert!(soon > 20, "{soon} requests in the first minute");
+        let more = bench.others_pass_for_ten_hours();
+        assert!(more < 300, "{throttled}: {more} requests more");
+        bench.fails.clear();
+        bench.throttles.clear();
+        bench.pass_until(SECOND * 3600, |bench| bench.taken.contains(&4) || bench.taken.contains(&5));
+        let first = bench.now;
+        bench.pass_until(SECOND * 3600, |bench| bench.taken.contains(&4) && bench.taken.contains(&5));
+        assert!(bench.now - first <= SECOND * 6, "{throttled}: {:?} for the other", bench.now - first);
+        bench.pass(SECOND * 60);
+        bench.judge_order();
+        assert_eq!(bench.window.checkpoint().0, bench.head);
+    }
+}
+
+/// As a shard does that takes nothing while others do.
+#[test]
+fn a_lane_that_is_throttled_for_long_is_asked_for_ever_more_rarely() {
+    let config = Config { max_backoff: SECOND * 3600, ..Config::default() };
+    let mut bench = Bench::new(ONE_LANE, config, []);
+    bench.by_key = true;
+    bench.throttles.insert(4);
+    bench.log(10);
+    let requests = bench.others_pass_for_ten_hours();
+    assert!((20..300).contains(&requests), "{requests} requests");
+    bench.throttles.clear();
+    bench.pass(SECOND * 3610);
+    bench.judge_order();
+    assert_eq!(bench.window.checkpoint().0, bench.head);
+}
+
+/// What a witness's answer says is judged by what was said of it before, and known afterwards.
+#[test]
+fn that_a_witness_failed_in_an_answer_is_not_forgotten() {
+    let mut bench = Bench::new(ALONE, Config::default(), []);
+    bench.fails.insert(1);
+    bench.log(11);
+    bench.pass(SECOND * 10);
+    assert_eq!(bench.taken.len(), 9);
+    bench.fails = [11].into();
+    bench.refuses.insert(1);
+    // They have no other to be compared with, so that the one behind is a witness.
+    let witnesses = Cell::new(0);
+    while witnesses.get() == 0 {
+        bench.drive_asking(|window, _, batch| {
+            let is_witness = window.in_flight[&batch.id].witness;
+            witnesses.set(witnesses.get() + u64::from(is_witness));
+        });
+        let now = bench.now;
+        bench.pass_until(SECOND, |bench| bench.now > now);
+        assert!(bench.now < SECOND * 600);
+    }
+    bench.pass_until(SECOND, |bench| bench.under_way.is_empty());
+    bench.log(1);
+    bench.pass_until(SECOND * 120, |bench| bench.buried == [1]);
+    assert_eq!((&bench.buried[..], bench.window.link()), (&[1][..], &Link::Up));
+    bench.pass_until(SECOND * 30, |bench| bench.window.link() != &Link::Up);
+    assert_eq!((bench.window.link(), bench.taken.len()), (&Link::Up, 10), "the endpoint takes others");
+}
+
+/// Where records share parcels, all of them fail with one; nothing says which it is.
+#[test]
+fn a_record_that_fails_in_answers_is_found_in_its_parcel() {
+    for (lanes, busy, config) in [
+        (1, false, Config::default()),
+        (2, false, Config::default()),
+        (2, true, Config::default()),
+        (1, false, relaxed()),
+        (1, true, relaxed()),
+    ] {
+        let mut bench = Bench::new(ONE_LANE, config, []);
+        bench.lanes = lanes;
+        bench.fails.insert(57);
+        bench.log(200);
+        if busy {
+            for _ in 0..300 {
+                bench.log(10);
+                bench.pass(SECOND / 10);
+            }
+        }
+        let free = bench.free();
+        bench.pass_until(SECOND * 120, |bench| bench.has_taken(&free));
+        let said = format!("{lanes} {busy}: {} of {} taken, {:?}", bench.taken.len(), free.len(), bench.told);
+        assert!(bench.has_taken(&free), "{said}");
+        // Others show that it is its own fault, if that is not known yet.
+        bench.log(10);
+        bench.pass(SECOND * 60);
+        assert_eq!((bench.window.held().failing, bench.window.link()), (1, &Link::Up), "{said}");
+        assert!(bench.told.contains(&News::Failing(1)), "{said}");
+        bench.fails.clear();
+        bench.pass(SECOND * 31);
+        bench.drive();
+        let head = bench.head;
+        assert_eq!((bench.taken.len() as u64, bench.window.checkpoint().0), (head, head), "{said}");
+        assert_eq!(bench.window.held().failing, 0);
+        if bench.window.config.ordering == Ordering::Strict {
+            bench.judge_order();
+        }
+    }
+}
+
+/// One record that is refused, and nothing comes that it could be compared with: it is not given up, and a person hears why nothing
+/// arrives.
+#[test]
+fn that_a_record_is_refused_with_no_other_to_compare_it_with_is_told() {
+    for (limits, before) in [ALONE, ONE_LANE].into_iter().flat_map(|limits| [(limits, 0), (limits, 10)]) {
+        let mut bench = Bench::new(limits, Config::default(), []);
+        bench.log(before);
+        bench.pass(SECOND);
+        bench.refuses.insert(before + 1);
+        bench.log(1);
+        bench.pass(SECOND * 3600);
+        assert_eq!((&bench.told[..], &bench.buried[..]), (&[News::Down(FailureKind::RequestInvalid)][..], &[][..]));
+        let Link::Down(down) = bench.window.link() else { panic!("status shows it") };
+        assert!(down.kind == FailureKind::RequestInvalid && !down.doubtful);
+        bench.log(1);
+        bench.pass(SECOND * 60);
+        assert_eq!((bench.taken.len() as u64, &bench.buried[..]), (before + 1, &[before + 1][..]));
+        assert!(matches!(bench.told[..], [_, News::Up(_)]), "{:?}", bench.told);
+    }
 }

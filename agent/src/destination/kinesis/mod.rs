@@ -94,6 +94,10 @@ impl Kinesis {
         Arc::clone(&self.wire)
     }
 
+    pub(super) fn writes_base64(&self) -> bool {
+        self.encoding == Encoding::Json
+    }
+
     pub(super) fn limits(&self) -> Limits {
         let (parcel_records, parcel_bytes) = self.packing.limits();
         Limits {

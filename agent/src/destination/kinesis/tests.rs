@@ -283,6 +283,15 @@ fn aws_is_spoken_to_in_cbor_and_everybody_else_in_json_unless_told_otherwise() {
 }
 
 #[tokio::test]
+async fn a_third_more_is_on_the_wire_only_where_data_is_text() {
+    for (encoding, in_base64) in [(Encoding::Cbor, false), (Encoding::Json, true)] {
+        let config = Config { encoding: Some(encoding), ..config(SocketAddr::from(([127, 0, 0, 1], 4567))) };
+        let destination = Kinesis::open(&config, &ORIGIN, &Arc::default()).expect("sound settings");
+        assert_eq!(destination.writes_base64(), in_base64);
+    }
+}
+
+#[tokio::test]
 async fn an_answer_about_another_number_of_records_confirms_none() {
     let one = || async { json!({ "FailedRecordCount": 0, "Records": [{ "SequenceNumber": "1" }] }).to_string() };
     let failure = failure(ask(move |_| one()).await);

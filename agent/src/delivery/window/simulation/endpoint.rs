@@ -13,8 +13,9 @@ impl World {
         let fail = |kind| Outcome::Failed(Failure { kind, message: kind.to_string(), retry_after: None });
         let unreachable = fail(FailureKind::Unreachable);
         let flaw = |flaw| records.iter().any(|index| self.log[*index].1 == flaw);
-        let until = |time: Duration| self.now < self.healthy_since + time;
-        let breaks = (flaw(Flaw::Breaks) && until(Duration::from_secs(20))) || (flaw(Flaw::Lasts) && until(LASTING));
+        let breaks = records.iter().any(|index| self.breaks_at(*index));
+        // Or it answers, and says of each parcel that has one that it failed.
+        let says_so = self.says_so && matches!(self.mood(), Mood::Healthy | Mood::Partial(_));
         let outcome = match self.mood() {
             _ if answer_lost => return self.take_all(parcels),
             Mood::Refused => unreachable,
@@ -41,7 +42,7 @@ impl World {
                 fail(FailureKind::RequestInvalid)
             }
             _ if flaw(Flaw::Refused) => fail(FailureKind::RequestInvalid),
-            _ if breaks => fail(FailureKind::EndpointFailed),
+            _ if breaks && !says_so => fail(FailureKind::EndpointFailed),
             Mood::Garbage => {
                 self.take_all(parcels);
                 Outcome::Answered(vec![RecordOutcome::Accepted; parcels.len() + 1])
@@ -57,12 +58,25 @@ impl World {
         self.after(LATENCY_MAX_MS / 2, Event::Told { life, id, outcome });
     }
 
+    /// Whether it fails upon this record at the moment.
+    fn breaks_at(&self, index: usize) -> bool {
+        let until = |time: Duration| self.now < self.healthy_since + time;
+        match self.log[index].1 {
+            Flaw::Breaks => until(Duration::from_secs(20)),
+            Flaw::Lasts => until(LASTING),
+            _ => false,
+        }
+    }
+
     fn answer(&mut self, parcels: &[Sent], share: f64) -> Outcome {
         let mut outcomes = Vec::new();
         for parcel in parcels {
             outcomes.push(match () {
                 () if parcel.records.iter().any(|index| self.log[*index].1 == Flaw::Rejected) => {
                     RecordOutcome::Rejected("never".to_owned())
+                }
+                () if parcel.records.iter().any(|index| self.breaks_at(*index)) => {
+                    RecordOutcome::Failed("internal".to_owned())
                 }
                 () if self.rng.f64() < share => self.take_parcel(parcel),
                 () if self.rng.bool() => RecordOutcome::Throttled("slower".to_owned()),

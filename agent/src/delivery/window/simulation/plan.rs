@@ -113,6 +113,7 @@ impl World {
             refused_all_until: None,
             healthy_since: Duration::ZERO,
             lasts,
+            says_so: rng.u8(..4) == 0,
             now: Duration::ZERO,
             events: BinaryHeap::new(),
             pending: Vec::new(),

@@ -32,6 +32,8 @@ pub(super) struct World {
     pub(super) healthy_since: Duration,
     /// Whether there may be records at which it breaks for long.
     pub(super) lasts: bool,
+    /// Whether it breaks at them by saying so in its answers.
+    pub(super) says_so: bool,
 
     pub(super) now: Duration,
     pub(super) events: BinaryHeap<Reverse<(Duration, u64, usize)>>,
