@@ -16,7 +16,7 @@ const FASTER: f64 = 0.05;
 /// What a lane is given after its first parcel that was throttled: that parcel again in this time.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 
-/// No parcel waits for longer, whatever is configured.
+/// No parcel waits for longer for the sake of a rate, whatever is configured.
 const WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// A lane whose parcels would have to wait for less than this is not held back any more.
