@@ -4,7 +4,7 @@
 use std::{
     net::{SocketAddr, TcpStream},
     path::PathBuf,
-    process::Command,
+    process::{Command, Stdio},
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
@@ -30,7 +30,7 @@ pub(crate) fn records_per_second() -> f64 {
     // Where tests/counterparts/install puts it.
     let mut command =
         Command::new(PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.counterparts/bin/kinesalite")));
-    command.args(["--port", &port.to_string(), "--createStreamMs", "0", "--deleteStreamMs", "0"]);
+    command.stdout(Stdio::null()).args(["--port", &port.to_string(), "--createStreamMs", "0", "--deleteStreamMs", "0"]);
     let _kinesalite = Process::start(command);
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     eventually("kinesalite listens", || TcpStream::connect(address).is_ok());

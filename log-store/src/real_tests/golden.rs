@@ -112,7 +112,7 @@ fn described(stream: &Stream) -> String {
             "{sequence_number} {shard} {arrival} {partition_key} {hash_key} [{}] {} bytes {start} crc {:08x}",
             tags.join(", "),
             data.len(),
-            crc32fast::hash(&data)
+            crc32fast::hash(data)
         );
     }
     text

@@ -11,9 +11,10 @@ use wide::u32x4;
 /// How many messages are hashed at once.
 pub(super) const LANES: usize = 4;
 
-/// A block in all lanes costs about this many of one message by itself (1.7 measured, on x86-64 without AVX; believed of aarch64). Where `wide` has no
-/// vectors, more than all of them.
-const COST_OF_LANES: usize = if cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) { 2 } else { LANES + 1 };
+/// What a block in all lanes costs, in quarters of what one of a message by itself does (1.7 measured, on x86-64 without AVX; believed of
+/// aarch64). Where `wide` has no vectors, more than all of them.
+const QUARTERS_OF_LANES: usize =
+    if cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) { 7 } else { 4 * LANES + 1 };
 
 const BLOCK: usize = 64;
 const START: [u32; 4] = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476];
@@ -98,7 +99,7 @@ pub(super) fn of_each(messages: &[&[u8]]) -> Vec<Digest> {
         let group = &places[..places.len().min(LANES)];
         // The lanes are as long as the first: those of short messages run empty.
         let bytes: usize = group.iter().map(|&place| messages[place].len()).sum();
-        if bytes < COST_OF_LANES * messages[first].len() {
+        if 4 * bytes < QUARTERS_OF_LANES * messages[first].len() {
             digests[first] = alone(messages[first]);
             places = others;
         } else {
