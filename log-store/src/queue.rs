@@ -66,7 +66,7 @@ struct State {
     /// Whether something changed since the committer last looked.
     changed: bool,
     closed: bool,
-    committer: Waits,
+    committer: WaitsFor,
     /// How many wait for room.
     waiting_for_room: usize,
     /// Whether the committer looks for more without a wait.
@@ -80,12 +80,12 @@ struct State {
 
 /// What the committer waits for. It is not woken for what makes no difference to it: that costs as much as a small commit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Waits {
+enum WaitsFor {
     #[default]
-    ForNothing,
-    /// For anything.
-    ForWork,
-    ForCompany(Enough),
+    Nothing,
+    /// Anything.
+    Work,
+    Company(Enough),
 }
 
 /// Bytes that are worth a commit before its time: so many of one stream, or of all together.
@@ -103,9 +103,9 @@ impl State {
     /// Whether the committer has what it waits for.
     fn wakes_committer(&self) -> bool {
         match self.committer {
-            Waits::ForNothing => false,
-            Waits::ForWork => true,
-            Waits::ForCompany(enough) => self.has(enough),
+            WaitsFor::Nothing => false,
+            WaitsFor::Work => true,
+            WaitsFor::Company(enough) => self.has(enough),
         }
     }
 
@@ -271,7 +271,7 @@ impl Queue {
     pub(crate) fn nudge(&self) {
         let mut state = self.state();
         state.changed = true;
-        let waits = state.committer == Waits::ForWork;
+        let waits = state.committer == WaitsFor::Work;
         drop(state);
         if waits {
             self.work.notify_one();
@@ -321,7 +321,7 @@ impl Queue {
         let waiting = state.bytes();
         while !state.changed && !state.closed {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else { return true };
-            state = self.committer_waits(state, Waits::ForWork, left);
+            state = self.committer_waits(state, WaitsFor::Work, left);
         }
         let came = Instant::now();
         let until = came + company;
@@ -330,7 +330,7 @@ impl Queue {
         let enough = Enough { of_one: enough_bytes, of_all: wanted };
         while !state.closed && !state.has(enough) {
             let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) else { break };
-            state = self.committer_waits(state, Waits::ForCompany(enough), left);
+            state = self.committer_waits(state, WaitsFor::Company(enough), left);
         }
         let returns = Instant::now();
         if wanted.is_some_and(|wanted| state.bytes() >= wanted) {
@@ -344,12 +344,12 @@ impl Queue {
     fn committer_waits<'a>(
         &self,
         mut state: MutexGuard<'a, State>,
-        waits: Waits,
+        waits: WaitsFor,
         left: Duration,
     ) -> MutexGuard<'a, State> {
         state.committer = waits;
         let (mut state, _) = self.work.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
-        state.committer = Waits::ForNothing;
+        state.committer = WaitsFor::Nothing;
         state
     }
 }
@@ -470,9 +470,9 @@ mod tests {
             state.committer = committer;
             state.wakes_committer()
         };
-        let company = |of_one, of_all| Waits::ForCompany(Enough { of_one, of_all });
+        let company = |of_one, of_all| WaitsFor::Company(Enough { of_one, of_all });
         let enough = [company(bytes, None), company(2 * bytes, None), company(usize::MAX, Some(2 * bytes))];
-        assert_eq!([Waits::ForNothing, Waits::ForWork].map(wakes), [false, true]);
+        assert_eq!([WaitsFor::Nothing, WaitsFor::Work].map(wakes), [false, true]);
         assert_eq!(enough.map(wakes), [true, false, false]);
         push(&queue, slots[1]);
         assert_eq!(enough.map(wakes), [true, false, true], "of all streams together");
