@@ -36,41 +36,19 @@ impl Window {
             if outcome != RecordOutcome::Accepted {
                 self.clear_suspicion(slot);
             }
-            let Entry { parcel: records, parcel_bytes: bytes, lane, .. } = self.entries[slot];
             match outcome {
                 RecordOutcome::Accepted => {
                     recovered |= self.entries[slot].failures > 0;
-                    self.accepted_id = self.accepted_id.max(id);
-                    self.suspects.accepted();
-                    self.throttles.accepted(lane, bytes, flight.sent);
-                    self.finish(slot, true, now);
+                    self.accepted(id, slot, flight.sent, now);
                 }
                 RecordOutcome::Astray => {
-                    self.counts.astray_records += u64::from(records);
+                    self.counts.astray_records += u64::from(self.entries[slot].parcel);
                     self.need_map();
                     self.make_ready(slot, now);
                 }
-                RecordOutcome::Throttled(_) => {
-                    self.counts.throttled_records += u64::from(records);
-                    let mut until = self.record_backoff(slot, THROTTLED_BACKOFF_BASE, now);
-                    if shares_parcels {
-                        let paced = self.throttles.throttled(lane, bytes, now);
-                        let is_for_long = self.entries[slot].failures > FAILURES_SOON;
-                        until = if is_for_long { until.max(paced) } else { paced };
-                    }
-                    self.throttled.push(Reverse((until, slot)));
-                }
-                RecordOutcome::Failed(_) => {
-                    self.counts.failed_records += u64::from(records);
-                    self.entries.set_fault(slot, fault);
-                    let until = self.record_backoff(slot, BACKOFF_BASE, now);
-                    if shares_parcels && fault == Fault::FailedBeside {
-                        self.suspect(vec![slot], None, true, now);
-                    } else {
-                        self.failed.push(Reverse((until, slot)));
-                    }
-                }
-                RecordOutcome::Rejected(reason) if records == 1 => self.bury(slot, reason),
+                RecordOutcome::Throttled(_) => self.too_much(slot, now),
+                RecordOutcome::Failed(_) => self.failed_by_answer(slot, fault, now),
+                RecordOutcome::Rejected(reason) if self.entries[slot].parcel == 1 => self.bury(slot, reason),
                 RecordOutcome::Rejected(_) => {
                     self.halve(vec![slot], History::beginning(self.counts.records), now);
                 }
@@ -82,6 +60,40 @@ impl Window {
                 self.make_ready(slot, now);
             }
             self.throttled_soon(now);
+        }
+    }
+
+    /// The destination has a parcel, which left at `sent`.
+    fn accepted(&mut self, id: u64, head: Slot, sent: Duration, now: Duration) {
+        let Entry { parcel_bytes, lane, .. } = self.entries[head];
+        self.accepted_id = self.accepted_id.max(id);
+        self.suspects.accepted();
+        self.throttles.accepted(lane, parcel_bytes, sent);
+        self.finish(head, true, now);
+    }
+
+    /// A parcel was throttled.
+    fn too_much(&mut self, head: Slot, now: Duration) {
+        let Entry { parcel: records, parcel_bytes, lane, .. } = self.entries[head];
+        self.counts.throttled_records += u64::from(records);
+        let mut until = self.record_backoff(head, THROTTLED_BACKOFF_BASE, now);
+        if self.parcel_size.records > 1 {
+            let paced = self.throttles.throttled(lane, parcel_bytes, now);
+            let is_for_long = self.entries[head].failures > FAILURES_SOON;
+            until = if is_for_long { until.max(paced) } else { paced };
+        }
+        self.throttled.push(Reverse((until, head)));
+    }
+
+    /// The answer says that a parcel failed.
+    fn failed_by_answer(&mut self, head: Slot, fault: Fault, now: Duration) {
+        self.counts.failed_records += u64::from(self.entries[head].parcel);
+        self.entries.set_fault(head, fault);
+        let until = self.record_backoff(head, BACKOFF_BASE, now);
+        if self.parcel_size.records > 1 && fault == Fault::FailedBeside {
+            self.suspect(vec![head], None, true, now);
+        } else {
+            self.failed.push(Reverse((until, head)));
         }
     }
 
@@ -118,9 +130,7 @@ impl Window {
         let doubtful = self.is_failing(slots);
         let for_long = now >= *self.in_vain_since.get_or_insert(now) + IN_VAIN_MAX;
         let (kind, is_outage) = if outcomes.iter().all(failed) {
-            let accepted = self.counts.records;
-            let own = |(slot, outcome)| self.fault_by(slot, outcome, accepted) == Fault::FailedBeside;
-            let others_pass = others_pass || slots.iter().copied().zip(outcomes).all(own);
+            let others_pass = others_pass || self.are_own_faults(slots, outcomes);
             // A record that fails alone keeps nobody waiting, until what waits for it fills the window.
             let keeps_nobody = others_pass && !(for_long && self.reads_later(now));
             let is_known = doubtful && self.entries.failing() <= FEW;
@@ -134,6 +144,13 @@ impl Window {
         } else if kind == FailureKind::Throttled {
             self.link_is_up(now);
         }
+    }
+
+    /// Whether others were accepted between the failures of each of these.
+    fn are_own_faults(&self, slots: &[Slot], outcomes: &[RecordOutcome]) -> bool {
+        let accepted = self.counts.records;
+        let mut failed = slots.iter().copied().zip(outcomes);
+        failed.all(|(slot, outcome)| self.fault_by(slot, outcome, accepted) == Fault::FailedBeside)
     }
 
     /// The endpoint does what it is there for, or nothing is left to be asked of it.
