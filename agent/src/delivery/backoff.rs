@@ -21,7 +21,8 @@ impl Backoff {
         self.ceiling(failures).mul_f64(rng.f64())
     }
 
-    fn ceiling(self, failures: u32) -> Duration {
+    /// The longest wait that these allow.
+    pub(super) fn ceiling(self, failures: u32) -> Duration {
         let doublings = failures.saturating_sub(1).min(20);
         self.base.saturating_mul(1 << doublings).min(self.max)
     }

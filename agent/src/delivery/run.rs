@@ -21,7 +21,7 @@ use super::{
     dead_letter::{self, Began},
     finished,
     way_out::WayOut,
-    window::{Batch, DeadLetter, Expired, Found, News, Piece, Range, Step, Window},
+    window::{Batch, DeadLetter, Expired, Finished, Found, News, Piece, Step, Window},
 };
 use crate::{
     destination::{Destination, Failure, FailureKind, Outcome, RecordOutcome},
@@ -191,7 +191,7 @@ impl Loop {
                     self.window.on_map(|record| self.destination.place(record), self.started.elapsed());
                 }
                 Step::Save(checkpoint) => self.stream.save_checkpoint(&self.name, checkpoint),
-                Step::SaveFinished(ranges) => self.save_finished(ranges),
+                Step::SaveFinished(finished) => self.save_finished(finished),
                 Step::TellExpired(expired) => self.tell_expired(&expired),
                 Step::Tell(news) => self.tell(news),
                 Step::Wait(wake) => return Some(wake),
@@ -303,11 +303,11 @@ impl Loop {
         });
     }
 
-    fn save_finished(&mut self, ranges: Vec<Range>) {
+    fn save_finished(&mut self, finished: Finished) {
         let (name, stream, (done, durable)) = (Arc::clone(&self.name), self.stream.clone(), oneshot::channel());
         self.saves.spawn(async move {
             // Nobody waits for it any more when the delivery has given up.
-            let save = move || finished::save(&stream, &name, &ranges, |durable| _ = done.send(durable));
+            let save = move || finished::save(&stream, &name, &finished, |durable| _ = done.send(durable));
             tokio::task::spawn_blocking(save).await.is_ok() && durable.await.unwrap_or(false)
         });
     }

@@ -171,6 +171,7 @@ mod tests {
     use tokio::sync::Notify;
 
     use super::*;
+    use crate::delivery::window::Finished;
     use crate::destination::{Limits, Parcel};
     use crate::links::{Config, Link, Moment, Spent};
 
@@ -197,7 +198,8 @@ mod tests {
             wire.count_received(100_000);
         }
         now.store(10 * 3600, Relaxed);
-        let mut window = Window::new(&super::super::Config::default(), &LIMITS, SequenceNumber::ZERO, &[], 7);
+        let mut window =
+            Window::new(&super::super::Config::default(), &LIMITS, SequenceNumber::ZERO, &Finished::default(), 7);
         assert!(matches!(way_out.next(&mut window, Duration::ZERO), Step::Read(_)));
         assert_eq!(spent(), 900_000);
         assert_eq!(way_out.wait(1000), None, "it was paid for while it passed");
@@ -217,7 +219,8 @@ mod tests {
         let now = Arc::new(AtomicU64::new(0));
         let link = link("daily-budget = '0B'", &now);
         let mut way_out = WayOut::new(Some(link.way(0)), None, true);
-        let mut window = Window::new(&super::super::Config::default(), &LIMITS, SequenceNumber::ZERO, &[], 7);
+        let mut window =
+            Window::new(&super::super::Config::default(), &LIMITS, SequenceNumber::ZERO, &Finished::default(), 7);
         assert!(way_out.wait(1000).is_some());
         way_out.until = Duration::from_secs(30);
         way_out.next(&mut window, Duration::from_secs(29));

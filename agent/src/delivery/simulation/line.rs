@@ -17,7 +17,7 @@ use crate::{
     delivery::{
         config::Config,
         way_out::WayOut,
-        window::{Batch, Found, Piece, Range, Step, Window},
+        window::{Batch, Finished, Found, Piece, Step, Window},
     },
     destination::{Limits, Outcome, Place, RecordOutcome, WireBytes, hash},
     links::{Held, Link},
@@ -77,7 +77,7 @@ pub(super) struct Line {
     way_out: WayOut,
     pub(super) wire: Arc<WireBytes>,
     saved: Vec<SequenceNumber>,
-    pub(super) finished: Vec<Range>,
+    pub(super) finished: Finished,
     pub(super) held: Option<Held>,
     /// Requests under way, and how many records each of their parcels has.
     pub(super) in_flight: HashMap<u64, Vec<usize>>,
@@ -107,7 +107,7 @@ impl Line {
         }
         Self {
             number,
-            window: Window::new(&config, &limits, SequenceNumber::ZERO, &[], 0),
+            window: Window::new(&config, &limits, SequenceNumber::ZERO, &Finished::default(), 0),
             way_out: WayOut::new(None, None, true),
             config,
             limits,
@@ -124,7 +124,7 @@ impl Line {
             latency_ms: rng.u64(20..=1000),
             wire: Arc::default(),
             saved: vec![SequenceNumber::ZERO],
-            finished: Vec::new(),
+            finished: Finished::default(),
             held: None,
             in_flight: HashMap::new(),
             sent: 0,
@@ -243,9 +243,9 @@ impl World {
                     self.after(50, Event::Buried { life, line, letters, durable });
                 }
                 Step::Save(checkpoint) => self.lines[line].saved.push(checkpoint),
-                Step::SaveFinished(ranges) => {
+                Step::SaveFinished(finished) => {
                     let (life, durable) = (self.life, self.rng.u8(..4) > 0);
-                    self.after(50, Event::Saved { life, line, ranges, durable });
+                    self.after(50, Event::Saved { life, line, finished, durable });
                 }
                 Step::TellExpired(expired) => self.totals.expired += expired.records,
                 Step::Tell(_) => {}

@@ -19,7 +19,7 @@ use super::{
     plan::Limit,
 };
 use crate::{
-    delivery::window::{Range, Window},
+    delivery::window::{Finished, Window},
     destination::Outcome,
     links::{Link, Moment, Spent},
 };
@@ -73,7 +73,7 @@ pub(super) enum Event {
     Saved {
         life: u32,
         line: usize,
-        ranges: Vec<Range>,
+        finished: Finished,
         durable: bool,
     },
     /// What is spent has reached the disk.
@@ -242,9 +242,9 @@ impl World {
                     self.drive(line);
                 }
             }
-            Event::Saved { life, line, ranges, durable } => {
+            Event::Saved { life, line, finished, durable } => {
                 if durable && (life == self.life || self.rng.bool()) {
-                    self.lines[line].finished = ranges;
+                    self.lines[line].finished = finished;
                 }
                 if life == self.life && self.runs {
                     self.lines[line].window.on_finished_saved(durable);

@@ -25,7 +25,7 @@ use super::{
     link::Link,
     pace::RECORD_OVERHEAD,
     ready::Turn,
-    stretches::{Range, Stretch},
+    stretches::{Finished, Stretch},
 };
 
 /// A live record that was read so long ago, and is not finished, shows that the link is slower than what comes in.
@@ -58,29 +58,31 @@ pub(super) struct CatchingUp {
     not_before: Duration,
     /// The ordinal of the live record that was to be read next at some time, and that time.
     read_by: (u64, Duration),
-    saved: Vec<Range>,
+    saved: Finished,
     /// Whether it is known what was saved.
     is_saved: bool,
     saving: bool,
     saved_at: Duration,
-    /// Records finished by then.
+    /// Records finished by then, and those of them that are dead letters.
     saved_records: u64,
+    saved_letters: u64,
     /// The last save before the stop was given out.
     closed: bool,
 }
 
 impl CatchingUp {
-    pub(super) fn new(saved: &[Range]) -> Self {
+    pub(super) fn new(saved: &Finished) -> Self {
         Self {
             head: SequenceNumber::ZERO,
             begun: true,
             not_before: Duration::ZERO,
             read_by: (0, Duration::ZERO),
-            saved: saved.to_vec(),
+            saved: saved.clone(),
             is_saved: true,
             saving: false,
             saved_at: Duration::ZERO,
             saved_records: 0,
+            saved_letters: 0,
             closed: false,
         }
     }
@@ -324,11 +326,15 @@ impl Window {
         if at > now || saving || closed {
             return None;
         }
-        let nothing = self.nothing_ahead();
-        let (finished, records) = (self.stretches.finished(&self.entries), self.finished_records());
+        let (finished, records) =
+            (self.stretches.finished(&self.entries, &self.finished_before), self.finished_records());
+        let letters = self.counts.dead_letters;
         let catching_up = &mut self.catching_up;
-        (catching_up.closed, catching_up.saved_at, catching_up.saved_records) = (closing, now, records);
-        if nothing || catching_up.is_saved && catching_up.saved == finished {
+        (catching_up.closed, catching_up.saved_at) = (closing, now);
+        (catching_up.saved_records, catching_up.saved_letters) = (records, letters);
+        // What was saved, and says no more than a checkpoint, stays: this one may reach the disk later.
+        let nothing = finished.says_no_more() && catching_up.saved.says_no_more();
+        if catching_up.is_saved && (nothing || catching_up.saved == finished) {
             return None;
         }
         (catching_up.saved, catching_up.saving) = (finished.clone(), true);
@@ -337,19 +343,17 @@ impl Window {
 
     /// When it is looked at again; nothing while there is nothing to be saved.
     pub(super) fn save_at(&self) -> Option<Duration> {
-        let CatchingUp { saving, saved_at, saved_records, .. } = &self.catching_up;
-        if self.nothing_ahead() || *saving {
+        let CatchingUp { saved, is_saved, saving, saved_at, saved_records, saved_letters, .. } = &self.catching_up;
+        // A record that waits for long may have any number behind it that are finished: that is for the end. But nobody is to find a second
+        // letter of one, so that these are noted at once.
+        let has_letters = self.counts.dead_letters > *saved_letters && self.entries.len() > 0;
+        let is_due = !self.stretches.gaps().is_empty() || saved.between.len() > 1 || !is_saved || has_letters;
+        if *saving || !is_due {
             return None;
         }
         let many = self.finished_records() - saved_records >= self.request_worth() as u64;
-        Some(*saved_at + if many || self.stretches.gaps().is_empty() { SAVE_SOON } else { SAVE_LATER })
-    }
-
-    /// Whether the checkpoint says all that there is to say, and what was saved beside it no more than that. That stays:
-    /// the checkpoint may reach the disk later.
-    fn nothing_ahead(&self) -> bool {
-        let CatchingUp { saved, is_saved, .. } = &self.catching_up;
-        self.stretches.gaps().is_empty() && *is_saved && saved.len() <= 1
+        let is_soon = many || has_letters || self.stretches.gaps().is_empty();
+        Some(*saved_at + if is_soon { SAVE_SOON } else { SAVE_LATER })
     }
 
     fn finished_records(&self) -> u64 {

@@ -68,7 +68,7 @@ pub(crate) use self::{
     news::News,
     pace::RECORD_OVERHEAD,
     reading::{Found, Piece},
-    stretches::Range,
+    stretches::{Finished, Range},
 };
 use super::{backoff::Backoff, config::Config};
 #[cfg(test)]
@@ -86,6 +86,12 @@ const RECORD_BACKOFF_MAX: Duration = Duration::from_secs(5);
 
 /// So often in a row, which takes about a minute. After that the wait goes on doubling up to `max-backoff`.
 const FAILURES_SOON: u32 = 30;
+
+/// Into so many moments the waits that one may have then are divided, so that many come back together.
+const TOGETHER: u32 = 8;
+
+/// So many failures of a record that is tried alone make it wait about as long as [`RECORD_BACKOFF_MAX`].
+const STRIKES_SOON: u32 = 6;
 
 /// For so long answers may take nothing, because they throttle, before that counts as an outage.
 const IN_VAIN_MAX: Duration = Duration::from_secs(60);
@@ -136,8 +142,8 @@ pub(crate) enum Step {
     TakeMap,
     /// Everything up to here is done.
     Save(SequenceNumber),
-    /// These are finished, and what lies between them is not: for the next start; then [`Window::on_finished_saved`].
-    SaveFinished(Vec<Range>),
+    /// This is finished: for the next start; then [`Window::on_finished_saved`].
+    SaveFinished(Finished),
     /// These were too old to be sent.
     TellExpired(Expired),
     /// A person is to hear of this.
@@ -227,6 +233,8 @@ pub(crate) struct Window {
 
     entries: Entries,
     stretches: Stretches,
+    /// By former runs.
+    finished_before: Finished,
     catching_up: CatchingUp,
     expiry: Expiry,
     parcel_size: Size,
@@ -313,12 +321,12 @@ struct Flight {
 }
 
 impl Window {
-    /// A window behind `checkpoint`, where these are `finished` too. `seed` decides all jitter.
+    /// A window behind `checkpoint`, where this is `finished` too. `seed` decides all jitter.
     pub(crate) fn new(
         config: &Config,
         limits: &Limits,
         checkpoint: SequenceNumber,
-        finished: &[Range],
+        finished: &Finished,
         seed: u64,
     ) -> Self {
         let request_bytes = config.request_bytes(limits);
@@ -328,7 +336,8 @@ impl Window {
             request_bytes,
             rng: Rng::with_seed(seed),
             entries: Entries::default(),
-            stretches: Stretches::new(checkpoint, finished),
+            stretches: Stretches::new(checkpoint, &finished.between),
+            finished_before: finished.clone(),
             catching_up: CatchingUp::new(finished),
             expiry: Expiry::new(config.max_age),
             parcel_size: Size { records: limits.parcel_records.max(1), bytes: limits.parcel_bytes.min(request_bytes) },

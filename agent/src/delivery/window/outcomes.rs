@@ -6,7 +6,8 @@ use fastrand::Rng;
 
 use super::{
     super::backoff::Backoff,
-    BACKOFF_BASE, FAILURES_SOON, FEW, Flight, IN_VAIN_MAX, RECORD_BACKOFF_MAX, THROTTLED_BACKOFF_BASE, Window,
+    BACKOFF_BASE, FAILURES_SOON, FEW, Flight, IN_VAIN_MAX, RECORD_BACKOFF_MAX, STRIKES_SOON, THROTTLED_BACKOFF_BASE,
+    TOGETHER, Window,
     entries::{Entry, Fault, Slot, State},
     link::{Link, Why},
     suspects::History,
@@ -19,18 +20,18 @@ impl Window {
         let others_pass = flight.group.is_some_and(|history| history.accepted < self.counts.records);
         self.hear(id, &flight.slots, &outcomes, others_pass, now);
         let accepted = self.counts.records;
-        let shares_parcels = self.parcel_size.records > 1;
-        if shares_parcels && outcomes.iter().all(|outcome| matches!(outcome, RecordOutcome::Failed(_))) {
+        let is_judged_whole = self.parcel_size.records > 1 || self.is_failing(&flight.slots);
+        if is_judged_whole && outcomes.iter().all(|outcome| matches!(outcome, RecordOutcome::Failed(_))) {
             for (slot, outcome) in flight.slots.iter().zip(&outcomes) {
                 self.counts.failed_records += u64::from(self.entries[*slot].parcel);
                 if !self.entries[*slot].fault.is_found() {
                     self.entries.set_fault(*slot, self.fault_by(*slot, outcome, accepted));
                 }
             }
-            // As if it had failed as a whole: nothing says which of a parcel's records it is.
+            // As if it had failed as a whole: nothing says which of a parcel's records it is, or it is known.
             return self.suspect(flight.slots, flight.group, self.link == Link::Up, now);
         }
-        let mut recovered = false;
+        let (mut recovered, mut recovered_late) = (false, false);
         for (slot, outcome) in flight.slots.into_iter().zip(outcomes) {
             let fault = self.fault_by(slot, &outcome, accepted);
             if outcome != RecordOutcome::Accepted {
@@ -38,7 +39,9 @@ impl Window {
             }
             match outcome {
                 RecordOutcome::Accepted => {
-                    recovered |= self.entries[slot].failures > 0;
+                    let Entry { failures, fault, .. } = self.entries[slot];
+                    recovered |= failures > 0;
+                    recovered_late |= failures > FAILURES_SOON || fault.is_found();
                     self.accepted(id, slot, flight.sent, now);
                 }
                 RecordOutcome::Astray => {
@@ -60,6 +63,9 @@ impl Window {
                 self.make_ready(slot, now);
             }
             self.throttled_soon(now);
+        }
+        if recovered_late {
+            self.suspects.soon(now, RECORD_BACKOFF_MAX, &mut self.rng);
         }
     }
 
@@ -90,8 +96,12 @@ impl Window {
         self.counts.failed_records += u64::from(self.entries[head].parcel);
         self.entries.set_fault(head, fault);
         let until = self.record_backoff(head, BACKOFF_BASE, now);
-        if self.parcel_size.records > 1 && fault == Fault::FailedBeside {
-            self.suspect(vec![head], None, true, now);
+        let shares_parcels = self.parcel_size.records > 1;
+        // Of many it is rather a part of the endpoint, and they had better share requests.
+        let is_for_long = self.entries[head].failures > FAILURES_SOON && self.entries.failing() < FEW;
+        if fault == Fault::FailedBeside && (shares_parcels || is_for_long) {
+            let history = (!shares_parcels).then(|| History { strikes: STRIKES_SOON, ..History::default() });
+            self.suspect(vec![head], history, true, now);
         } else {
             self.failed.push(Reverse((until, head)));
         }
@@ -181,17 +191,23 @@ impl Window {
     }
 
     /// Until when a record waits of which an answer says that it was not taken. The endpoint is there, so it is asked again
-    /// soon; but not for hours, since each time may be paid for.
+    /// soon; but not for hours, since each time may be paid for. Those that wait for long come back together: a request for each of
+    /// many would cost more.
     fn record_backoff(&mut self, slot: Slot, base: Duration, now: Duration) -> Duration {
         self.hold(slot, State::Waiting);
         let entry = &mut self.entries[slot];
         entry.failures = entry.failures.saturating_add(1);
         let max = self.config.max_backoff;
-        let (backoff, failures) = match entry.failures.checked_sub(FAILURES_SOON) {
-            None | Some(0) => (Backoff { base, max: max.min(RECORD_BACKOFF_MAX) }, entry.failures),
-            Some(more) => (Backoff { base: RECORD_BACKOFF_MAX, max }, more),
-        };
-        now + backoff.delay(failures, &mut self.rng)
+        match entry.failures.checked_sub(FAILURES_SOON) {
+            None | Some(0) => {
+                let backoff = Backoff { base, max: max.min(RECORD_BACKOFF_MAX) };
+                now + backoff.delay(entry.failures, &mut self.rng)
+            }
+            Some(more) => {
+                let backoff = Backoff { base: RECORD_BACKOFF_MAX, max };
+                rounded(now + backoff.delay(more, &mut self.rng), backoff.ceiling(more) / TOGETHER, now)
+            }
+        }
     }
 
     pub(super) fn request_failed(&mut self, id: u64, flight: Flight, failure: &Failure, now: Duration) {
@@ -228,4 +244,11 @@ impl Window {
             }
         }
     }
+}
+
+/// The last multiple of `step` up to `time`, or the next one if that is not after `now`.
+fn rounded(time: Duration, step: Duration, now: Duration) -> Duration {
+    let beyond = time.as_nanos().checked_rem(step.as_nanos()).and_then(|beyond| u64::try_from(beyond).ok());
+    let last = time - Duration::from_nanos(beyond.unwrap_or(0));
+    if last > now { last } else { last + step }
 }

@@ -51,7 +51,9 @@ impl Window {
             if end.is_some_and(|end| number >= end) {
                 break;
             }
-            if let Some(expires) = self.expires(id, number, age, now) {
+            if self.finished_before.has(number) {
+                self.stretches[id].ledger.gone(number);
+            } else if let Some(expires) = self.expires(id, number, age, now) {
                 self.add(id, record, expires, &place, now);
             }
         }

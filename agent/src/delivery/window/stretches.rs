@@ -12,6 +12,28 @@ use super::{entries::Entries, lanes::Lanes, ledger::Ledger, relaxed::Relaxed};
 /// Numbers of records that are finished: the first and the last.
 pub(crate) type Range = (SequenceNumber, SequenceNumber);
 
+/// What is finished, as far as the checkpoint does not say it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Finished {
+    /// What lies between stretches, and in front of the first.
+    pub(crate) between: Vec<Range>,
+    /// What lies inside of them, behind a record that is not finished; in order.
+    pub(crate) inside: Vec<Range>,
+}
+
+impl Finished {
+    /// Whether the checkpoint says as much.
+    pub(super) fn says_no_more(&self) -> bool {
+        self.between.len() <= 1 && self.inside.is_empty()
+    }
+
+    /// Whether this record lies inside, and is finished.
+    pub(super) fn has(&self, number: SequenceNumber) -> bool {
+        let place = self.inside.partition_point(|(_, last)| *last < number);
+        self.inside.get(place).is_some_and(|(first, _)| *first <= number)
+    }
+}
+
 /// A part of the log that is not finished.
 #[derive(Debug)]
 pub(super) struct Stretch {
@@ -135,14 +157,37 @@ impl Stretches {
         self.0[0].done(entries)
     }
 
-    /// All that is finished: one range up to the checkpoint, and those beyond it.
-    pub(super) fn finished(&self, entries: &Entries) -> Vec<Range> {
+    /// All that is finished, if this was before anything was read.
+    pub(super) fn finished(&self, entries: &Entries, before: &Finished) -> Finished {
+        Finished { between: self.between(entries), inside: self.inside(entries, before) }
+    }
+
+    /// One range up to the checkpoint, and those between stretches.
+    fn between(&self, entries: &Entries) -> Vec<Range> {
         let pairs = self.0.iter().zip(&self.0[1..]);
         let between = |(before, behind): (&Stretch, &Stretch)| {
             let (first, last) = (before.end.expect("a gap has an end"), behind.done(entries));
             (first <= last).then_some((first, last))
         };
         std::iter::once((SequenceNumber::ZERO, self.checkpoint(entries))).chain(pairs.filter_map(between)).collect()
+    }
+
+    fn inside(&self, entries: &Entries, before: &Finished) -> Vec<Range> {
+        let mut inside = Vec::new();
+        for stretch in &self.0 {
+            let mut unfinished = stretch.ledger.unfinished().map(|slot| entries[slot].record.sequence_number);
+            let unread = stretch.next_read();
+            let mut last = unfinished.next();
+            while let Some(number) = last {
+                last = unfinished.next();
+                inside.push((number.next(), last.unwrap_or(unread).previous()));
+            }
+            let end = stretch.end.unwrap_or(SequenceNumber(u64::MAX)).previous();
+            let clip = |(first, last): &Range| ((*first).max(unread), (*last).min(end));
+            inside.extend(before.inside.iter().map(clip));
+        }
+        inside.retain(|(first, last)| first <= last);
+        inside
     }
 
     fn place(&self, id: u32) -> usize {
@@ -185,7 +230,7 @@ mod tests {
         let gaps: Vec<_> = stretches.gaps().iter().map(|gap| (gap.next_read().0, gap.end.map(|end| end.0))).collect();
         assert_eq!(gaps, [(16, Some(30))], "what touches is one, what is behind the checkpoint is nothing");
         assert_eq!((stretches.live().next_read(), stretches.checkpoint(&entries)), (number(51), number(15)));
-        assert_eq!(stretches.finished(&entries), ranges(&[(0, 15), (30, 50)]));
+        assert_eq!(stretches.between(&entries), ranges(&[(0, 15), (30, 50)]));
     }
 
     #[test]
@@ -195,7 +240,7 @@ mod tests {
         stretches.leap(number(50), &entries);
         assert_eq!(stretches.checkpoint(&entries), number(10));
         stretches.live_mut().pass(number(60));
-        assert_eq!(stretches.finished(&entries), ranges(&[(0, 10), (50, 60)]));
+        assert_eq!(stretches.between(&entries), ranges(&[(0, 10), (50, 60)]));
         stretches[0].pass(number(70));
         stretches.forget_finished();
         assert_eq!((stretches.gaps().len(), stretches.checkpoint(&entries)), (0, number(60)));
@@ -211,6 +256,6 @@ mod tests {
         stretches.live_mut().pass(number(80));
         stretches.leap(number(90), &entries);
         assert_eq!(stretches.gaps().len(), 2);
-        assert_eq!(stretches.finished(&entries), ranges(&[(0, 10), (80, 80)]));
+        assert_eq!(stretches.between(&entries), ranges(&[(0, 10), (80, 80)]));
     }
 }

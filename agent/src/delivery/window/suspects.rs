@@ -11,6 +11,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use fastrand::Rng;
+
 use super::entries::Slot;
 
 /// A group that failed so often in a row is halved, whether or not others pass.
@@ -80,6 +82,15 @@ impl Suspects {
     pub(super) fn accepted(&mut self) {
         (self.refusals, self.found) = (0, 0);
         self.gate = Duration::ZERO;
+    }
+
+    /// No group waits for longer than `longest` from now on: what made one of them fail for long is over.
+    pub(super) fn soon(&mut self, now: Duration, longest: Duration, rng: &mut Rng) {
+        let late = self.groups.split_off(&(now + longest, i64::MIN));
+        for ((_, place), group) in late {
+            // Not all at once: it may be over for that one alone.
+            self.groups.insert((now + longest.mul_f64(rng.f64()), place), group);
+        }
     }
 
     /// When the next group may go.

@@ -38,7 +38,7 @@ impl Bench {
 
     fn with_limits(config: Config, limits: Limits) -> Self {
         Self {
-            window: Window::new(&config, &limits, SequenceNumber::ZERO, &[], 7),
+            window: Window::new(&config, &limits, SequenceNumber::ZERO, &Finished::default(), 7),
             log: VecDeque::new(),
             now: Duration::ZERO,
             sent: VecDeque::new(),

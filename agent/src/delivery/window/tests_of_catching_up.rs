@@ -30,16 +30,20 @@ struct Bench {
     age: Duration,
     now: Duration,
     under_way: Option<Batch>,
-    finished: Vec<Vec<Range>>,
+    finished: Vec<Finished>,
     told: Vec<Expired>,
 }
 
 impl Bench {
     fn new(catch_up: CatchUp, head: u64) -> Self {
-        Self::with(Config { catch_up, window_records: 100, in_flight: 1, ..Config::default() }, &[], head)
+        Self::with(
+            Config { catch_up, window_records: 100, in_flight: 1, ..Config::default() },
+            &Finished::default(),
+            head,
+        )
     }
 
-    fn with(config: Config, finished: &[Range], head: u64) -> Self {
+    fn with(config: Config, finished: &Finished, head: u64) -> Self {
         let window = Window::new(&config, &LIMITS, SequenceNumber::ZERO, finished, 7);
         let (age, now) = (Duration::ZERO, Duration::ZERO);
         let record = |number: u64| (number.to_string(), 100);
@@ -57,8 +61,8 @@ impl Bench {
                     assert!(self.under_way.replace(batch).is_none(), "one at a time");
                     return numbers;
                 }
-                Step::SaveFinished(ranges) => {
-                    self.finished.push(ranges);
+                Step::SaveFinished(finished) => {
+                    self.finished.push(finished);
                     self.window.on_finished_saved(true);
                 }
                 Step::TellExpired(expired) => self.told.push(expired),
@@ -180,9 +184,10 @@ fn a_link_that_is_too_slow_leaps_when_the_live_records_are_late() {
 
 #[test]
 fn there_is_a_bound_of_gaps_and_then_they_get_their_share() {
-    let ranges: Vec<Range> = (0..64).map(|n| (SequenceNumber(100 * n + 51), SequenceNumber(100 * n + 100))).collect();
+    let between = (0..64).map(|n| (SequenceNumber(100 * n + 51), SequenceNumber(100 * n + 100))).collect();
+    let finished = Finished { between, ..Finished::default() };
     let config = Config { catch_up: CatchUp::NewestFirst, window_records: 100, in_flight: 1, ..Config::default() };
-    let mut bench = Bench::with(config, &ranges, 7000);
+    let mut bench = Bench::with(config, &finished, 7000);
     assert_eq!(bench.window.unfinished().gaps.len(), 64);
     let mut gaps = 0;
     for _ in 0..12 {
@@ -218,7 +223,7 @@ fn what_was_finished_ahead_is_saved_and_not_sent_again() {
     bench.sent();
     let finished = bench.finished.last().expect("saved").clone();
     let range = |first, last| (SequenceNumber(first), SequenceNumber(last));
-    assert_eq!(finished, [range(0, 290), range(991, 1000)]);
+    assert_eq!((&finished.between[..], &finished.inside[..]), (&[range(0, 290), range(991, 1000)][..], &[][..]));
     assert!(bench.finished.len() <= 4, "once a second: {:?}", bench.finished);
     let config = Config { catch_up: CatchUp::OldestFirst, in_flight: 1, ..Config::default() };
     let mut bench = Bench::with(config, &finished, 1010);
@@ -235,7 +240,7 @@ fn what_was_finished_ahead_is_saved_and_not_sent_again() {
 #[test]
 fn records_expire_while_they_are_read_while_they_wait_and_not_under_way() {
     let config = Config { max_age: Some(10 * SECOND), window_records: 100, in_flight: 1, ..Config::default() };
-    let mut bench = Bench::with(config, &[], 100_000);
+    let mut bench = Bench::with(config, &Finished::default(), 100_000);
     bench.age = 11 * SECOND;
     assert_eq!(bench.sent(), [0; 0], "all of a long backlog is passed");
     assert_eq!((bench.window.counts().expired, bench.window.held().records), (100_000, 0));
@@ -268,8 +273,9 @@ fn a_leap_leaves_no_record_behind_of_parcels_that_are_too_large_for_the_link_by_
         in_flight: 1,
         ..Config::default()
     };
-    let mut bench = Bench::with(config.clone(), &[], 200);
-    bench.window = Window::new(&config, &Limits { parcel_records: 100, ..LIMITS }, SequenceNumber::ZERO, &[], 7);
+    let mut bench = Bench::with(config.clone(), &Finished::default(), 200);
+    bench.window =
+        Window::new(&config, &Limits { parcel_records: 100, ..LIMITS }, SequenceNumber::ZERO, &Finished::default(), 7);
     bench.record = |number| ((number % 2).to_string(), if number % 2 == 0 { 1000 } else { 500 });
     assert_eq!(bench.sent(), (1..200).step_by(2).collect::<Vec<_>>(), "all of one key");
     bench.now += 3 * SECOND;

@@ -63,12 +63,14 @@ pub(super) struct Bench {
     pub(super) taken: Vec<u64>,
     /// What a person heard.
     pub(super) told: Vec<News>,
+    /// For the next start.
+    saved: Vec<Finished>,
 }
 
 impl Bench {
     pub(super) fn new(limits: Limits, config: Config, breaks: impl IntoIterator<Item = u64>) -> Self {
         Self {
-            window: Window::new(&config, &limits, SequenceNumber::ZERO, &[], 7),
+            window: Window::new(&config, &limits, SequenceNumber::ZERO, &Finished::default(), 7),
             by_key: limits.parcel_records == 1,
             lanes: 1,
             head: 0,
@@ -85,6 +87,7 @@ impl Bench {
             answered: Vec::new(),
             taken: Vec::new(),
             told: Vec::new(),
+            saved: Vec::new(),
         }
     }
 
@@ -133,8 +136,13 @@ impl Bench {
                 }
                 Step::TakeMap => self.window.on_map(self.place(), self.now),
                 Step::Save(_) => {}
+                Step::SaveFinished(finished) => {
+                    self.saved.push(finished);
+                    self.window.on_finished_saved(true);
+                }
                 Step::Tell(news) => self.told.push(news),
                 Step::Wait(until) => return until,
+                Step::Stopped => return None,
                 step => panic!("{step:?}"),
             }
         }
@@ -629,6 +637,86 @@ fn a_record_that_fails_in_answers_is_found_in_its_parcel() {
             bench.judge_order();
         }
     }
+}
+
+/// Where records travel alone nothing has to be found; but a person hears of it, and nobody else travels with it.
+#[test]
+fn a_record_that_fails_in_answers_for_long_is_told_of_where_it_travels_alone_too() {
+    for config in [Config::default(), relaxed()] {
+        let mut bench = Bench::new(ALONE, config, []);
+        bench.fails.insert(57);
+        bench.log(200);
+        for second in 0..300 {
+            bench.log(1);
+            bench.pass(SECOND);
+            let known = bench.window.held().failing == 1;
+            assert!(if second < 30 { !known } else { known || second < 240 }, "after {second} s");
+        }
+        assert_eq!((&bench.told[..], bench.window.link()), (&[News::Failing(1)][..], &Link::Up));
+        assert!(bench.has_taken(&bench.free()));
+        let (answered, taken) = (bench.answered.len(), bench.taken.len());
+        bench.pass(SECOND * 3600);
+        let alone = bench.answered[answered..].iter().all(|answered| answered.records == 1);
+        assert!(alone && bench.answered.len() > answered + 100 && bench.taken.len() == taken);
+        bench.fails.clear();
+        bench.pass(SECOND * 31);
+        bench.drive();
+        assert_eq!((bench.taken.len() as u64, bench.window.checkpoint().0), (bench.head, bench.head));
+        assert_eq!((bench.window.held().failing, bench.told.len()), (0, 1));
+    }
+}
+
+/// While one record waits, others are delivered, and one becomes a dead letter: none of them comes again, neither after a clean stop nor, for the
+/// letter, a second after it was stored.
+#[test]
+fn what_is_finished_behind_a_record_that_waits_is_known_after_a_restart() {
+    for limits in [ALONE, ONE_LANE] {
+        let mut bench = Bench::new(limits, Config::default(), []);
+        bench.by_key = true;
+        bench.fails.insert(4);
+        bench.refuses.insert(9);
+        bench.log(30);
+        bench.pass(SECOND * 60);
+        assert_eq!(bench.buried, [9]);
+        let range = |first, last| (SequenceNumber(first), SequenceNumber(last));
+        // Records 4, 14 and 24 are of one key.
+        let inside = [range(5, 13), range(15, 23), range(25, 30)];
+        let [noted] = &bench.saved[..] else { panic!("{:?}", bench.saved) };
+        assert!(noted.inside.iter().any(|(first, last)| (*first..=*last).contains(&SequenceNumber(9))), "{noted:?}");
+        bench.log(600);
+        bench.pass(SECOND * 60);
+        assert_eq!(bench.saved.len(), 1, "the flash is written for letters alone");
+        bench.window.stop();
+        bench.pass(SECOND);
+        assert!(matches!(bench.window.next(bench.now), Step::Stopped));
+        let finished = bench.saved.pop().expect("saved");
+        assert_eq!(finished.inside[..3], [inside[0], inside[1], range(25, 33)]);
+        let mut again = Bench::new(limits, Config::default(), []);
+        again.by_key = true;
+        again.window = Window::new(&Config::default(), &limits, bench.window.checkpoint(), &finished, 7);
+        (again.read, again.head) = (bench.window.checkpoint().0, bench.head);
+        again.pass(SECOND * 60);
+        let key: Vec<_> = (4..=bench.head).step_by(10).collect();
+        assert_eq!((&again.taken, &again.buried[..]), (&key, &[][..]));
+        assert_eq!(again.window.checkpoint().0, bench.head);
+    }
+}
+
+/// As where a part of the endpoint has failed for long: they do not go one by one.
+#[test]
+fn many_records_that_fail_in_answers_for_long_share_requests() {
+    let mut bench = Bench::new(ALONE, Config { max_backoff: SECOND * 3600, ..relaxed() }, []);
+    bench.fails.extend(1..=400);
+    bench.log(500);
+    bench.pass(SECOND * 600);
+    let requests = bench.others_pass_for_ten_hours();
+    assert!(requests < 400, "{requests} requests for 400 records");
+    assert!((1..=FEW).contains(&bench.window.held().failing));
+    bench.fails.clear();
+    // As soon as one is taken, the others are tried.
+    bench.pass_until(SECOND * 3600, |bench| bench.taken.iter().any(|number| *number <= 400));
+    bench.pass(SECOND * 10);
+    assert_eq!((bench.window.checkpoint().0, bench.window.held().failing), (bench.head, 0));
 }
 
 /// One record that is refused, and nothing comes that it could be compared with: it is not given up, and a person hears why nothing

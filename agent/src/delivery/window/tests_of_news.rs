@@ -81,16 +81,35 @@ fn an_endpoint_that_throttles_everything_is_down_once_that_has_lasted() {
     }
 }
 
-/// A record that fails in answers is no outage while others are taken, but once the window is full of what waits for it none are.
+/// A record that fails in answers is no outage. Once the window is full of what waits for it nothing else is taken: that is told.
 #[test]
-fn records_that_fail_in_answers_are_an_outage_once_they_fill_the_window() {
+fn a_record_that_fails_in_answers_and_fills_the_window_is_told_to_stop_reading() {
     let config = Config { window_records: 100, ..Config::default() };
     let mut bench = Bench::new(ALONE, config, []);
     bench.fails.insert(24);
     bench.log(5000);
     bench.pass(SECOND * 600);
     assert!(!bench.has_taken(&(1..=5000).collect()));
-    assert_eq!(bench.told, [ENDPOINT_FAILED], "{:?}", bench.window.held());
+    assert_eq!(bench.told, [News::Failing(1), News::ReadingStopped(1)], "{:?}", bench.window.held());
+    bench.fails.clear();
+    let all = (1..=5000).collect();
+    bench.pass_until(SECOND * 120, |bench| bench.has_taken(&all));
+    bench.pass(SECOND * 60);
+    assert_eq!(bench.told[2..], [News::ReadingGoesOn], "{:?}", bench.told);
+    bench.judge_order();
+}
+
+/// With many of them it is an outage once none but they are left in the window.
+#[test]
+fn records_that_fail_in_answers_are_an_outage_once_they_fill_the_window() {
+    let config = Config { window_records: 100, ..Config::default() };
+    let mut bench = Bench::new(ALONE, config, []);
+    bench.fails.extend(24..32);
+    bench.log(5000);
+    bench.pass(SECOND * 600);
+    assert!(!bench.has_taken(&(1..=5000).collect()));
+    assert!(bench.told.contains(&ENDPOINT_FAILED), "{:?} {:?}", bench.told, bench.window.held());
+    assert!(matches!(bench.window.link(), Link::Down(_)), "{:?}", bench.told);
     bench.fails.clear();
     let all = (1..=5000).collect();
     bench.pass_until(SECOND * 120, |bench| bench.has_taken(&all));

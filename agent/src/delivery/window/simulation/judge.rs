@@ -99,7 +99,12 @@ impl World {
         let held = self.window_holds();
         for (record, _) in records {
             let number = record.sequence_number;
-            if end.is_none_or(|end| number < end) && !held.contains(&number) {
+            if end.is_some_and(|end| number >= end) {
+                continue;
+            }
+            if self.window.finished_before.has(number) {
+                assert!(!held.contains(&number), "{number} is finished and held");
+            } else if !held.contains(&number) {
                 self.judge_expired(number);
             }
         }
@@ -236,7 +241,15 @@ impl World {
         let said: u64 = gaps.iter().chain([&live]).map(|part| part.records(head, lies_between)).sum();
         let dropped = (0..self.oldest).filter(there);
         let dropped = dropped.filter(|index| self.held.contains(&self.log[*index].0.sequence_number)).count() as u64;
-        let left = (self.oldest..self.committed).filter(there).count() as u64;
+        // What a former run finished inside of a stretch is known when it is read again.
+        let window = &self.window;
+        let is_passed_later = |index: &usize| {
+            let number = self.log[*index].0.sequence_number;
+            let unread =
+                |stretch: &Stretch| number >= stretch.next_read() && stretch.end.is_none_or(|end| number < end);
+            window.finished_before.has(number) && window.stretches.iter().any(unread)
+        };
+        let left = (self.oldest..self.committed).filter(|index| there(index) || is_passed_later(index)).count() as u64;
         assert!((left..=left + dropped).contains(&said), "{said}, not {left} and {dropped}: {}", self.tell());
     }
 

@@ -79,10 +79,11 @@ impl World {
         let arrived = ages.into_iter().map(|age| (Arrived::Before(age), known || rng.bool())).collect();
         let mut world = Self {
             fates: vec![Fate::default(); log.len()],
-            window: Window::new(&config, &limits, SequenceNumber::ZERO, &[], rng.u64(..)),
+            window: Window::new(&config, &limits, SequenceNumber::ZERO, &Finished::default(), rng.u64(..)),
             arrived,
             oldest: 0,
-            finished_saved: Vec::new(),
+            clean_stops: 0,
+            finished_saved: Finished::default(),
             finished_unsure: None,
             finished: BTreeSet::new(),
             held: BTreeSet::new(),

@@ -28,9 +28,10 @@ impl World {
                     self.window.on_map(|record| Ok(kind.place(map, record)), self.now);
                 }
                 Step::Save(checkpoint) => self.save(checkpoint),
-                Step::SaveFinished(ranges) => {
-                    self.judge_finished(&ranges);
-                    self.finished_unsure = Some(ranges);
+                Step::SaveFinished(finished) => {
+                    self.judge_finished(&finished.between);
+                    self.judge_finished(&finished.inside);
+                    self.finished_unsure = Some(finished);
                     let (life, durable) = (self.life, self.rng.u8(..4) > 0);
                     self.after(50, Event::Saved { life, durable });
                 }
@@ -104,23 +105,30 @@ impl World {
 
     /// The process dies and starts again from a checkpoint that had reached the disk.
     pub(super) fn kill(&mut self) {
+        // It was told to, and nothing was under way.
+        let is_clean = self.rng.bool() && self.window.in_flight.is_empty() && self.window.burying.is_empty();
+        let finished_before = if is_clean { self.stop_and_save() } else { BTreeSet::new() };
         self.life += 1;
-        let durable = self.saved.len() - 1 - self.rng.usize(..self.saved.len().min(3));
+        let lost = if is_clean { 0 } else { self.rng.usize(..self.saved.len().min(3)) };
+        let durable = self.saved.len() - 1 - lost;
         self.saved.truncate(durable + 1);
         let checkpoint = self.saved[durable];
-        if let Some(ranges) = self.finished_unsure.take()
+        if let Some(finished) = self.finished_unsure.take()
             && self.rng.bool()
         {
-            self.finished_saved = ranges;
+            self.finished_saved = finished;
         }
         if self.rng.u8(..3) == 0 {
             self.config.catch_up = [CatchUp::OldestFirst, CatchUp::NewestFirst, CatchUp::Split][self.rng.usize(..3)];
         }
         let finished = self.finished_saved.clone();
         self.window = Window::new(&self.config, &self.limits, checkpoint, &finished, self.rng.u64(..));
+        let ranges = finished.between.iter().chain(&finished.inside);
         let is_finished =
-            |number| number <= checkpoint || finished.iter().any(|(first, last)| *first <= number && number <= *last);
+            |number| number <= checkpoint || ranges.clone().any(|(first, last)| *first <= number && number <= *last);
         self.finished = (0..self.log.len()).filter(|index| is_finished(self.log[*index].0.sequence_number)).collect();
+        assert!(finished_before.is_subset(&self.finished), "after a clean stop nothing is sent again");
+        self.clean_stops += u64::from(!finished_before.is_empty());
         let beyond = |index: &&usize| {
             self.log[**index].0.sequence_number > self.window.stretches.checkpoint(&self.window.entries)
         };
@@ -138,6 +146,20 @@ impl World {
         if self.kind == Parcels::OfShard {
             self.after(2000, Event::Map { life: self.life });
         }
+    }
+
+    /// Stops, and starts again later. Returns what was finished.
+    fn stop_and_save(&mut self) -> BTreeSet<usize> {
+        if let Some(finished) = self.finished_unsure.take() {
+            self.window.on_finished_saved(true);
+            self.finished_saved = finished;
+        }
+        self.stop();
+        self.stopping = false;
+        if let Some(finished) = self.finished_unsure.take() {
+            self.finished_saved = finished;
+        }
+        std::mem::take(&mut self.finished)
     }
 
     /// Told to stop while nothing is under way, it stops, and has told everything.

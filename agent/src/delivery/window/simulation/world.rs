@@ -46,8 +46,10 @@ pub(super) struct World {
     pub(super) stopping: bool,
     pub(super) saved: Vec<SequenceNumber>,
     /// What is finished by what is on the disk, and by what may be.
-    pub(super) finished_saved: Vec<Range>,
-    pub(super) finished_unsure: Option<Vec<Range>>,
+    /// Clean stops after which something was finished.
+    pub(super) clean_stops: u64,
+    pub(super) finished_saved: Finished,
+    pub(super) finished_unsure: Option<Finished>,
     /// Finished in this life, or known to be at its beginning.
     pub(super) finished: BTreeSet<usize>,
     /// What the window holds; of that, what it was told to be finished.
@@ -182,10 +184,10 @@ impl World {
             }
             Event::Drop(records) => self.oldest = (self.oldest + records).min(self.committed),
             Event::Saved { life, durable } => {
-                if let Some(ranges) = self.finished_unsure.take_if(|_| life == self.life)
+                if let Some(finished) = self.finished_unsure.take_if(|_| life == self.life)
                     && durable
                 {
-                    self.finished_saved = ranges;
+                    self.finished_saved = finished;
                 }
                 if life == self.life {
                     self.window.on_finished_saved(durable);
