@@ -5,24 +5,18 @@ use std::{
     collections::{BTreeSet, HashMap},
 };
 
-use bytes::Bytes;
-use forebay_log_store::{ShardIndex, Timestamp};
-
 use super::*;
-use crate::{delivery::config::Ordering, destination::RecordOutcome};
-
-/// One lane, as with one shard and aggregates.
-pub(super) const ONE_LANE: Limits = Limits {
-    request_records: 500,
-    request_bytes: 10 << 20,
-    parcel_records: 1000,
-    parcel_bytes: 1 << 20,
-    keeps_requests: false,
-    request_timeout: Duration::from_secs(30),
+use crate::{
+    delivery::config::Ordering,
+    destination::RecordOutcome,
+    sample::{LIMITS, plain},
 };
 
+/// One lane, as with one shard and aggregates.
+pub(super) const ONE_LANE: Limits = Limits { parcel_records: 1000, ..LIMITS };
+
 /// A lane for each key.
-pub(super) const ALONE: Limits = Limits { parcel_records: 1, ..ONE_LANE };
+pub(super) const ALONE: Limits = LIMITS;
 
 const KEYS: u64 = 10;
 pub(super) const SECOND: Duration = Duration::from_secs(1);
@@ -231,16 +225,8 @@ impl Bench {
 }
 
 fn record(number: u64) -> Record {
-    Record {
-        sequence_number: SequenceNumber(number),
-        shard: ShardIndex(0),
-        arrival: Timestamp(0),
-        arrival_trusted: true,
-        partition_key: format!("key-{}", Bench::key(number)).into(),
-        explicit_hash_key: None,
-        tags: Vec::new(),
-        data: Bytes::from_static(&[7; 100]),
-    }
+    let key = format!("key-{}", Bench::key(number));
+    Record { sequence_number: SequenceNumber(number), ..plain(&key, vec![7; 100]) }
 }
 
 pub(super) fn relaxed() -> Config {

@@ -16,7 +16,7 @@ use axum::{
     response::IntoResponse,
     routing::post,
 };
-use forebay_log_store::{HashKey, Record, SequenceNumber, ShardIndex, Timestamp};
+use forebay_log_store::{HashKey, Record};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -26,19 +26,10 @@ use tokio::{
 
 use super::*;
 use crate::destination::{Failure, FailureKind, RecordOutcome};
-use crate::outgoing;
+use crate::{outgoing, sample::plain};
 
 fn record(key: &str, data: &'static [u8]) -> Arc<Record> {
-    Arc::new(Record {
-        sequence_number: SequenceNumber(1),
-        shard: ShardIndex(0),
-        arrival: Timestamp(0),
-        arrival_trusted: true,
-        partition_key: key.into(),
-        explicit_hash_key: None,
-        tags: Vec::new(),
-        data: Bytes::from_static(data),
-    })
+    Arc::new(plain(key, data))
 }
 
 const ORIGIN: Origin<'static> = Origin { gateway: "truck-7", stream: "telemetry" };
