@@ -24,6 +24,8 @@ pub mod logging;
 pub mod outgoing;
 mod printable;
 pub mod record_tags;
+#[cfg(any(test, fuzzing))]
+mod sample;
 pub mod serial_port;
 pub mod service_manager;
 mod small_file;

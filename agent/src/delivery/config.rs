@@ -202,7 +202,7 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::reader;
+    use crate::{config::reader, sample::LIMITS};
 
     fn read(text: &str) -> (Option<Config>, Vec<String>) {
         let mut problems = Problems::default();
@@ -288,16 +288,8 @@ mod tests {
 
     #[test]
     fn the_destinations_limits_hold() {
-        let limits = Limits {
-            request_records: 500,
-            request_bytes: 10 << 20,
-            parcel_records: 1,
-            parcel_bytes: 1 << 20,
-            keeps_requests: false,
-            request_timeout: Duration::from_secs(30),
-        };
         let config = Config { batch_records: 9000, window_bytes: 1 << 30, ..Config::default() };
-        assert_eq!((config.request_records(&limits), config.request_bytes(&limits)), (500, 10 << 20));
-        assert_eq!(Config::default().request_bytes(&limits), 2 << 20);
+        assert_eq!((config.request_records(&LIMITS), config.request_bytes(&LIMITS)), (500, 10 << 20));
+        assert_eq!(Config::default().request_bytes(&LIMITS), 2 << 20);
     }
 }

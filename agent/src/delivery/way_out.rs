@@ -166,14 +166,16 @@ fn never_left(outcome: &Outcome) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-    use forebay_log_store::{Record, SequenceNumber, ShardIndex, Timestamp};
+    use forebay_log_store::SequenceNumber;
     use tokio::sync::Notify;
 
     use super::*;
-    use crate::delivery::window::Finished;
-    use crate::destination::{Limits, Parcel};
-    use crate::links::{Config, Link, Moment, Spent};
+    use crate::{
+        delivery::window::Finished,
+        destination::Parcel,
+        links::{Config, Link, Moment, Spent},
+        sample::{LIMITS, plain},
+    };
 
     fn link(text: &str, now: &Arc<AtomicU64>) -> Arc<Link> {
         let config: Config = toml::from_str(text).expect("it works");
@@ -232,16 +234,7 @@ mod tests {
     /// A budget would else be held back for what never passes.
     #[test]
     fn what_is_under_way_counts_as_it_is_encoded() {
-        let record = Arc::new(Record {
-            sequence_number: SequenceNumber(1),
-            shard: ShardIndex(0),
-            arrival: Timestamp(0),
-            arrival_trusted: true,
-            partition_key: "key".into(),
-            explicit_hash_key: None,
-            tags: Vec::new(),
-            data: Bytes::from(vec![7; 30_000 - 3]),
-        });
+        let record = Arc::new(plain("key", vec![7; 30_000 - 3]));
         let batch = Batch { id: 1, parcels: vec![Parcel { records: [record].into_iter().collect() }] };
         for (in_base64, bytes) in [(true, 40_000), (false, 30_000)] {
             let now = Arc::new(AtomicU64::new(0));
@@ -252,13 +245,4 @@ mod tests {
             assert_eq!(spent, bytes + RECORD_OVERHEAD + REQUEST_OVERHEAD);
         }
     }
-
-    const LIMITS: Limits = Limits {
-        request_records: 500,
-        request_bytes: 10 << 20,
-        parcel_records: 1,
-        parcel_bytes: 1 << 20,
-        keeps_requests: false,
-        request_timeout: Duration::from_secs(30),
-    };
 }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::{CatalogueFound, Simulation, YEAR_MS, read_all};
+use super::{
+    CatalogueFound, Simulation, YEAR_MS, read_all,
+    scenarios::{numbers, power_cut_and_open},
+};
 use crate::{
     clock::{Clock, Now, Timestamp, Trust},
     config::RateLimit,
@@ -312,4 +315,29 @@ fn a_cursor_tells_the_ages_that_retention_goes_by() {
     let ages: Vec<_> = cursor.ages().iter().map(Duration::as_secs).collect();
     assert_eq!((read.len(), ages.len()), (3, 3));
     assert!(ages.is_sorted_by(|older, younger| older >= younger) && ages[0] < 200 && ages[2] == 7, "{ages:?}");
+}
+
+#[test]
+fn a_clock_set_forward_expires_nothing_and_set_back_does_not_run_backwards() {
+    let mut sim = Simulation::new(12);
+    sim.stream_config.consumers.clear();
+    sim.open().expect("an empty disk");
+    sim.append(5, 100).expect("room");
+    let wall = sim.clock.now().wall.0;
+    sim.clock.set_wall(Timestamp(wall + 50 * 31_557_600_000));
+    sim.tick();
+    sim.append(5, 100).expect("room");
+    assert_eq!(numbers(&sim).len(), 10);
+    sim.clock.set_wall(Timestamp(5));
+    sim.append(5, 100).expect("room");
+    power_cut_and_open(&mut sim, CatalogueFound::Newest);
+    sim.append(5, 100).expect("room");
+    sim.tick();
+    // `check` compares arrival times too.
+    sim.check();
+    assert_eq!(numbers(&sim).len(), 20);
+    // By the monotonic clock it is all past in the end.
+    sim.clock.advance(Duration::from_secs(1001));
+    sim.tick();
+    assert_eq!(numbers(&sim).len(), 0);
 }

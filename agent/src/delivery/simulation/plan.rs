@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use fastrand::Rng;
-use forebay_log_store::{Record, SequenceNumber, ShardIndex, Timestamp};
+use forebay_log_store::{Record, SequenceNumber};
 
 use super::{
     endpoint::{Flaw, Mood, PASSING},
@@ -15,6 +14,7 @@ use crate::{
     delivery::config::{CatchUp, Config, Ordering},
     destination::Limits,
     links,
+    sample::plain,
 };
 
 const HOUR: u64 = 3600;
@@ -123,7 +123,7 @@ impl Line {
         let mut sequence_number = 0;
         let mut add = |log: &mut Vec<(Record, Flaw)>, key: String, bytes: u64, gap: u64| {
             sequence_number += gap;
-            log.push((record(sequence_number, key, bytes), Flaw::None));
+            log.push((record(sequence_number, &key, bytes), Flaw::None));
             bytes
         };
         let mut bytes = 0;
@@ -145,17 +145,8 @@ impl Line {
     }
 }
 
-fn record(sequence_number: u64, key: String, bytes: u64) -> Record {
-    Record {
-        sequence_number: SequenceNumber(sequence_number),
-        shard: ShardIndex(0),
-        arrival: Timestamp(0),
-        arrival_trusted: true,
-        partition_key: key.as_str().into(),
-        explicit_hash_key: None,
-        tags: Vec::new(),
-        data: Bytes::from(vec![0; bytes as usize]),
-    }
+fn record(sequence_number: u64, key: &str, bytes: u64) -> Record {
+    Record { sequence_number: SequenceNumber(sequence_number), ..plain(key, vec![0; bytes as usize]) }
 }
 
 impl World {

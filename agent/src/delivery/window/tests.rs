@@ -2,19 +2,11 @@
 
 use std::collections::HashSet;
 
-use bytes::Bytes;
-use forebay_log_store::{ShardIndex, Timestamp};
-
 use super::*;
-use crate::{delivery::config::Ordering, destination::RecordOutcome};
-
-const LIMITS: Limits = Limits {
-    request_records: 500,
-    request_bytes: 10 << 20,
-    parcel_records: 1,
-    parcel_bytes: 1 << 20,
-    keeps_requests: false,
-    request_timeout: Duration::from_secs(30),
+use crate::{
+    delivery::config::Ordering,
+    destination::RecordOutcome,
+    sample::{LIMITS, plain},
 };
 
 fn ms(ms: u64) -> Duration {
@@ -65,16 +57,7 @@ impl Bench {
 
     fn log(&mut self, keys: &[&str]) {
         for key in keys {
-            self.log.push_back(Record {
-                sequence_number: SequenceNumber(self.next),
-                shard: ShardIndex(0),
-                arrival: Timestamp(0),
-                arrival_trusted: true,
-                partition_key: (*key).into(),
-                explicit_hash_key: None,
-                tags: Vec::new(),
-                data: Bytes::from_static(&[7; 100]),
-            });
+            self.log.push_back(Record { sequence_number: SequenceNumber(self.next), ..plain(key, vec![7; 100]) });
             self.next += 1;
         }
         self.window.on_commit();

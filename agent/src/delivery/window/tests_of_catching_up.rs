@@ -1,22 +1,13 @@
 //! Leaps, gaps and expiry, by name.
 
-use bytes::Bytes;
-use forebay_log_store::{ShardIndex, Timestamp};
-
 use super::*;
 use crate::{
     delivery::config::{CatchUp, Ordering},
     destination::RecordOutcome,
+    sample::{self, plain},
 };
 
-const LIMITS: Limits = Limits {
-    request_records: 10,
-    request_bytes: 1 << 20,
-    parcel_records: 1,
-    parcel_bytes: 1 << 20,
-    keeps_requests: false,
-    request_timeout: Duration::from_secs(30),
-};
+const LIMITS: Limits = Limits { request_records: 10, request_bytes: 1 << 20, ..sample::LIMITS };
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -75,15 +66,9 @@ impl Bench {
 
     fn read(&mut self, Piece { from, limit, .. }: Piece) {
         let last = self.head.min(from.0 + limit.records as u64 - 1);
-        let record = |number: u64| Record {
-            sequence_number: SequenceNumber(number),
-            shard: ShardIndex(0),
-            arrival: Timestamp(0),
-            arrival_trusted: true,
-            partition_key: (self.record)(number).0.into(),
-            explicit_hash_key: None,
-            tags: Vec::new(),
-            data: Bytes::from(vec![7; (self.record)(number).1]),
+        let record = |number: u64| {
+            let (key, bytes) = (self.record)(number);
+            Record { sequence_number: SequenceNumber(number), ..plain(&key, vec![7; bytes]) }
         };
         let records: Vec<_> = (from.0..=last).map(|number| (Arc::new(record(number)), self.age)).collect();
         let reached = records.last().map(|(record, _)| record.sequence_number);

@@ -2,12 +2,13 @@
 
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-use bytes::Bytes;
-use forebay_log_store::{SequenceNumber, ShardIndex, Timestamp};
 use tokio::runtime::Runtime;
 
 use super::*;
-use crate::destination::aws::canned::{self, Canned, Said};
+use crate::{
+    destination::aws::canned::{self, Canned, Said},
+    sample::plain,
+};
 
 /// A request of three records that is sent again and again.
 struct Requests {
@@ -31,21 +32,12 @@ impl Requests {
         let firehose = Firehose::open(&config, &Arc::default()).expect("sound settings");
         let endpoint = Canned::default();
         let client = Client::from_conf(firehose.client.config().to_builder().http_client(endpoint.clone()).build());
-        let record = || Record {
-            sequence_number: SequenceNumber(1),
-            shard: ShardIndex(0),
-            arrival: Timestamp(0),
-            arrival_trusted: true,
-            partition_key: "key".into(),
-            explicit_hash_key: None,
-            tags: Vec::new(),
-            data: Bytes::from_static(b"data"),
-        };
+        let parcel = || Parcel { records: vec![Arc::new(plain("key", "data"))].into() };
         Self {
             runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime"),
             endpoint,
             firehose: Firehose { client, ..firehose },
-            parcels: (0..3).map(|_| Parcel { records: vec![Arc::new(record())].into() }).collect(),
+            parcels: (0..3).map(|_| parcel()).collect(),
         }
     }
 }

@@ -10,7 +10,6 @@ use axum::{
     routing::post,
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use forebay_log_store::{SequenceNumber, ShardIndex, Timestamp};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinSet};
 
@@ -18,19 +17,11 @@ use super::*;
 use crate::{
     destination::{Failure, FailureKind},
     outgoing,
+    sample::plain,
 };
 
 fn record(key: &str, data: impl Into<Bytes>) -> Arc<Record> {
-    Arc::new(Record {
-        sequence_number: SequenceNumber(1),
-        shard: ShardIndex(0),
-        arrival: Timestamp(0),
-        arrival_trusted: true,
-        partition_key: key.into(),
-        explicit_hash_key: None,
-        tags: Vec::new(),
-        data: data.into(),
-    })
+    Arc::new(plain(key, data))
 }
 
 fn alone(key: &str, data: impl Into<Bytes>) -> Parcel {

@@ -66,22 +66,14 @@ pub(super) fn body(id: &str, timestamp_ms: u64, parcels: &[Parcel], gzip: bool) 
 mod tests {
     use std::sync::Arc;
 
-    use forebay_log_store::{Record, SequenceNumber, ShardIndex, Timestamp};
+    use forebay_log_store::{Record, SequenceNumber};
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::sample::plain;
 
     fn parcel(number: u64, data: &'static [u8]) -> Parcel {
-        let record = Record {
-            sequence_number: SequenceNumber(number),
-            shard: ShardIndex(0),
-            arrival: Timestamp(0),
-            arrival_trusted: true,
-            partition_key: "key".into(),
-            explicit_hash_key: None,
-            tags: Vec::new(),
-            data: bytes::Bytes::from_static(data),
-        };
+        let record = Record { sequence_number: SequenceNumber(number), ..plain("key", data) };
         Parcel { records: vec![Arc::new(record)].into() }
     }
 

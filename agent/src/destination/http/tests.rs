@@ -8,25 +8,17 @@ use axum::{
     routing::post,
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use forebay_log_store::{SequenceNumber, ShardIndex, Timestamp};
+use forebay_log_store::SequenceNumber;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinSet};
 
 use super::*;
+use crate::sample::plain;
 
 const ORIGIN: Origin<'static> = Origin { gateway: "gateway 7", stream: "telemetry" };
 
 fn parcel(number: u64, key: &str, data: impl Into<Bytes>) -> Parcel {
-    let record = Record {
-        sequence_number: SequenceNumber(number),
-        shard: ShardIndex(0),
-        arrival: Timestamp(0),
-        arrival_trusted: true,
-        partition_key: key.into(),
-        explicit_hash_key: None,
-        tags: Vec::new(),
-        data: data.into(),
-    };
+    let record = Record { sequence_number: SequenceNumber(number), ..plain(key, data) };
     Parcel { records: vec![Arc::new(record)].into() }
 }
 

@@ -2,15 +2,17 @@
 
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-use bytes::Bytes;
-use forebay_log_store::{HashKey, SequenceNumber, ShardIndex, Timestamp};
+use forebay_log_store::HashKey;
 use tokio::runtime::Runtime;
 
 use super::{
     survey::{Answer, Survey},
     *,
 };
-use crate::destination::aws::canned::{self, Canned, Said};
+use crate::{
+    destination::aws::canned::{self, Canned, Said},
+    sample::plain,
+};
 
 /// Two shards.
 const HALVES: &str = r#"{"Shards":[
@@ -62,16 +64,7 @@ fn kinesis(encoding: Encoding, endpoint: &Canned) -> Kinesis {
 }
 
 fn record(hash_key: &u128) -> Arc<Record> {
-    Arc::new(Record {
-        sequence_number: SequenceNumber(1),
-        shard: ShardIndex(0),
-        arrival: Timestamp(0),
-        arrival_trusted: true,
-        partition_key: "key".into(),
-        explicit_hash_key: Some(HashKey(*hash_key)),
-        tags: Vec::new(),
-        data: Bytes::from_static(b"data"),
-    })
+    Arc::new(Record { explicit_hash_key: Some(HashKey(*hash_key)), ..plain("key", "data") })
 }
 
 /// For fuzzing: an answer to PutRecords.

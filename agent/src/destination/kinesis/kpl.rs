@@ -172,14 +172,13 @@ pub(super) fn share_hash_key(one: &Record, other: &Record) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-    use forebay_log_store::{SequenceNumber, ShardIndex, Tag, Timestamp};
+    use forebay_log_store::{SequenceNumber, Tag, Timestamp};
     use md5::{Digest as _, Md5};
     use proptest::prelude::*;
     use prost_reflect::{DescriptorPool, DynamicMessage, Value};
 
     use super::*;
-    use crate::destination::kinesis::tags::TagName;
+    use crate::{destination::kinesis::tags::TagName, sample::plain};
 
     /// What aggregation-format.md says, as a descriptor.
     fn schema() -> prost_reflect::MessageDescriptor {
@@ -278,13 +277,11 @@ mod tests {
             |(key, hash_key, data, number, arrival, trusted)| {
                 Arc::new(Record {
                     sequence_number: SequenceNumber(number),
-                    shard: ShardIndex(0),
                     arrival: Timestamp(arrival),
                     arrival_trusted: trusted,
-                    partition_key: key.into(),
                     explicit_hash_key: hash_key.map(HashKey),
                     tags: vec![Tag { name: "topic".into(), value: "a/b".into() }],
-                    data: Bytes::from(data),
+                    ..plain(&key, data)
                 })
             },
         )

@@ -41,23 +41,13 @@ fn compress(lines: &[u8]) -> Vec<u8> {
 mod tests {
     use std::io::Read as _;
 
-    use bytes::Bytes;
-    use forebay_log_store::{SequenceNumber, ShardIndex, Timestamp};
     use proptest::prelude::*;
 
     use super::*;
+    use crate::sample::plain;
 
     fn record(data: &[u8]) -> Arc<Record> {
-        Arc::new(Record {
-            sequence_number: SequenceNumber(1),
-            shard: ShardIndex(0),
-            arrival: Timestamp(0),
-            arrival_trusted: true,
-            partition_key: "k".into(),
-            explicit_hash_key: None,
-            tags: Vec::new(),
-            data: Bytes::copy_from_slice(data),
-        })
+        Arc::new(plain("k", data.to_vec()))
     }
 
     #[test]

@@ -158,25 +158,21 @@ fn hashed(key: HashKey) -> u64 {
 mod tests {
     use std::{slice, sync::Arc};
 
-    use bytes::Bytes;
-    use forebay_log_store::{SequenceNumber, ShardIndex, Timestamp};
+    use forebay_log_store::{SequenceNumber, Timestamp};
     use proptest::prelude::*;
 
     use super::{
         super::{TagName, shards::tests::shards},
         *,
     };
+    use crate::sample::plain;
 
     fn record(key: &str, explicit_hash_key: Option<u128>, data: Vec<u8>) -> Arc<Record> {
         Arc::new(Record {
             sequence_number: SequenceNumber(7),
-            shard: ShardIndex(0),
             arrival: Timestamp(1_700_000_000_000),
-            arrival_trusted: true,
-            partition_key: key.into(),
             explicit_hash_key: explicit_hash_key.map(HashKey),
-            tags: Vec::new(),
-            data: Bytes::from(data),
+            ..plain(key, data)
         })
     }
 

@@ -19,9 +19,8 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use fastrand::Rng;
-use forebay_log_store::{Record, SequenceNumber, ShardIndex, Timestamp};
+use forebay_log_store::{Record, SequenceNumber};
 
 use self::{
     events::*,

@@ -1,6 +1,7 @@
 //! What is drawn beforehand: settings, records, what goes wrong with the endpoint, and when.
 
 use super::*;
+use crate::sample::plain;
 
 impl World {
     pub(super) fn new(seed: u64) -> Self {
@@ -37,8 +38,8 @@ impl World {
         let log = (0..rng.usize(1..=if leaps { 160 } else { 80 }))
             .map(|_| {
                 sequence_number += if rng.u8(..10) == 0 { rng.u64(1..=50) } else { 1 };
-                let record = plain(&format!("k{}", rng.u32(..keys)), rng.usize(..=60 * scale as usize));
-                let record = Record { sequence_number: SequenceNumber(sequence_number), ..record };
+                let key = format!("k{}", rng.u32(..keys));
+                let record = record(sequence_number, &key, rng.usize(..=60 * scale as usize));
                 let flaw = match rng.u32(..100) {
                     n if n >= flawed => Flaw::None,
                     n if lasts && n % 8 == 7 => Flaw::Lasts,
@@ -69,7 +70,7 @@ impl World {
         // Some of them come when the endpoint takes everything.
         for _ in 0..(refused + 1) * if lasts { 2 } else { 1 } {
             sequence_number += 1;
-            log.push((Record { sequence_number: SequenceNumber(sequence_number), ..plain("fresh", 1) }, Flaw::None));
+            log.push((record(sequence_number, "fresh", 1), Flaw::None));
         }
         // A backlog from before, of boots whose time is known or not.
         let committed = if rng.bool() { 0 } else { rng.usize(..=others) };
@@ -197,17 +198,8 @@ impl World {
     }
 }
 
-fn plain(partition_key: &str, bytes: usize) -> Record {
-    Record {
-        sequence_number: SequenceNumber::ZERO,
-        shard: ShardIndex(0),
-        arrival: Timestamp(0),
-        arrival_trusted: true,
-        partition_key: partition_key.into(),
-        explicit_hash_key: None,
-        tags: Vec::new(),
-        data: Bytes::from(vec![0; bytes]),
-    }
+fn record(sequence_number: u64, key: &str, bytes: usize) -> Record {
+    Record { sequence_number: SequenceNumber(sequence_number), ..plain(key, vec![0; bytes]) }
 }
 
 /// Whether a record is one at which the endpoint breaks for long, or has to wait for one.

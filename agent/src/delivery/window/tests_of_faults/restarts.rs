@@ -1,0 +1,39 @@
+//! What is known of a window's records after a restart.
+
+use super::*;
+
+/// While one record waits, others are delivered, and one becomes a dead letter: none of them comes again, neither after a clean stop nor, for the
+/// letter, a second after it was stored.
+#[test]
+fn what_is_finished_behind_a_record_that_waits_is_known_after_a_restart() {
+    for limits in [ALONE, ONE_LANE] {
+        let mut bench = Bench::new(limits, Config::default(), []);
+        bench.by_key = true;
+        bench.fails.insert(4);
+        bench.refuses.insert(9);
+        bench.log(30);
+        bench.pass(SECOND * 60);
+        assert_eq!(bench.buried, [9]);
+        let range = |first, last| (SequenceNumber(first), SequenceNumber(last));
+        // Records 4, 14 and 24 are of one key.
+        let inside = [range(5, 13), range(15, 23), range(25, 30)];
+        let [noted] = &bench.saved[..] else { panic!("{:?}", bench.saved) };
+        assert!(noted.inside.iter().any(|(first, last)| (*first..=*last).contains(&SequenceNumber(9))), "{noted:?}");
+        bench.log(600);
+        bench.pass(SECOND * 60);
+        assert_eq!(bench.saved.len(), 1, "the flash is written for letters alone");
+        bench.window.stop();
+        bench.pass(SECOND);
+        assert!(matches!(bench.window.next(bench.now), Step::Stopped));
+        let finished = bench.saved.pop().expect("saved");
+        assert_eq!(finished.inside[..3], [inside[0], inside[1], range(25, 33)]);
+        let mut again = Bench::new(limits, Config::default(), []);
+        again.by_key = true;
+        again.window = Window::new(&Config::default(), &limits, bench.window.checkpoint(), &finished, 7);
+        (again.read, again.head) = (bench.window.checkpoint().0, bench.head);
+        again.pass(SECOND * 60);
+        let key: Vec<_> = (4..=bench.head).step_by(10).collect();
+        assert_eq!((&again.taken, &again.buried[..]), (&key, &[][..]));
+        assert_eq!(again.window.checkpoint().0, bench.head);
+    }
+}
