@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::support::daemon::PATIENCE;
 use crate::support::device::Version;
+use crate::support::upstream::PutRecords;
 use crate::support::{Device, Forebay, Gateway, Reply, Upstream, eventually, mosquitto_pub_lines};
 
 /// What arrived, by partition key, repetitions included.
@@ -28,8 +31,7 @@ fn publish(gateway: &Gateway, count: u32) {
     mosquitto_pub_lines(gateway.mqtt, &["-q", "1", "-t", "plant/a"], &numbers(count).join("\n"));
 }
 
-/// Requests under way are awaited and the checkpoint is saved. What may be repeated after a clean stop is only what was
-/// delivered out of turn, past a record that was not; here all keys take turns, so there is nothing like that.
+/// Requests under way are awaited and the checkpoint is saved.
 #[test]
 fn a_clean_stop_in_the_middle_of_delivering_repeats_nothing() {
     let upstream = Upstream::start();
@@ -54,6 +56,54 @@ fn a_clean_stop_in_the_middle_of_delivering_repeats_nothing() {
         assert_eq!(texts, numbers(60), "{key}");
     }
     assert_eq!(agent.status()["destinations"]["cloud"]["backlog_records"], 0);
+}
+
+/// What went past a record that waits is noted, so that it neither arrives again nor becomes another dead letter.
+#[test]
+fn a_clean_stop_repeats_nothing_that_went_past_a_record_that_waits() {
+    let (upstream, cured) = (Upstream::start(), Arc::new(AtomicBool::new(false)));
+    let is_cured = Arc::clone(&cured);
+    upstream.otherwise(move |request: &PutRecords| {
+        let stuck = |place: &usize| request.records[*place].data == b"stuck" && !is_cured.load(Relaxed);
+        Reply::Fail((0..request.records.len()).filter(stuck).collect())
+    });
+    let gateway = Gateway { destination: "max-record = \"1KiB\"".to_owned(), ..Gateway::to(&upstream.endpoint()) };
+    let mut agent = Forebay::start(&gateway.configuration());
+    let mut device = Device::connect(gateway.mqtt, Version::V311, "device");
+    device.publish("plant/stuck", b"stuck");
+    device.publish("plant/large", &[b'x'; 2000]);
+    drop(device);
+    let cloud = |agent: &Forebay, what: &str| agent.status()["destinations"]["cloud"][what].clone();
+    for stop in 0..3 {
+        publish(&gateway, 100);
+        upstream.wait_for((stop + 1) * 100, PATIENCE);
+        eventually(PATIENCE, "all but one is finished", || cloud(&agent, "backlog_records") == 1);
+        agent.restart();
+        eventually(PATIENCE, "what is noted is passed over", || cloud(&agent, "backlog_records") == 1);
+    }
+    assert_eq!(cloud(&agent, "dead_letters_open"), 1, "one record, one letter");
+    cured.store(true, Relaxed);
+    eventually(PATIENCE, "all is finished", || cloud(&agent, "backlog_records") == 0);
+    let arrived = arrived(&upstream);
+    assert_eq!(arrived["plant/stuck"], ["stuck"]);
+    assert_eq!(arrived["plant/a"], [numbers(100), numbers(100), numbers(100)].concat());
+}
+
+/// Six tenths of the grace period are for requests under way.
+#[test]
+fn a_clean_stop_awaits_a_request_that_takes_half_of_the_grace_period() {
+    let upstream = Upstream::start();
+    upstream.otherwise(|_| Reply::After(Duration::from_secs(5), Box::new(Reply::Accept)));
+    let gateway = Gateway::to(&upstream.endpoint());
+    let mut agent = Forebay::start(&gateway.configuration());
+    publish(&gateway, 1);
+    eventually(PATIENCE, "the request is under way", || !upstream.arrived().is_empty());
+    assert!(agent.terminate().success(), "{}", agent.log());
+    upstream.behave();
+    agent.start_again();
+    publish(&gateway, 2);
+    eventually(PATIENCE, "all is finished", || agent.status()["destinations"]["cloud"]["backlog_records"] == 0);
+    assert_eq!(arrived(&upstream)["plant/a"], [numbers(1), numbers(2)].concat());
 }
 
 #[test]

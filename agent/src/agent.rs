@@ -30,6 +30,13 @@ use crate::{
     supervise::{Group, supervise},
 };
 
+/// By which part of the grace period the sources have to have ended, and the deliveries after them.
+const SOURCES_END_BY: f64 = 1.0 / 3.0;
+const DELIVERIES_END_BY: f64 = 0.95;
+
+/// For which part of it a delivery awaits its requests; in what is left, it notes what came of them.
+const REQUESTS_AWAITED: f64 = 0.6;
+
 /// Runs the agent until `stop` is cancelled.
 ///
 /// # Errors
@@ -74,7 +81,8 @@ async fn run_on(
     let grace = config.agent.grace_period;
     // Everything that can be refused by the system is asked for before anything begins.
     let server = Server::bind(config.api.listen).await?;
-    let (mut intake, mut outlet, mut watchers) = (Group::new(), Group::new(), Group::new());
+    let (mut intake, mut outlet) = (Group::ends_by(SOURCES_END_BY), Group::ends_by(DELIVERIES_END_BY));
+    let mut watchers = Group::ends_by(1.0);
     let time = Arc::new(KnownTime::new({
         let store = Arc::clone(store);
         move || store.clock()
@@ -182,8 +190,7 @@ fn start_deliveries(
             interfaces: interfaces.changes(),
             stats: Arc::clone(&stats),
             stop: group.stop(),
-            // Its share: the sources come first, and the log after it.
-            grace: config.agent.grace_period / 4,
+            grace: config.agent.grace_period.mul_f64(REQUESTS_AWAITED),
         };
         group.spawn(format!("delivery to {name}"), delivery.run());
         let observe = ObservedDestination {

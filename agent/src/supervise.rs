@@ -1,8 +1,8 @@
 //! Supervision: every task of the agent lives here, and none outlives it.
 //!
 //! Tasks come in groups, in the direction that data flows. When somebody asks to stop, or when any task ends by itself, the
-//! groups are stopped one after the other: what still brings records ends before what takes them away. Each group has its
-//! share of the grace period; whoever is late is named, and ended.
+//! groups are stopped one after the other: what still brings records ends before what takes them away. By some part of the grace
+//! period each group has to have ended; whoever is late is named, and ended.
 
 use std::{collections::HashMap, future::Future, time::Duration};
 
@@ -24,19 +24,14 @@ pub struct Group {
     stop: CancellationToken,
     tasks: JoinSet<anyhow::Result<()>>,
     names: HashMap<Id, String>,
-}
-
-impl Default for Group {
-    fn default() -> Self {
-        Self::new()
-    }
+    by: f64,
 }
 
 impl Group {
-    /// A group without tasks.
+    /// A group without tasks, which are to have ended by this part of the grace period, from 0 to 1.
     #[must_use]
-    pub fn new() -> Self {
-        Self { stop: CancellationToken::new(), tasks: JoinSet::new(), names: HashMap::new() }
+    pub fn ends_by(by: f64) -> Self {
+        Self { stop: CancellationToken::new(), tasks: JoinSet::new(), names: HashMap::new(), by }
     }
 
     /// Cancelled when the group's tasks are to stop.
@@ -116,10 +111,8 @@ pub async fn supervise<const N: usize>(
         }
     }
     let asked = Instant::now();
-    for (i, group) in (1..).zip(&mut groups) {
-        // A group that takes its whole share leaves the later ones theirs.
-        let share = grace.mul_f64(f64::from(i) / f64::from(u32::try_from(N).unwrap_or(u32::MAX)));
-        group.drain(asked + share, &mut first).await;
+    for group in &mut groups {
+        group.drain(asked + grace.mul_f64(group.by), &mut first).await;
     }
     first.map_or(Ok(()), Err)
 }
@@ -180,7 +173,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_first_failure_stops_everybody_and_is_what_the_caller_sees() {
         let ended: Arc<Mutex<Vec<_>>> = Arc::default();
-        let mut groups = [Group::new(), Group::new()];
+        let mut groups = [Group::ends_by(1.0), Group::ends_by(1.0)];
         obedient(&mut groups[0], "source a", &ended);
         groups[1].spawn("delivery b", async { Err(anyhow!("boom")) });
         obedient(&mut groups[1], "delivery c", &ended);
@@ -192,7 +185,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_task_that_is_done_stops_everybody_and_is_no_failure() {
         let ended: Arc<Mutex<Vec<_>>> = Arc::default();
-        let mut groups = [Group::new(), Group::new()];
+        let mut groups = [Group::ends_by(1.0), Group::ends_by(1.0)];
         groups[0].spawn("source a", async { Err(Done.into()) });
         obedient(&mut groups[1], "delivery b", &ended);
         supervise(groups, CancellationToken::new(), GRACE).await.expect("all is done");
@@ -202,7 +195,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn groups_stop_in_their_order() {
         let ended: Arc<Mutex<Vec<_>>> = Arc::default();
-        let mut groups = [Group::new(), Group::new(), Group::new()];
+        let mut groups = [Group::ends_by(1.0), Group::ends_by(1.0), Group::ends_by(1.0)];
         // Spawned the other way round, so that the order is not that of spawning.
         obedient(&mut groups[2], "third", &ended);
         obedient(&mut groups[1], "second", &ended);
@@ -216,7 +209,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn whoever_is_late_is_named_and_the_others_still_get_their_share() {
         let ended: Arc<Mutex<Vec<_>>> = Arc::default();
-        let mut groups = [Group::new(), Group::new()];
+        let mut groups = [Group::ends_by(0.5), Group::ends_by(1.0)];
         groups[0].spawn("source deaf", std::future::pending());
         let (stop, log) = (groups[1].stop(), Arc::clone(&ended));
         groups[1].spawn("delivery slow", async move {
@@ -238,7 +231,7 @@ mod tests {
             (true, "run source a: it panicked, which is a defect of forebay: boom"),
             (false, "run source a: it ended though nobody had asked it to"),
         ] {
-            let mut group = Group::new();
+            let mut group = Group::ends_by(1.0);
             group.spawn("source a", async move { if task { panic!("boom") } else { Ok(()) } });
             let error = supervise([group], CancellationToken::new(), GRACE).await.expect_err("it ended");
             assert_eq!(format!("{error:#}"), expected);

@@ -266,6 +266,9 @@ impl Loop {
             News::Down(kind) => {
                 warn!(%destination, %kind, error = error(kind), "destination does not take records; trying again");
             }
+            News::StillDown(kind) => {
+                warn!(%destination, %kind, error = error(kind), "destination still does not take records, for another reason");
+            }
             News::Up(outage) => {
                 let (lasted, attempts) = (outage.until.saturating_sub(outage.since), outage.attempts);
                 info!(%destination, ?lasted, attempts, "destination takes records again");

@@ -107,7 +107,7 @@ fn destination_rows(table: &mut Table<9>, name: &str, destination: &DestinationS
     table.row([name.to_owned(), kind, from, records, bytes, rate, backlog, lag, sent]);
     if let Some(down) = &destination.down {
         let (kind, since, attempts) = (&down.kind, duration(down.seconds), grouped(down.attempts));
-        table.note(format!("{kind} for {since}, {attempts} attempts"));
+        table.note(format!("{kind}; down for {since}, {attempts} attempts"));
     }
     if let Some(held) = &destination.held {
         let link = destination.link.as_deref().unwrap_or_default();
@@ -293,7 +293,7 @@ lte   hold    11.4 MiB     47.7 MiB
 
 DESTINATION  TYPE     FROM       RECORDS  BYTES       RATE              BACKLOG          LAG  SENT PER BYTE
 cloud        kinesis  telemetry  1,000    1000.0 KiB  12/s, 12.3 KiB/s  200 (211.9 KiB)  43s  1.20
-  ! dns for 40s, 7 attempts
+  ! dns; down for 40s, 7 attempts
   ! catching up: 10 live records, the oldest 2s old; 190 in 2 gaps that it leapt over, the oldest 43s old
   ! 25 aggregates of 40.0 records each, 1.04 bytes per payload byte, 50 payload units taken
   ! no more is read: what waits behind records that go on failing fills the window

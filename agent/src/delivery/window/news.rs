@@ -21,6 +21,8 @@ pub(super) const BRIEF: Duration = Duration::from_secs(1);
 pub(crate) enum News {
     /// The endpoint does not take records.
     Down(FailureKind),
+    /// It still does not, but for another reason, of which nothing was said in this outage.
+    StillDown(FailureKind),
     /// It does again.
     Up(Outage),
     /// It did not for a moment, and took the next request.
@@ -57,6 +59,19 @@ fn is_answer(kind: FailureKind) -> bool {
     matches!(kind, FailureKind::EndpointFailed | FailureKind::RequestInvalid | FailureKind::Throttled)
 }
 
+/// Kinds that lead to the same thing being done: one of them is told for all. The endpoint cannot be reached; it answers; else each is for somebody
+/// to mend.
+fn group(kind: FailureKind) -> u32 {
+    let one_of = if kind.is_silence() {
+        FailureKind::Refused
+    } else if is_answer(kind) {
+        FailureKind::EndpointFailed
+    } else {
+        kind
+    };
+    1 << one_of.index()
+}
+
 /// Until when this outage is not told, because the next request may end it.
 fn may_be_brief_until(down: &Down) -> Option<Duration> {
     // That one was waited for longer than that already.
@@ -68,6 +83,8 @@ fn may_be_brief_until(down: &Down) -> Option<Duration> {
 #[derive(Debug, Default)]
 pub(super) struct Told {
     outage: Option<Outage>,
+    /// The [`group`]s of kinds told in it.
+    kinds: u32,
     /// Is to be told.
     brief: Option<Outage>,
     failing: usize,
@@ -99,10 +116,17 @@ impl Window {
                 if self.told.outage.is_none() && self.outage_begins_at().is_none_or(|at| at <= now) =>
             {
                 self.told.outage = Some(Outage { since: *since, until: *since, attempts: 0, kind: *kind });
+                self.told.kinds = group(*kind);
                 return Some(News::Down(*kind));
             }
             Link::Down(down) if self.told.outage.is_some_and(|outage| outage.is_another(down)) => {
                 return self.told.outage.take().map(News::Up);
+            }
+            Link::Down(Down { kind, doubtful: false, .. })
+                if self.told.outage.is_some() && self.told.kinds & group(*kind) == 0 =>
+            {
+                self.told.kinds |= group(*kind);
+                return Some(News::StillDown(*kind));
             }
             _ if self.outage_ends_at().is_some_and(|at| at <= now) => {
                 return self.told.outage.take().map(News::Up);

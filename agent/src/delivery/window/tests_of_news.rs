@@ -9,6 +9,7 @@ use super::{
 use crate::destination::RecordOutcome;
 
 const ENDPOINT_FAILED: News = News::Down(FailureKind::EndpointFailed);
+const ENDPOINT_FAILED_TOO: News = News::StillDown(FailureKind::EndpointFailed);
 
 fn failed() -> RecordOutcome {
     RecordOutcome::Failed("InternalFailure".to_owned())
@@ -50,6 +51,39 @@ fn an_endpoint_that_answers_and_takes_nothing_is_down_until_it_takes_something()
         assert!(outage.until - outage.since >= SECOND * 590 && outage.attempts > 10, "{outage:?}");
         assert_eq!(bench.window.held().records, 0);
     }
+}
+
+/// A person may wait for a network that is back long since.
+#[test]
+fn that_an_outage_goes_on_for_another_reason_is_told_once() {
+    let mut bench = Bench::new(ALONE, Config::default(), []);
+    bench.log(10);
+    let silent = [FailureKind::Refused, FailureKind::Dns, FailureKind::NoRoute];
+    let answers = [FailureKind::EndpointFailed, FailureKind::RequestInvalid];
+    for kind in [silent[0], silent[1], FailureKind::Misconfigured, silent[2], FailureKind::Misconfigured]
+        .into_iter()
+        .chain(answers)
+        .chain([FailureKind::CredentialsExpired, FailureKind::CredentialsRefused])
+    {
+        bench.outage = Some(kind);
+        bench.pass(SECOND * 120);
+    }
+    let down = [
+        News::Down(FailureKind::Refused),
+        News::StillDown(FailureKind::Misconfigured),
+        ENDPOINT_FAILED_TOO,
+        News::StillDown(FailureKind::CredentialsExpired),
+        News::StillDown(FailureKind::CredentialsRefused),
+    ];
+    assert_eq!(bench.told, down);
+    bench.outage = None;
+    bench.pass(SECOND * 120);
+    assert!(matches!(bench.told[down.len()..], [News::Up(_)]), "{:?}", bench.told);
+    // Another outage is told anew.
+    bench.outage = Some(FailureKind::Misconfigured);
+    bench.log(1);
+    bench.pass(SECOND * 60);
+    assert_eq!(bench.told.last(), Some(&News::Down(FailureKind::Misconfigured)));
 }
 
 #[test]

@@ -208,6 +208,10 @@ impl World {
                 assert!(matches!(self.window.link(), Link::Down(now) if now.kind == kind && !now.doubtful));
                 self.heard.0 = true;
             }
+            News::StillDown(kind) => {
+                assert!(down, "what it is down for now, but not that it is");
+                assert!(matches!(self.window.link(), Link::Down(now) if now.kind == kind && !now.doubtful));
+            }
             News::Up(outage) => {
                 assert!(down && !matches!(self.window.link(), Link::Down(now) if now.since < outage.until));
                 assert!(outage.since <= outage.until && outage.until <= self.now && outage.attempts > 0, "{outage:?}");
