@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -19,7 +20,7 @@ use crate::support::certificates::Authority;
 use crate::support::daemon::PATIENCE;
 use crate::support::device::Version::V5;
 use crate::support::receiver::{Answer, Receiver};
-use crate::support::{Device, Forebay, eventually, free_port, head_with_devices};
+use crate::support::{Device, Forebay, Gateway, Reply, Upstream, eventually, free_port, head_with_devices};
 
 /// A type of destination that is tried, and what is asked of it over which version of HTTP.
 #[derive(Debug, Clone, Copy)]
@@ -181,5 +182,28 @@ fn a_connection_that_hangs_costs_one_request_and_no_record() {
         assert_eq!(seen.taken.len(), owed.len(), "{way:?}: what the endpoint did not take is sent again once");
         drop(seen);
         assert!(scene.agent.terminate().success());
+    }
+}
+
+/// Whatever starts again between here and there, a person need not be called for a request that is lost and passes at once.
+#[test]
+fn a_connection_that_is_lost_for_a_moment_is_told_without_a_warning() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::to(&upstream.endpoint());
+    let agent = Forebay::start(&gateway.configuration());
+    let mut device = Device::connect(gateway.mqtt, V5, "device");
+    device.publish("plant/a", b"1");
+    upstream.wait_for(1, PATIENCE);
+    upstream.script([Reply::Reset]);
+    device.publish("plant/a", b"2");
+    upstream.wait_for(2, PATIENCE);
+    let told = |what: &str| agent.log().contains(what);
+    eventually(PATIENCE, "it is told", || told("failed for a moment") || told("takes records again"));
+    let arrived = upstream.arrived();
+    let [_, lost, again] = &arrived[..] else { panic!("{} requests: {}", arrived.len(), agent.log()) };
+    // On a machine that stood still in between it was no moment.
+    if again.at - lost.at < Duration::from_millis(800) {
+        let log = agent.log();
+        assert!(log.contains("kind=disconnected") && !log.contains("does not take records"), "{log}");
     }
 }

@@ -91,12 +91,12 @@ impl Window {
         }
     }
 
-    /// Whether between these two of a lane there is a record at which the endpoint breaks, of the later one's key.
+    /// Whether between these two of a lane there is a record upon which the endpoint fails, of the later one's key.
     fn passes_found(&self, accused: Slot, witness: Slot) -> bool {
         let key = &self.entries[witness].record.partition_key;
         let between = std::iter::successors(Some(self.entries[accused].next), |slot| Some(self.entries[*slot].next));
         let mut between = between.take_while(|slot| *slot != witness).map(|slot| &self.entries[slot]);
-        let may_be_taken = |entry: &Entry| entry.fault.is_found() || entry.fault == Fault::Witness;
+        let may_be_taken = |entry: &Entry| entry.fault != Fault::None;
         between.any(|entry| may_be_taken(entry) && entry.record.partition_key == *key)
     }
 
@@ -119,8 +119,9 @@ impl Window {
                         return;
                     }
                     Some(RecordOutcome::Rejected(reason)) => self.entries[witness].reason = Some(reason),
-                    // Neither accepted nor at fault. It will be asked for again, and none behind it before that: else it
-                    // might arrive out of order.
+                    // It may be taken yet: none of its key is asked before it.
+                    Some(RecordOutcome::Failed(_)) => self.trial = self.next_trial(accused, witness, more),
+                    // Neither accepted nor at fault. It will be asked for again.
                     _ => {}
                 }
             }
@@ -141,7 +142,7 @@ impl Window {
                     _ => {}
                 }
                 if matches!(failure.kind, FailureKind::RequestInvalid | FailureKind::EndpointFailed) {
-                    self.trial = (more > 0).then(|| self.trial_of(accused, witness, more - 1)).flatten();
+                    self.trial = self.next_trial(accused, witness, more);
                 }
                 self.link.fail(id, &Why::of(&failure), self.config.max_backoff, now, &mut self.rng);
             }
@@ -150,6 +151,12 @@ impl Window {
             self.entries[accused].reason = None;
             self.keep_together(vec![accused], History::beginning(self.counts.records), now);
         }
+    }
+
+    /// The one behind this witness, if so many `more` may be asked.
+    fn next_trial(&self, accused: Slot, witness: Slot, more: u32) -> Option<Trial> {
+        let more = more.checked_sub(1)?;
+        self.trial_of(accused, witness, more)
     }
 
     /// A witness was accepted: it is finished, out of turn.

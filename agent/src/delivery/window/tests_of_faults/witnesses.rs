@@ -96,3 +96,20 @@ fn that_a_record_is_refused_with_no_other_to_compare_it_with_is_told() {
         assert!(matches!(bench.told[..], [_, News::Up(_)]), "{:?}", bench.told);
     }
 }
+
+/// Whatever a witness's answer says of it, there are others behind it.
+#[test]
+fn a_witness_that_fails_in_answers_for_ever_keeps_nobody_from_being_judged() {
+    for fails in [vec![2], vec![2, 3, 4]] {
+        let mut bench = Bench::new(ONE_LANE, Config::default(), []);
+        bench.refuses.insert(1);
+        bench.fails.extend(fails);
+        bench.log(30);
+        bench.pass_until(SECOND * 3600, |bench| bench.buried == [1]);
+        assert_eq!(bench.buried, [1], "{:?}", bench.told);
+        let free: BTreeSet<_> = bench.free().into_iter().filter(|number| *number != 1).collect();
+        bench.pass_until(SECOND * 600, |bench| bench.has_taken(&free));
+        assert!(bench.has_taken(&free), "{:?}", bench.taken);
+        bench.judge_order();
+    }
+}
