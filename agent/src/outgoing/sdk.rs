@@ -14,8 +14,8 @@ use hyper_util::client::legacy::Client;
 
 use super::{Connector, ask};
 
-/// No answer that we ask for is as large; who sends more is somebody else.
-const ANSWER_BYTES_MAX: usize = 16 << 20;
+/// No answer that we ask for is as large (a page of shards, the largest, has some 300 KiB); who sends more is somebody else.
+const ANSWER_BYTES_MAX: usize = 2 << 20;
 
 /// Requests of the SDK.
 #[derive(Debug)]
