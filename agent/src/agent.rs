@@ -35,7 +35,7 @@ const SOURCES_END_BY: f64 = 1.0 / 3.0;
 const DELIVERIES_END_BY: f64 = 0.95;
 
 /// For which part of it a delivery awaits its requests; in what is left, it notes what came of them.
-const REQUESTS_AWAITED: f64 = 0.6;
+const REQUESTS_AWAITED: f64 = 0.5;
 
 /// Runs the agent until `stop` is cancelled.
 ///

@@ -1,7 +1,14 @@
 //! What a delivery has finished, where its checkpoint alone does not say it: kept as a mark of the stream, and so committed
 //! like its records. Whatever it says stays true, so that an old one costs repeats and nothing else.
 
-use forebay_log_store::{MARK_VALUE_BYTES_MAX, SequenceNumber, Stream, WhenFull};
+use std::{
+    cmp::Reverse,
+    io::{Read as _, Write as _},
+};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use flate2::{Compression, read::DeflateDecoder, write::DeflateEncoder};
+use forebay_log_store::{SequenceNumber, Stream, WhenFull};
 use serde::{Deserialize, Serialize};
 
 use super::window::{Finished, Range};
@@ -9,15 +16,23 @@ use super::window::{Finished, Range};
 // Name of the mark, before the destination's. Persisted: never change it.
 const PREFIX: &str = "delivered/";
 
+/// What lies inside takes no more than this of the mark: sources keep their positions in marks of the same stream, and a small stream has
+/// little room for all of them.
+const INSIDE_BYTES_MAX: usize = 2 << 10;
+
+/// What lies inside has at most so many numbers when it is unpacked.
+const INSIDE_NUMBERS_MAX: usize = 1 << 20;
+
 /// The mark. Persisted as JSON: keys may be added.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 struct Mark {
     /// Numbers of records that are finished: the first and the last of each range. What lies between is delivered apart.
     ranges: Vec<(u64, u64)>,
-    /// More of them, as how many numbers lie between one and the next, and how many it has: what lies between is delivered in one order.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    inside: Vec<(u64, u64)>,
+    /// More of them, in between which everything is delivered in one order: for each range how many numbers lie before it, and how many it has,
+    /// as numbers of postcard, in one stream of deflate, in base64.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    inside: String,
 }
 
 /// What is known to be finished. A mark that cannot be read counts as none.
@@ -33,40 +48,51 @@ fn read(value: &[u8], head: SequenceNumber) -> Finished {
         let (first, last) = (SequenceNumber(first), SequenceNumber(last).min(head.previous()));
         (first <= last).then_some((first, last))
     };
-    let mut next = 0_u64;
-    let absolute = |(between, numbers): (u64, u64)| {
-        let first = next.checked_add(between)?;
-        next = first.checked_add(numbers)?;
-        Some((first, next.checked_sub(1)?))
-    };
-    Finished {
-        between: ranges.into_iter().filter_map(exists).collect(),
-        inside: inside.into_iter().map_while(absolute).filter_map(exists).collect(),
-    }
+    let ranges = ranges.into_iter().filter_map(exists).collect();
+    Finished { between: ranges, inside: unpacked(&inside).into_iter().filter_map(exists).collect() }
 }
 
-/// As much of it as a mark holds: some hundred ranges inside of what is not finished, the largest.
-fn write(finished: &Finished) -> Vec<u8> {
-    let numbers = |(first, last): &Range| last.0 - first.0;
-    let mut inside = finished.inside.clone();
-    loop {
-        let mut next = 0;
-        let relative = |(first, last): &Range| {
-            let between = first.0 - std::mem::replace(&mut next, last.0 + 1);
-            (between, last.0 - first.0 + 1)
-        };
-        let mark = Mark {
-            ranges: finished.between.iter().map(|(first, last)| (first.0, last.0)).collect(),
-            inside: inside.iter().map(relative).collect(),
-        };
-        let value = serde_json::to_vec(&mark).expect("numbers are JSON");
-        if value.len() <= MARK_VALUE_BYTES_MAX || inside.is_empty() {
-            return value;
+fn unpacked(packed: &str) -> Vec<(u64, u64)> {
+    let packed = BASE64_STANDARD.decode(packed).unwrap_or_default();
+    let mut numbers = Vec::new();
+    // What is cut off, or broken, ends it.
+    let _ = DeflateDecoder::new(&*packed).take(INSIDE_NUMBERS_MAX as u64).read_to_end(&mut numbers);
+    let (mut rest, mut next) = (&numbers[..], 0_u64);
+    let mut ranges = Vec::new();
+    while let Ok(((before, has), left)) = postcard::take_from_bytes::<(u64, u64)>(rest) {
+        let first = next.checked_add(before);
+        let Some((first, end)) = first.and_then(|first| Some((first, first.checked_add(has)?))) else { break };
+        if end > first {
+            ranges.push((first, end - 1));
         }
-        inside.sort_unstable_by_key(|range| std::cmp::Reverse(numbers(range)));
-        inside.truncate(inside.len() * 9 / 10);
-        inside.sort_unstable();
+        (rest, next) = (left, end);
     }
+    ranges
+}
+
+fn packed(ranges: &[Range]) -> String {
+    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
+    let mut next = 0;
+    for (first, last) in ranges {
+        let numbers = (first.0 - next, last.0 - first.0 + 1);
+        encoder.write_all(&postcard::to_allocvec(&numbers).expect("two numbers")).expect("memory takes it");
+        next = last.0 + 1;
+    }
+    BASE64_STANDARD.encode(encoder.finish().expect("memory takes it"))
+}
+
+/// As much of it as there is room for: inside of what is not finished some 700 ranges, or thousands that are alike; of more the largest.
+fn write(finished: &Finished) -> Vec<u8> {
+    let mut kept = finished.inside.clone();
+    let mut inside = if kept.is_empty() { String::new() } else { packed(&kept) };
+    while inside.len() > INSIDE_BYTES_MAX {
+        kept.sort_unstable_by_key(|(first, last)| Reverse(last.0 - first.0));
+        kept.truncate(kept.len() * 9 / 10);
+        kept.sort_unstable();
+        inside = packed(&kept);
+    }
+    let ranges = finished.between.iter().map(|(first, last)| (first.0, last.0)).collect();
+    serde_json::to_vec(&Mark { ranges, inside }).expect("numbers and text are JSON")
 }
 
 /// Saves it with the next commit; `done` is told whether that is durable. Blocks while much waits to be committed.
@@ -84,6 +110,7 @@ fn name(destination: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use forebay_log_store::MARK_VALUE_BYTES_MAX;
     use proptest::prelude::*;
 
     use super::*;
@@ -113,10 +140,48 @@ mod tests {
         for broken in [&b""[..], b"?", b"[]", br#"{"ranges":[[1]]}"#, br#"{"ranges":[[-1,4]]}"#, &[0xff; 40]] {
             assert_eq!(read(broken), Finished::default(), "{broken:?}");
         }
-        let inside = |text: &str| read(format!(r#"{{"inside":{text}}}"#).as_bytes()).inside;
-        assert_eq!(inside("[[7,2],[0,1],[1,500]]"), ranges(&[(7, 8), (9, 9), (11, 99)]));
-        assert_eq!(inside("[[7,2],[18446744073709551615,1],[1,1]]"), ranges(&[(7, 8)]), "there are no such numbers");
-        assert_eq!(inside("[[0,0]]"), [], "nor is there a range of none at the beginning");
+    }
+
+    #[test]
+    fn what_lies_inside_is_read_as_it_was_written_and_a_broken_one_as_far_as_it_goes() {
+        let head = SequenceNumber(100);
+        let inside = |text: &str| read(format!(r#"{{"inside":"{text}"}}"#).as_bytes(), head).inside;
+        let numbers = |numbers: &[u64]| {
+            let mut encoder = DeflateEncoder::new(Vec::new(), Compression::none());
+            numbers
+                .iter()
+                .for_each(|n| encoder.write_all(&postcard::to_allocvec(n).expect("a number")).expect("memory"));
+            BASE64_STANDARD.encode(encoder.finish().expect("memory"))
+        };
+        assert_eq!(inside(&numbers(&[7, 2, 0, 1, 1, 500])), ranges(&[(7, 8), (9, 9), (11, 99)]));
+        assert_eq!(inside(&numbers(&[7, 2, u64::MAX, 1, 1, 1])), ranges(&[(7, 8)]), "there are no such numbers");
+        assert_eq!(inside(&numbers(&[0, 0, 3, 0, 1, 1])), ranges(&[(4, 4)]), "nor ranges of none");
+        assert_eq!(inside(&numbers(&[7, 2, 5])), ranges(&[(7, 8)]));
+        let whole = packed(&ranges(&[(7, 8), (11, 12)]));
+        assert_eq!(inside(&whole), ranges(&[(7, 8), (11, 12)]));
+        for broken in ["", "?", "AAAA", &whole[..4], &format!("{}////", &whole[..4])] {
+            assert!(inside(broken).iter().all(|(first, last)| first <= last), "{broken}");
+        }
+        // A page of zeros that unpacks to gigabytes.
+        let mut bomb = DeflateEncoder::new(Vec::new(), Compression::best());
+        bomb.write_all(&vec![0; 64 << 20]).expect("memory");
+        assert_eq!(inside(&BASE64_STANDARD.encode(bomb.finish().expect("memory"))), []);
+    }
+
+    /// A key that waits, and has a tenth of what comes: as far apart as it happens, or in turn.
+    #[test]
+    fn hundreds_of_places_fit_and_thousands_if_they_are_alike() {
+        let mut random = fastrand::Rng::with_seed(1);
+        for (in_turn, fits) in [(true, 10_000), (false, 700)] {
+            let waiting = (1..100_000_u64).filter(|n| if in_turn { n % 10 == 0 } else { random.u8(..10) == 0 });
+            let waiting: Vec<_> = waiting.collect();
+            let between =
+                waiting.windows(2).map(|pair| (pair[0] + 1, pair[1] - 1)).filter(|(first, last)| first <= last);
+            let inside = ranges(&between.collect::<Vec<_>>());
+            let value = write(&Finished { inside: inside.clone(), ..Finished::default() });
+            let kept = read(&value, SequenceNumber(u64::MAX)).inside;
+            assert!(kept.len() >= fits.min(inside.len()), "{in_turn}: {} of {}", kept.len(), inside.len());
+        }
     }
 
     proptest! {
@@ -132,14 +197,15 @@ mod tests {
                 })
                 .collect();
             let value = write(&Finished { inside: ranges(&inside), ..Finished::default() });
-            prop_assert!(value.len() <= MARK_VALUE_BYTES_MAX);
+            prop_assert!(value.len() <= INSIDE_BYTES_MAX + 100);
             let kept = read(&value, SequenceNumber(u64::MAX)).inside;
             prop_assert!(kept.is_sorted() && kept.iter().all(|(first, last)| inside.contains(&(first.0, last.0))));
-            prop_assert!(kept.len() == inside.len() || kept.len() > 300, "{} of {}", kept.len(), inside.len());
+            prop_assert!(kept.len() == inside.len() || kept.len() > 600, "{} of {}", kept.len(), inside.len());
             let numbers = |(first, last): &Range| last.0 - first.0;
             let least = kept.iter().map(numbers).min().unwrap_or(0);
-            let more = ranges(&inside).iter().filter(|range| numbers(range) > least).count();
-            prop_assert!(more <= kept.len());
+            let all = ranges(&inside);
+            let mut larger = all.iter().filter(|range| numbers(range) > least);
+            prop_assert!(larger.all(|range| kept.binary_search(range).is_ok()));
         }
     }
 }

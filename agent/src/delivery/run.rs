@@ -74,9 +74,10 @@ struct Loop {
     saves: JoinSet<bool>,
     /// The newest thing that went wrong with a request, of each kind.
     problems: BTreeMap<FailureKind, String>,
-    /// Whether the newest read, or burial, failed: only the first failure in a row is told.
+    /// Whether the newest read, burial, or save failed: only the first failure in a row is told.
     read_failed: bool,
     burial_failed: bool,
+    save_failed: bool,
 }
 
 impl Delivery {
@@ -115,6 +116,7 @@ impl Delivery {
             problems: BTreeMap::new(),
             read_failed: false,
             burial_failed: false,
+            save_failed: false,
         };
         delivery.run(&commits, self.interfaces, &self.stop, self.grace).await;
         Ok(())
@@ -155,12 +157,18 @@ impl Loop {
                     if let Some(expired) = self.window.untold(self.started.elapsed()) {
                         self.tell_expired(&expired);
                     }
+                    if let Some(finished) = self.window.last_save(self.started.elapsed()) {
+                        self.save_finished(finished);
+                    }
+                    // Much less is left for it: the log is not far.
+                    let saved = async { while self.saves.join_next().await.is_some() {} };
+                    _ = tokio::time::timeout(grace / 5, saved).await;
                     return;
                 }
                 Some(ended) = self.sends.join_next_with_id() => self.on_sent(ended),
                 Some(ended) = self.reads.join_next() => self.on_read(ended),
                 Some(ended) = self.burials.join_next() => self.on_buried(ended),
-                Some(ended) = self.saves.join_next() => self.window.on_finished_saved(ended.unwrap_or(false)),
+                Some(ended) = self.saves.join_next() => self.on_saved(ended.unwrap_or(false)),
                 () = commits.notified() => self.window.on_commit(),
                 Ok(()) = interfaces.changed() => self.window.probe_now(self.started.elapsed()),
                 () = &mut new_map => {
@@ -313,6 +321,14 @@ impl Loop {
             let save = move || finished::save(&stream, &name, &finished, |durable| _ = done.send(durable));
             tokio::task::spawn_blocking(save).await.is_ok() && durable.await.unwrap_or(false)
         });
+    }
+
+    fn on_saved(&mut self, durable: bool) {
+        self.window.on_finished_saved(durable);
+        if !std::mem::replace(&mut self.save_failed, !durable) && !durable {
+            let (destination, stream) = (&self.name, self.stream.name());
+            warn!(%destination, stream, "cannot note what is delivered behind records that wait: a restart would repeat it; trying again");
+        }
     }
 
     fn tell_expired(&self, expired: &Expired) {

@@ -1,4 +1,4 @@
-//! Catching up: when the delivery leaps to the newest records, whose turn it is then, and what is kept of it over a restart.
+//! Catching up: when the delivery leaps to the newest records, and whose turn it is then.
 //!
 //! `oldest-first` never leaps. The others do when all of this holds:
 //!
@@ -20,12 +20,12 @@ use super::{
         config::{CatchUp, Ordering},
         unfinished::{Part, Unfinished},
     },
-    Step, Window,
+    Window,
     entries::{Slot, State},
     link::Link,
     pace::RECORD_OVERHEAD,
     ready::Turn,
-    stretches::{Finished, Stretch},
+    stretches::Stretch,
 };
 
 /// A live record that was read so long ago, and is not finished, shows that the link is slower than what comes in.
@@ -42,13 +42,7 @@ const NEWEST_SHARE: usize = 4;
 /// again before so long.
 const IN_VAIN: Duration = Duration::from_secs(1);
 
-/// How long a change of what is finished ahead waits before it is saved, if it is at least a request's worth of records.
-const SAVE_SOON: Duration = Duration::from_secs(1);
-
-/// The same if it is less: each time costs the flash a write.
-const SAVE_LATER: Duration = Duration::from_secs(10);
-
-/// What decides about leaps, and what was saved.
+/// What decides about leaps.
 #[derive(Debug)]
 pub(super) struct CatchingUp {
     /// The number that the next record of the log will get.
@@ -58,42 +52,16 @@ pub(super) struct CatchingUp {
     not_before: Duration,
     /// The ordinal of the live record that was to be read next at some time, and that time.
     read_by: (u64, Duration),
-    saved: Finished,
-    /// Whether it is known what was saved.
-    is_saved: bool,
-    saving: bool,
-    saved_at: Duration,
-    /// Records finished by then, and those of them that are dead letters.
-    saved_records: u64,
-    saved_letters: u64,
-    /// The last save before the stop was given out.
-    closed: bool,
 }
 
 impl CatchingUp {
-    pub(super) fn new(saved: &Finished) -> Self {
-        Self {
-            head: SequenceNumber::ZERO,
-            begun: true,
-            not_before: Duration::ZERO,
-            read_by: (0, Duration::ZERO),
-            saved: saved.clone(),
-            is_saved: true,
-            saving: false,
-            saved_at: Duration::ZERO,
-            saved_records: 0,
-            saved_letters: 0,
-            closed: false,
-        }
+    pub(super) fn new() -> Self {
+        Self { head: SequenceNumber::ZERO, begun: true, not_before: Duration::ZERO, read_by: (0, Duration::ZERO) }
     }
 
     /// The endpoint answers again.
     pub(super) fn outage_ended(&mut self) {
         self.begun = true;
-    }
-
-    pub(super) fn is_saving(&self) -> bool {
-        self.saving
     }
 }
 
@@ -200,7 +168,7 @@ impl Window {
     }
 
     /// How many records a request may hold, where parcels are full.
-    fn request_worth(&self) -> usize {
+    pub(super) fn request_worth(&self) -> usize {
         self.request_records.saturating_mul(self.parcel_size.records).min(self.config.batch_records)
     }
 
@@ -316,53 +284,6 @@ impl Window {
         if self.ready.is_empty() {
             self.ready_since = now;
         }
-    }
-
-    /// What is finished, if that is to be saved now beside the checkpoint.
-    pub(super) fn save_due(&mut self, now: Duration) -> Option<Step> {
-        let closing = self.stopping && self.in_flight.is_empty() && self.burying.is_empty();
-        let at = if closing { Duration::ZERO } else { self.save_at()? };
-        let CatchingUp { saving, closed, .. } = self.catching_up;
-        if at > now || saving || closed {
-            return None;
-        }
-        let (finished, records) =
-            (self.stretches.finished(&self.entries, &self.finished_before), self.finished_records());
-        let letters = self.counts.dead_letters;
-        let catching_up = &mut self.catching_up;
-        (catching_up.closed, catching_up.saved_at) = (closing, now);
-        (catching_up.saved_records, catching_up.saved_letters) = (records, letters);
-        // What was saved, and says no more than a checkpoint, stays: this one may reach the disk later.
-        let nothing = finished.says_no_more() && catching_up.saved.says_no_more();
-        if catching_up.is_saved && (nothing || catching_up.saved == finished) {
-            return None;
-        }
-        (catching_up.saved, catching_up.saving) = (finished.clone(), true);
-        Some(Step::SaveFinished(finished))
-    }
-
-    /// When it is looked at again; nothing while there is nothing to be saved.
-    pub(super) fn save_at(&self) -> Option<Duration> {
-        let CatchingUp { saved, is_saved, saving, saved_at, saved_records, saved_letters, .. } = &self.catching_up;
-        // A record that waits for long may have any number behind it that are finished: that is for the end. But nobody is to find a second
-        // letter of one, so that these are noted at once.
-        let has_letters = self.counts.dead_letters > *saved_letters && self.entries.len() > 0;
-        let is_due = !self.stretches.gaps().is_empty() || saved.between.len() > 1 || !is_saved || has_letters;
-        if *saving || !is_due {
-            return None;
-        }
-        let many = self.finished_records() - saved_records >= self.request_worth() as u64;
-        let is_soon = many || has_letters || self.stretches.gaps().is_empty();
-        Some(*saved_at + if is_soon { SAVE_SOON } else { SAVE_LATER })
-    }
-
-    fn finished_records(&self) -> u64 {
-        self.counts.records + self.counts.dead_letters + self.counts.expired
-    }
-
-    /// What was finished is saved, or could not be.
-    pub(crate) fn on_finished_saved(&mut self, durable: bool) {
-        (self.catching_up.saving, self.catching_up.is_saved) = (false, durable);
     }
 
     /// What is left of the gaps, and of what is live.

@@ -21,6 +21,7 @@ mod parcels;
 mod reading;
 mod ready;
 mod relaxed;
+mod saving;
 mod sending;
 #[cfg(test)]
 mod simulation;
@@ -57,6 +58,7 @@ use self::{
     pace::Pace,
     parcels::Size,
     ready::Ready,
+    saving::Saving,
     sending::Due,
     stretches::Stretches,
     suspects::{History, Suspects},
@@ -233,9 +235,10 @@ pub(crate) struct Window {
 
     entries: Entries,
     stretches: Stretches,
-    /// By former runs.
+    /// What former runs had finished.
     finished_before: Finished,
     catching_up: CatchingUp,
+    saving: Saving,
     expiry: Expiry,
     parcel_size: Size,
     keeps_requests: bool,
@@ -338,7 +341,8 @@ impl Window {
             entries: Entries::default(),
             stretches: Stretches::new(checkpoint, &finished.between),
             finished_before: finished.clone(),
-            catching_up: CatchingUp::new(finished),
+            catching_up: CatchingUp::new(),
+            saving: Saving::new(finished),
             expiry: Expiry::new(config.max_age),
             parcel_size: Size { records: limits.parcel_records.max(1), bytes: limits.parcel_bytes.min(request_bytes) },
             keeps_requests: limits.keeps_requests,
@@ -417,7 +421,7 @@ impl Window {
         if let Some(news) = self.news_of_reading(now) {
             return Step::Tell(news);
         }
-        if self.stopping && self.in_flight.is_empty() && self.burying.is_empty() && !self.catching_up.is_saving() {
+        if self.stopping && self.in_flight.is_empty() && self.burying.is_empty() && !self.saving.is_under_way() {
             return Step::Stopped;
         }
         Step::Wait(self.wake_at(now, send))
@@ -494,6 +498,7 @@ impl Window {
             self.dead_failures = 0;
             self.counts.dead_letters += slots.len() as u64;
             for slot in slots {
+                self.saving.buried(self.entries[slot].record.sequence_number, now);
                 self.finish(slot, false, now);
             }
         } else {

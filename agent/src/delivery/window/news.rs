@@ -16,12 +16,15 @@ pub(super) const SETTLED: Duration = Duration::from_secs(10);
 /// again.
 pub(super) const BRIEF: Duration = Duration::from_secs(1);
 
+/// How long before it is told once more that an outage goes on for a reason that was told before another one.
+pub(super) const TOLD_AGAIN: Duration = Duration::from_secs(600);
+
 /// Something to be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum News {
     /// The endpoint does not take records.
     Down(FailureKind),
-    /// It still does not, but for another reason, of which nothing was said in this outage.
+    /// It still does not, but for another reason than was told.
     StillDown(FailureKind),
     /// It does again.
     Up(Outage),
@@ -59,17 +62,13 @@ fn is_answer(kind: FailureKind) -> bool {
     matches!(kind, FailureKind::EndpointFailed | FailureKind::RequestInvalid | FailureKind::Throttled)
 }
 
-/// Kinds that lead to the same thing being done: one of them is told for all. The endpoint cannot be reached; it answers; else each is for somebody
-/// to mend.
-fn group(kind: FailureKind) -> u32 {
-    let one_of = if kind.is_silence() {
-        FailureKind::Refused
-    } else if is_answer(kind) {
-        FailureKind::EndpointFailed
-    } else {
-        kind
-    };
-    1 << one_of.index()
+/// One for all kinds between which things go back and forth: that nothing can be reached; that the endpoint answers and takes nothing.
+fn group(kind: FailureKind) -> FailureKind {
+    match kind {
+        FailureKind::Throttled => FailureKind::EndpointFailed,
+        kind if kind.is_silence() => FailureKind::Refused,
+        kind => kind,
+    }
 }
 
 /// Until when this outage is not told, because the next request may end it.
@@ -83,8 +82,8 @@ fn may_be_brief_until(down: &Down) -> Option<Duration> {
 #[derive(Debug, Default)]
 pub(super) struct Told {
     outage: Option<Outage>,
-    /// The [`group`]s of kinds told in it.
-    kinds: u32,
+    /// The [`group`]s of kinds told in it, and when each was told last; the newest last.
+    kinds: Vec<(FailureKind, Duration)>,
     /// Is to be told.
     brief: Option<Outage>,
     failing: usize,
@@ -92,6 +91,21 @@ pub(super) struct Told {
 }
 
 impl Told {
+    /// Whether this is not what was told last, and was not told for long. It is, then.
+    fn is_another_reason(&mut self, kind: FailureKind, now: Duration) -> bool {
+        let kind = group(kind);
+        let told = self.kinds.iter().position(|(told, _)| *told == kind);
+        let is_new = match told {
+            None => true,
+            Some(place) => place + 1 < self.kinds.len() && now >= self.kinds[place].1 + TOLD_AGAIN,
+        };
+        if is_new {
+            self.kinds.retain(|(told, _)| *told != kind);
+            self.kinds.push((kind, now));
+        }
+        is_new
+    }
+
     pub(super) fn outage_ended(&mut self, down: &Down, now: Duration) {
         if down.doubtful {
             return;
@@ -116,16 +130,15 @@ impl Window {
                 if self.told.outage.is_none() && self.outage_begins_at().is_none_or(|at| at <= now) =>
             {
                 self.told.outage = Some(Outage { since: *since, until: *since, attempts: 0, kind: *kind });
-                self.told.kinds = group(*kind);
+                self.told.kinds = vec![(group(*kind), now)];
                 return Some(News::Down(*kind));
             }
             Link::Down(down) if self.told.outage.is_some_and(|outage| outage.is_another(down)) => {
                 return self.told.outage.take().map(News::Up);
             }
             Link::Down(Down { kind, doubtful: false, .. })
-                if self.told.outage.is_some() && self.told.kinds & group(*kind) == 0 =>
+                if self.told.outage.is_some() && self.told.is_another_reason(*kind, now) =>
             {
-                self.told.kinds |= group(*kind);
                 return Some(News::StillDown(*kind));
             }
             _ if self.outage_ends_at().is_some_and(|at| at <= now) => {

@@ -41,7 +41,7 @@ impl Window {
                 RecordOutcome::Accepted => {
                     let Entry { failures, fault, .. } = self.entries[slot];
                     recovered |= failures > 0;
-                    recovered_late |= failures > FAILURES_SOON || fault.is_found();
+                    recovered_late |= fault.is_found() || (fault != Fault::None && failures > FAILURES_SOON);
                     self.accepted(id, slot, flight.sent, now);
                 }
                 RecordOutcome::Astray => {
@@ -98,13 +98,19 @@ impl Window {
         let until = self.record_backoff(head, BACKOFF_BASE, now);
         let shares_parcels = self.parcel_size.records > 1;
         // Of many it is rather a part of the endpoint, and they had better share requests.
-        let is_for_long = self.entries[head].failures > FAILURES_SOON && self.entries.failing() < FEW;
-        if fault == Fault::FailedBeside && (shares_parcels || is_for_long) {
+        let is_for_long = || self.entries[head].failures > FAILURES_SOON || self.keeps_others_waiting(now);
+        let is_one_of_few = || self.entries.failing() < FEW && is_for_long();
+        if fault == Fault::FailedBeside && (shares_parcels || is_one_of_few()) {
             let history = (!shares_parcels).then(|| History { strikes: STRIKES_SOON, ..History::default() });
             self.suspect(vec![head], history, true, now);
         } else {
             self.failed.push(Reverse((until, head)));
         }
+    }
+
+    /// Whether nothing has been taken for half as long as makes it an outage, and nothing more is read.
+    fn keeps_others_waiting(&self, now: Duration) -> bool {
+        self.in_vain_since.is_some_and(|since| now >= since + IN_VAIN_MAX / 2) && self.reads_later(now)
     }
 
     /// None that is throttled waits for longer from now on than it did at first.

@@ -7,7 +7,12 @@ use std::{ops, time::Duration};
 
 use forebay_log_store::SequenceNumber;
 
-use super::{entries::Entries, lanes::Lanes, ledger::Ledger, relaxed::Relaxed};
+use super::{
+    entries::{Entries, State},
+    lanes::Lanes,
+    ledger::Ledger,
+    relaxed::Relaxed,
+};
 
 /// Numbers of records that are finished: the first and the last.
 pub(crate) type Range = (SequenceNumber, SequenceNumber);
@@ -175,12 +180,17 @@ impl Stretches {
     fn inside(&self, entries: &Entries, before: &Finished) -> Vec<Range> {
         let mut inside = Vec::new();
         for stretch in &self.0 {
-            let mut unfinished = stretch.ledger.unfinished().map(|slot| entries[slot].record.sequence_number);
+            let mut unfinished = stretch.ledger.unfinished().map(|slot| &entries[slot]);
             let unread = stretch.next_read();
             let mut last = unfinished.next();
-            while let Some(number) = last {
+            while let Some(entry) = last {
+                // Another run may find that it is taken, before what was let past it as a witness: that has to come again, behind it.
+                if entry.state == State::Dead && entry.attempts > 0 {
+                    break;
+                }
                 last = unfinished.next();
-                inside.push((number.next(), last.unwrap_or(unread).previous()));
+                let next = last.map_or(unread, |entry| entry.record.sequence_number);
+                inside.push((entry.record.sequence_number.next(), next.previous()));
             }
             let end = stretch.end.unwrap_or(SequenceNumber(u64::MAX)).previous();
             let clip = |(first, last): &Range| ((*first).max(unread), (*last).min(end));
@@ -231,6 +241,19 @@ mod tests {
         assert_eq!(gaps, [(16, Some(30))], "what touches is one, what is behind the checkpoint is nothing");
         assert_eq!((stretches.live().next_read(), stretches.checkpoint(&entries)), (number(51), number(15)));
         assert_eq!(stretches.between(&entries), ranges(&[(0, 15), (30, 50)]));
+    }
+
+    #[test]
+    fn what_was_finished_before_and_is_not_read_again_yet_stays_so() {
+        let entries = Entries::default();
+        let before = Finished { between: Vec::new(), inside: ranges(&[(12, 14), (16, 18), (45, 55), (70, 80)]) };
+        let mut stretches = Stretches::new(number(10), &ranges(&[(51, 60)]));
+        assert_eq!(stretches.finished(&entries, &before).inside, ranges(&[(12, 14), (16, 18), (45, 50), (70, 80)]));
+        stretches[0].pass(number(16));
+        stretches.live_mut().pass(number(75));
+        assert_eq!(stretches.finished(&entries, &before).inside, ranges(&[(17, 18), (45, 50), (76, 80)]));
+        assert!(before.has(number(12)) && before.has(number(14)) && before.has(number(80)));
+        assert!(![11, 15, 19, 56, 81].map(|outside| before.has(number(outside))).contains(&true));
     }
 
     #[test]

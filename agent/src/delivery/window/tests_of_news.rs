@@ -2,14 +2,13 @@
 
 use super::{
     entries::Fault,
-    news::{BRIEF, SETTLED},
+    news::{BRIEF, SETTLED, TOLD_AGAIN},
     tests_of_faults::{ALONE, Bench, ONE_LANE, SECOND, relaxed},
     *,
 };
 use crate::destination::RecordOutcome;
 
 const ENDPOINT_FAILED: News = News::Down(FailureKind::EndpointFailed);
-const ENDPOINT_FAILED_TOO: News = News::StillDown(FailureKind::EndpointFailed);
 
 fn failed() -> RecordOutcome {
     RecordOutcome::Failed("InternalFailure".to_owned())
@@ -66,15 +65,23 @@ fn that_an_outage_goes_on_for_another_reason_is_told_once() {
         .chain([FailureKind::CredentialsExpired, FailureKind::CredentialsRefused])
     {
         bench.outage = Some(kind);
-        bench.pass(SECOND * 120);
+        bench.pass(SECOND * 60);
     }
-    let down = [
-        News::Down(FailureKind::Refused),
-        News::StillDown(FailureKind::Misconfigured),
-        ENDPOINT_FAILED_TOO,
-        News::StillDown(FailureKind::CredentialsExpired),
-        News::StillDown(FailureKind::CredentialsRefused),
+    let kinds = [
+        FailureKind::Misconfigured,
+        FailureKind::EndpointFailed,
+        FailureKind::RequestInvalid,
+        FailureKind::CredentialsExpired,
+        FailureKind::CredentialsRefused,
     ];
+    let down = [&[News::Down(FailureKind::Refused)][..], &kinds.map(News::StillDown)].concat();
+    assert_eq!(bench.told, down);
+    // One that was told long ago is told once more, and the same for ever is not.
+    bench.pass(TOLD_AGAIN * 3);
+    assert_eq!(bench.told, down);
+    bench.outage = Some(silent[2]);
+    bench.pass(SECOND * 60);
+    let down = [&down[..], &[News::StillDown(silent[2])]].concat();
     assert_eq!(bench.told, down);
     bench.outage = None;
     bench.pass(SECOND * 120);
@@ -119,18 +126,25 @@ fn an_endpoint_that_throttles_everything_is_down_once_that_has_lasted() {
 #[test]
 fn a_record_that_fails_in_answers_and_fills_the_window_is_told_to_stop_reading() {
     let config = Config { window_records: 100, ..Config::default() };
-    let mut bench = Bench::new(ALONE, config, []);
-    bench.fails.insert(24);
-    bench.log(5000);
-    bench.pass(SECOND * 600);
-    assert!(!bench.has_taken(&(1..=5000).collect()));
-    assert_eq!(bench.told, [News::Failing(1), News::ReadingStopped(1)], "{:?}", bench.window.held());
-    bench.fails.clear();
-    let all = (1..=5000).collect();
-    bench.pass_until(SECOND * 120, |bench| bench.has_taken(&all));
-    bench.pass(SECOND * 60);
-    assert_eq!(bench.told[2..], [News::ReadingGoesOn], "{:?}", bench.told);
-    bench.judge_order();
+    // The waits are long and short by chance.
+    for seed in 0..100 {
+        let mut bench = Bench::new(ALONE, config.clone(), []);
+        bench.window = Window::new(&config, &ALONE, SequenceNumber::ZERO, &Finished::default(), seed);
+        bench.fails.extend(24..24 + 1 + seed % 3);
+        bench.log(5000);
+        bench.pass(SECOND * 600);
+        assert!(!bench.has_taken(&(1..=5000).collect()));
+        let [News::Failing(_), .., News::ReadingStopped(failing)] = bench.told[..] else { panic!("{:?}", bench.told) };
+        let down = bench.told.iter().any(|news| matches!(news, News::Down(_)));
+        assert!(!down && failing == bench.fails.len(), "{seed}: {:?}", bench.told);
+        let told = bench.told.len();
+        bench.fails.clear();
+        let all = (1..=5000).collect();
+        bench.pass_until(SECOND * 120, |bench| bench.has_taken(&all));
+        bench.pass(SECOND * 60);
+        assert_eq!(bench.told[told..], [News::ReadingGoesOn], "{seed}: {:?}", bench.told);
+        bench.judge_order();
+    }
 }
 
 /// With many of them it is an outage once none but they are left in the window.

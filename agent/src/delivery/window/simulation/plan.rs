@@ -84,6 +84,7 @@ impl World {
             arrived,
             oldest: 0,
             clean_stops: 0,
+            given_up: 0,
             finished_saved: Finished::default(),
             finished_unsure: None,
             finished: BTreeSet::new(),

@@ -105,8 +105,7 @@ impl World {
 
     /// The process dies and starts again from a checkpoint that had reached the disk.
     pub(super) fn kill(&mut self) {
-        // It was told to, and nothing was under way.
-        let is_clean = self.rng.bool() && self.window.in_flight.is_empty() && self.window.burying.is_empty();
+        let is_clean = self.rng.bool();
         let finished_before = if is_clean { self.stop_and_save() } else { BTreeSet::new() };
         self.life += 1;
         let lost = if is_clean { 0 } else { self.rng.usize(..self.saved.len().min(3)) };
@@ -148,16 +147,30 @@ impl World {
         }
     }
 
-    /// Stops, and starts again later. Returns what was finished.
+    /// It is told to stop, and gives up what is under way. Returns what was finished, as far as all of it is to be known.
     fn stop_and_save(&mut self) -> BTreeSet<usize> {
         if let Some(finished) = self.finished_unsure.take() {
             self.window.on_finished_saved(true);
             self.finished_saved = finished;
         }
-        self.stop();
+        if self.window.in_flight.is_empty() && self.window.burying.is_empty() {
+            self.stop();
+        } else {
+            self.stopping = true;
+            self.window.stop();
+            self.drive();
+            self.given_up += 1;
+        }
         self.stopping = false;
-        if let Some(finished) = self.finished_unsure.take() {
+        let last = self.window.last_save(self.now);
+        for finished in self.finished_unsure.take().into_iter().chain(last) {
+            self.judge_finished(&finished.between);
+            self.judge_finished(&finished.inside);
             self.finished_saved = finished;
+        }
+        let gave_way = |entry: &Entry| entry.state == State::Dead && entry.attempts > 0;
+        if self.window.entries.iter().any(|(_, entry)| gave_way(entry)) {
+            return BTreeSet::new();
         }
         std::mem::take(&mut self.finished)
     }

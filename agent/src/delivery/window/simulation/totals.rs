@@ -8,6 +8,7 @@ pub(super) struct Totals {
     pub(super) requests: u64,
     pub(super) kills: u64,
     pub(super) clean_stops: u64,
+    pub(super) given_up: u64,
     pub(super) duplicates: u64,
     pub(super) dead_letters: u64,
     pub(super) out_of_order: u64,
@@ -35,6 +36,7 @@ impl Totals {
         self.requests += world.requests;
         self.kills += u64::from(world.life);
         self.clean_stops += world.clean_stops;
+        self.given_up += world.given_up;
         self.duplicates += world.fates.iter().map(|fate| u64::from(fate.accepted.saturating_sub(1))).sum::<u64>();
         self.dead_letters += world.fates.iter().filter(|fate| fate.buried).count() as u64;
         self.wronged += world.wronged;

@@ -45,9 +45,10 @@ pub(super) struct World {
     pub(super) life: u32,
     pub(super) stopping: bool,
     pub(super) saved: Vec<SequenceNumber>,
-    /// What is finished by what is on the disk, and by what may be.
-    /// Clean stops after which something was finished.
+    /// Stops after which something was known to be finished, and those of them that gave up requests or letters.
     pub(super) clean_stops: u64,
+    pub(super) given_up: u64,
+    /// What is finished by what is on the disk, and by what may be.
     pub(super) finished_saved: Finished,
     pub(super) finished_unsure: Option<Finished>,
     /// Finished in this life, or known to be at its beginning.

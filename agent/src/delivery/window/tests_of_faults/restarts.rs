@@ -37,3 +37,40 @@ fn what_is_finished_behind_a_record_that_waits_is_known_after_a_restart() {
         assert_eq!(again.window.checkpoint().0, bench.head);
     }
 }
+
+/// The log repeats every mark in its control blocks: one that says nothing any more is emptied, once.
+#[test]
+fn what_is_noted_is_forgotten_when_the_checkpoint_has_passed_it() {
+    let mut bench = Bench::new(ALONE, Config::default(), []);
+    bench.fails.insert(4);
+    bench.log(30);
+    bench.pass(SECOND * 60);
+    assert_eq!(bench.saved, [], "nothing but a record that waits");
+    bench.window.stop();
+    bench.pass(SECOND);
+    let finished = bench.saved.pop().expect("saved");
+    let mut again = Bench::new(ALONE, Config::default(), []);
+    again.window = Window::new(&Config::default(), &ALONE, bench.window.checkpoint(), &finished, 7);
+    (again.read, again.head) = (bench.window.checkpoint().0, bench.head);
+    for _ in 0..60 {
+        again.log(10);
+        again.pass(SECOND);
+    }
+    assert!(again.saved.len() <= 1, "{:?}", again.saved);
+    assert!(again.saved.iter().all(Finished::says_no_more));
+    again.pass(SECOND * 60);
+    assert_eq!((again.saved.len(), again.window.checkpoint().0), (1, again.head));
+}
+
+/// A letter that the checkpoint reaches at once costs no mark.
+#[test]
+fn letters_with_nothing_in_front_of_them_are_not_noted() {
+    let mut bench = Bench::new(ALONE, Config::default(), []);
+    for _ in 0..30 {
+        bench.log(10);
+        bench.refuses.insert(bench.head);
+        bench.pass(SECOND * 20);
+    }
+    assert!(bench.buried.len() > 20, "{:?}", bench.buried);
+    assert!(bench.saved.len() <= 3, "{} times", bench.saved.len());
+}
