@@ -63,6 +63,13 @@ impl Config {
         }
     }
 
+    /// The address of one of its services: the endpoint, or AWS itself.
+    pub(in crate::destination) fn address(&self, service: &str) -> String {
+        let region = self.region.as_deref().unwrap_or_default();
+        let china = if region.starts_with("cn-") { ".cn" } else { "" };
+        self.endpoint.clone().unwrap_or_else(|| format!("https://{service}.{region}.amazonaws.com{china}"))
+    }
+
     /// Where credentials come from, when nothing was said about it.
     pub(super) fn credentials(&self) -> Credentials {
         self.credentials.as_ref().map(Written::meant).unwrap_or_else(|| {
