@@ -54,11 +54,16 @@ enum Command {
         form: Option<Form>,
     },
     /// Deliver letters once more, to their destination alone
+    // Left to itself, the choice comes first, although numbers go behind the name.
+    #[command(override_usage = "forebay dead-letter replay [OPTIONS] <DESTINATION> <NUMBER...|--reason <TEXT>|--all>")]
     Replay {
         #[command(flatten)]
         which: Which,
     },
     /// Give letters up for good
+    #[command(
+        override_usage = "forebay dead-letter drop [OPTIONS] [--yes] <DESTINATION> <NUMBER...|--reason <TEXT>|--all>"
+    )]
     Drop {
         #[command(flatten)]
         which: Which,
