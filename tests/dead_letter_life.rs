@@ -138,7 +138,18 @@ fn what_is_refused_is_listed_with_reasons_and_arrives_once_after_the_cause_is_go
     agent.home().configure(&gateway.configuration());
     cured.store(true, Relaxed);
     agent.start_again();
-    assert_eq!(json(&agent, &["replay", "cloud", "--reason", "takes 1024"])["letters"], 1);
+    // A reason is given as the sum of all shows it.
+    let summed = json(&agent, &["list"])["destinations"][0]["reasons"].clone();
+    let takes = summed.as_object().and_then(|reasons| reasons.keys().find(|reason| reason.contains("takes #")));
+    assert_eq!(json(&agent, &["replay", "cloud", "--reason", takes.expect("a reason")])["letters"], 1);
+    for of_it in [&["replay"][..], &["drop"], &["drop", "--yes"]] {
+        let (done, said) = dead_letter(&agent, &[of_it, &["cloud", "--reason", "takes 1025"]].concat());
+        assert!(!done && said.contains("no open letter of `cloud` has a reason with `takes 1025`"), "{said}");
+    }
+    let (done, said) = dead_letter(&agent, &["replay", "cloud"]);
+    assert!(!done && ["NUMBER", "--reason", "--all"].iter().all(|choice| said.contains(choice)), "{said}");
+    let (done, said) = dead_letter(&agent, &["replay", "cloud", "1", "--all"]);
+    assert!(!done && said.contains("cannot be used with"), "{said}");
     let (done, said) = dead_letter(&agent, &["replay", "cloud", "--all"]);
     assert!(done && said.starts_with("replayed 2 letters of "), "{said}");
     upstream.wait_for(61, PATIENCE);

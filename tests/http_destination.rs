@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
@@ -286,6 +287,38 @@ fn what_is_too_large_by_itself_is_set_aside_and_the_rest_flows() {
     });
     let taken: Vec<Vec<u8>> = seen.lock().expect("no panic").taken.iter().flat_map(|good| good.data.clone()).collect();
     assert_eq!(taken, (0..40).map(|number| format!("{number:0100}").into_bytes()).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_refuses_everything_as_too_large_buries_nothing() {
+    const EACH: usize = 30;
+    let seen = Arc::new(Mutex::new(Hub::default()));
+    let is_portal = Arc::new(AtomicBool::new(true));
+    let endpoint = hub(&seen, {
+        let is_portal = Arc::clone(&is_portal);
+        move |_, _| is_portal.load(Ordering::Relaxed).then(|| Answer::of(413, "text/html", "<html>nginx</html>"))
+    });
+    let gateway = gateway(&endpoint.endpoint(), "lanes = 2");
+    let agent = Forebay::start_in(gateway.home, &[]);
+    let mut device = Device::connect(gateway.mqtt, Version::V5, "device");
+    for number in 0..EACH {
+        for key in ["a", "b", "c"] {
+            device.publish(&format!("plant/{key}"), format!("{key} {number}").as_bytes());
+        }
+    }
+    // Enough for each record of the window to have been alone in some request.
+    eventually(PATIENCE, "it refuses again and again", || {
+        agent.status()["destinations"]["hub"]["failed_requests"]["request-invalid"].as_u64() >= Some(20)
+    });
+    assert_eq!(agent.status()["destinations"]["hub"]["dead_letters"], 0);
+    is_portal.store(false, Ordering::Relaxed);
+    eventually(PATIENCE, "all arrived", || agent.status()["destinations"]["hub"]["records"] == 3 * EACH);
+    assert_eq!(agent.status()["destinations"]["hub"]["dead_letters"], 0);
+    let taken: Vec<Vec<u8>> = seen.lock().expect("no panic").taken.iter().flat_map(|good| good.data.clone()).collect();
+    for key in ["a", "b", "c"] {
+        let of_key: Vec<_> = taken.iter().filter(|data| data.starts_with(key.as_bytes())).cloned().collect();
+        assert_eq!(of_key, (0..EACH).map(|number| format!("{key} {number}").into_bytes()).collect::<Vec<_>>());
+    }
 }
 
 #[test]

@@ -133,6 +133,24 @@ fn the_environment_names_proxies_for_others_than_this_machine() {
 }
 
 #[test]
+fn check_shows_the_proxy_of_the_environment_without_its_password() {
+    let outside = Gateway::to("https://kinesis.example.com");
+    let home = Home::new(&outside.configuration());
+    let check = |variables: &[(&str, &str)]| {
+        let mut check = home.command(&["check", "--config", "forebay.toml"]);
+        let checked = check.envs(variables.iter().copied()).output().expect("it can be run");
+        assert!(checked.status.success(), "{checked:?}");
+        String::from_utf8_lossy(&[checked.stdout, checked.stderr].concat()).into_owned()
+    };
+    let variables = [("HTTPS_PROXY", "http://me:hunter2@proxy.example:3128"), ("HTTP_PROXY", "http://other.example")];
+    let told = check(&variables);
+    assert!(told.contains(" through http://proxy.example:3128 by HTTPS_PROXY of the environment)"), "{told}");
+    assert!(!told.contains("hunter2") && !told.contains("other.example"), "{told}");
+    let told = check(&[variables[0], ("NO_PROXY", ".example.com")]);
+    assert!(told.contains(" without a proxy by NO_PROXY of the environment)"), "{told}");
+}
+
+#[test]
 fn a_proxy_of_the_environment_that_cannot_be_used_is_told_before_anything_is_sent_past_it() {
     let upstream = Upstream::start();
     let home = Home::new(&Gateway::to(&upstream.endpoint()).configuration());

@@ -1,37 +1,70 @@
 //! The log's events: written to the agent's log with fields, and counted by kind.
 //!
 //! Error is what a person must act upon, because records are gone or not taken; warn is what was unexpected but was dealt
-//! with; info is the good news after either.
+//! with; info is the good news after either. Losses are told by episodes (`losses`), and counted each.
+
+mod losses;
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, PoisonError},
-    time::{Duration, UNIX_EPOCH},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
 use forebay_log_store::{Event, Timestamp};
 use tracing::{error, info, warn};
 
-/// Counts what the log told.
+use self::losses::{Loss, Losses};
+
+/// Counts what the log told. When it goes, everything is told.
 #[derive(Debug, Default)]
-pub struct LogEvents(Mutex<BTreeMap<&'static str, u64>>);
+pub struct LogEvents {
+    counts: Mutex<BTreeMap<&'static str, u64>>,
+    losses: Mutex<Losses>,
+}
 
 impl LogEvents {
     /// Writes and counts one event.
     pub fn on_event(&self, event: &Event) {
-        let kind = tell(event);
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(kind).or_default() += 1;
+        let kind = match Loss::of(event) {
+            Some(loss) => {
+                lock(&self.losses).add(loss, Instant::now()).iter().for_each(tell_loss);
+                "records-lost"
+            }
+            None => tell(event),
+        };
+        *lock(&self.counts).entry(kind).or_default() += 1;
+    }
+
+    /// Tells the sums that are due. To be called about once a second.
+    pub fn tell_due(&self, now: Instant) {
+        lock(&self.losses).due(now).iter().for_each(tell_loss);
     }
 
     /// How many of each kind there were.
     #[must_use]
     pub fn counts(&self) -> BTreeMap<String, u64> {
-        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.iter().map(|(kind, count)| ((*kind).to_owned(), *count)).collect()
+        lock(&self.counts).iter().map(|(kind, count)| ((*kind).to_owned(), *count)).collect()
     }
 }
 
-/// Writes an event, and gives its kind.
+impl Drop for LogEvents {
+    fn drop(&mut self) {
+        lock(&self.losses).take().iter().for_each(tell_loss);
+    }
+}
+
+/// Each is sound at any time: a panic breaks nothing in it.
+fn lock<T>(it: &Mutex<T>) -> MutexGuard<'_, T> {
+    it.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn tell_loss(loss: &Loss) {
+    let Loss { stream, reason, limit, first, last, count, undelivered } = loss;
+    error!(stream, %reason, limit, count, first, last, undelivered, "records were dropped that had not been delivered");
+}
+
+/// Writes an event that is no loss, and gives its kind.
 fn tell(event: &Event) -> &'static str {
     match event {
         Event::CatalogueRebuilt { set_aside, reason } => {
@@ -54,15 +87,10 @@ fn tell(event: &Event) -> &'static str {
             error!(stream, %segment, offset, what, first, last, "segment is damaged; what is around is served");
             "damaged"
         }
-        Event::Dropped { stream, reason, records, count, undelivered, limit } => {
+        Event::Dropped { stream, reason, records, count, limit, .. } => {
             let (first, last) = (records.start().0, records.end().0);
-            if *undelivered > 0 {
-                error!(stream, %reason, limit, count, first, last, undelivered, "records were dropped that had not been delivered");
-                "records-lost"
-            } else {
-                info!(stream, %reason, limit, count, first, last, "records were dropped");
-                "records-dropped"
-            }
+            info!(stream, %reason, limit, count, first, last, "records were dropped");
+            "records-dropped"
         }
         Event::NotRemoved { segment, reason } => {
             let segment = segment.display();

@@ -10,6 +10,9 @@ use crate::config::agent::LogLevel;
 /// Says how much is logged, such as `debug` or `warn,forebay=trace`; goes before the configuration.
 pub const VARIABLE: &str = "FOREBAY_LOG";
 
+/// How the names of all of the SDK's crates begin: `aws_config`, `aws_smithy_runtime`, `aws_sdk_kinesis` and others.
+const AWS: &str = "aws_";
+
 /// Begins logging. Only the first call counts.
 pub fn init(level: LogLevel) {
     let (filter, complaint) = filter(level, env::var(VARIABLE).ok().as_deref());
@@ -27,8 +30,11 @@ pub fn init(level: LogLevel) {
 /// The filter, and a complaint about the variable.
 fn filter(level: LogLevel, variable: Option<&str>) -> (Targets, Option<String>) {
     let level: LevelFilter = level.as_str().parse().expect("every level is one of tracing's");
-    // Libraries have their own idea of what a person should hear.
-    let usual = Targets::new().with_default(level.min(LevelFilter::WARN)).with_target("forebay", level);
+    // Libraries have their own idea of what a person should hear. AWS's warn at length of each attempt that fails, which we
+    // tell ourselves, once: they are heard where more is asked for.
+    let of_libraries = level.min(LevelFilter::WARN);
+    let of_aws = if level >= LevelFilter::DEBUG { of_libraries } else { level.min(LevelFilter::ERROR) };
+    let usual = Targets::new().with_default(of_libraries).with_target(AWS, of_aws).with_target("forebay", level);
     match variable.filter(|text| !text.is_empty()).map(str::parse::<Targets>) {
         None => (usual, None),
         Some(Ok(filter)) => (filter, None),
@@ -51,6 +57,28 @@ mod tests {
         assert!(chosen.would_enable("forebay::agent", &Level::TRACE) && complaint.is_none());
         let (quiet, _) = filter(LogLevel::Error, None);
         assert!(!quiet.would_enable("hyper", &Level::WARN));
+    }
+
+    #[test]
+    fn the_sdk_is_heard_where_more_is_asked_for() {
+        for (level, heard) in [
+            (LogLevel::Error, None),
+            (LogLevel::Warn, None),
+            (LogLevel::Info, None),
+            (LogLevel::Debug, Some(Level::WARN)),
+            (LogLevel::Trace, Some(Level::WARN)),
+        ] {
+            let (usual, _) = filter(level, None);
+            for target in ["aws_config::imds::region", "aws_smithy_runtime", "aws_sdk_kinesis", "aws_runtime"] {
+                let most = heard.unwrap_or(Level::ERROR);
+                assert!(usual.would_enable(target, &most), "{level:?} {target}");
+                assert_eq!(usual.would_enable(target, &Level::WARN), heard.is_some(), "{level:?} {target}");
+                assert!(!usual.would_enable(target, &Level::INFO), "{level:?} {target}");
+            }
+            assert_eq!(usual.would_enable("hyper", &Level::WARN), level.as_str() != "error", "{level:?}");
+        }
+        let (chosen, _) = filter(LogLevel::Info, Some("warn,aws_config=info"));
+        assert!(chosen.would_enable("aws_config", &Level::INFO));
     }
 
     #[test]

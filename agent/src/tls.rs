@@ -6,7 +6,7 @@
 use std::{path::Path, sync::Arc};
 
 use rustls::{
-    ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier,
+    CertificateError, ClientConfig, ConfigBuilder, Error, OtherError, RootCertStore, WantsVerifier,
     client::{WantsClientCert, WebPkiServerVerifier, danger::ServerCertVerifier},
     crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
@@ -86,12 +86,10 @@ impl ClientFiles<'_> {
             (None, None) => builder.with_no_client_auth(),
             (Some(certificate), Some(key)) => {
                 let chain = certificates("client-cert-file", certificate)?;
-                builder.with_client_auth_cert(chain, private_key("client-key-file", key)?).map_err(|error| {
-                    TlsError {
-                        key: "client-key-file",
-                        message: format!("{} does not go with {}: {error}", key.display(), certificate.display()),
-                    }
-                })?
+                let private = private_key("client-key-file", key)?;
+                builder
+                    .with_client_auth_cert(chain, private)
+                    .map_err(|error| unusable(("client-cert-file", certificate), ("client-key-file", key), &error))?
             }
             (Some(_), None) => return Err(alone("client-cert-file", "client-key-file")),
             (None, Some(_)) => return Err(alone("client-key-file", "client-cert-file")),
@@ -160,6 +158,29 @@ fn unreadable(key: &'static str, path: &Path, what: &str, error: &rustls::pki_ty
     TlsError { key, message: format!("cannot read {what} from {}: {error}", path.display()) }
 }
 
+/// For a certificate and a private key, each readable, that rustls does not take together: which of the two is to blame.
+fn unusable(certificate: (&'static str, &Path), key: (&'static str, &Path), error: &rustls::Error) -> TlsError {
+    let shown = certificate.1.display();
+    let Error::InvalidCertificate(fault) = error else {
+        return TlsError { key: key.0, message: format!("{} does not go with {shown}: {error}", key.1.display()) };
+    };
+    let message = if is_of_old_version(fault) {
+        format!(
+            "{shown} holds a certificate of an old version of X.509, most likely 1, which cannot be used: have one of \
+             version 3 made, as it is with extensions"
+        )
+    } else {
+        format!("{shown} holds a certificate that cannot be used: {error}")
+    };
+    TlsError { key: certificate.0, message }
+}
+
+/// Whether a certificate is refused for being older than version 3, as one is that was signed without extensions.
+fn is_of_old_version(fault: &CertificateError) -> bool {
+    let CertificateError::Other(OtherError(fault)) = fault else { return false };
+    matches!(fault.downcast_ref(), Some(webpki::Error::UnsupportedCertVersion))
+}
+
 fn alone(key: &'static str, other: &str) -> TlsError {
     TlsError { key, message: format!("needs `{other}` with it") }
 }
@@ -216,6 +237,35 @@ mod tests {
         assert!(at == "client-key-file" && message.contains("localhost.crt"), "{at}: {message}");
         let (at, message) = key_of(ClientFiles { ca, certificate: Some(&cert), key: Some(&other_key) });
         assert!(at == "client-key-file" && message.contains("does not go with"), "{at}: {message}");
+    }
+
+    /// A certificate of version 1 with its key, and both as PEM. rustls does not ask whether our own is signed well.
+    pub(super) fn of_version_1() -> (String, String) {
+        let key = KeyPair::generate().expect("a key");
+        let made = CertificateParams::default().self_signed(&key).expect("a certificate");
+        let mut der = made.der().to_vec();
+        // [0] { INTEGER 2 }, which is version 3.
+        let at = der.windows(5).position(|bytes| bytes == [0xa0, 3, 2, 1, 2]).expect("a version");
+        der[at + 4] = 0;
+        let base64 = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, der);
+        (format!("-----BEGIN CERTIFICATE-----\n{base64}\n-----END CERTIFICATE-----\n"), key.serialize_pem())
+    }
+
+    #[test]
+    fn a_certificate_that_cannot_be_used_is_not_blamed_on_its_key() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (ca, _) = pair(dir.path(), "localhost");
+        let (cert, key) = (dir.path().join("old.crt"), dir.path().join("old.key"));
+        let (certificate, private) = of_version_1();
+        fs::write(&cert, certificate).expect("written");
+        fs::write(&key, private).expect("written");
+        let files = ClientFiles { ca: Some(&ca), certificate: Some(&cert), key: Some(&key) };
+        let (at, message) = key_of(files);
+        assert!(at == "client-cert-file" && message.contains("old.crt"), "{at}: {message}");
+        assert!(message.contains("version 3") && !message.contains("UnsupportedCertVersion"), "{message}");
+        let mut problems = Problems::default();
+        files.validate("s", &mut problems);
+        assert_eq!(problems.list().iter().map(|problem| &*problem.path).collect::<Vec<_>>(), ["s.client-cert-file"]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::{
     credentials::{KnownTime, certificate::Period},
     delivery::{CatchUp, Ordering},
     disk_room,
+    outgoing::Variables,
 };
 
 #[derive(Debug, clap::Args)]
@@ -33,7 +34,7 @@ impl Args {
                 .context(format!("accept {}", self.config.config.display()));
         }
         let mut output = Output::new();
-        output.text(&describe(&config))?;
+        output.text(&describe(&config, &|name| std::env::var(name).ok()))?;
         output.line(&format!("{} is valid", self.config.config.display()))?;
         output.flush()?;
         warn(&warnings);
@@ -64,7 +65,7 @@ fn of_certificates(config: &Config) -> Vec<Problem> {
 }
 
 /// What the agent would do, stream by stream.
-fn describe(config: &Config) -> String {
+fn describe(config: &Config, variables: Variables<'_>) -> String {
     let mut out = String::new();
     let dir = std::path::absolute(&config.store.dir).unwrap_or_else(|_| config.store.dir.clone());
     let token = if config.api.token.is_some() { ", with token" } else { "" };
@@ -97,7 +98,7 @@ fn describe(config: &Config) -> String {
             };
             let age = settings.delivery.max_age.map(duration::show);
             let age = age.map_or_else(String::new, |age| format!(", nothing older than {age}"));
-            let (what, travel) = (settings.settings.describe(), settings.settings.describe_travel());
+            let (what, travel) = (settings.settings.describe(variables), settings.settings.describe_travel());
             let _ = writeln!(out, "  to destination {destination} ({what})");
             let _ = writeln!(out, "    {order}, {travel}{over}{first}{age}");
         }
@@ -174,7 +175,7 @@ mod tests {
         )
         .expect("a configuration");
         assert_eq!(
-            describe(&config),
+            describe(&config, &|_| None),
             "\
 data directory /var/lib/forebay, leaves 5% (at most 256.0 MiB) of its disk free
 api on 127.0.0.1:4567
@@ -203,7 +204,7 @@ link lte: at most 24.4 KiB/s; 47.7 MiB a day from 00:00, then only priority 5 an
                 "data-dir = 'd'\n[streams.a]\n[links.lte]\nbandwidth = '2Mbit/s'\n[destinations.c]\nfrom = 'a'\n{keys}"
             );
             let config = Config::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
-            let shown = describe(&config);
+            let shown = describe(&config, &|_| None);
             shown.lines().find_map(|line| line.strip_prefix("    ")).expect("a line").to_owned()
         };
         let kinesis = "type = 'kinesis'\nstream = 's'\nregion = 'eu-west-1'\n";

@@ -104,7 +104,7 @@ impl Config {
     fn of_destination(&self, name: &str, stream_is_read: bool) -> Vec<Problem> {
         let destination = &self.destinations[name];
         let delivery = &destination.delivery;
-        let mut warnings = destination.settings.warnings();
+        let mut warnings = [destination.settings.warnings(), delivery.warnings()].concat();
         let (most, why) = destination.settings.request_records();
         // A leap to what is new goes by it, too.
         let only_of_requests = delivery.catch_up == CatchUp::OldestFirst;
@@ -168,6 +168,15 @@ mod tests {
                 vec![("batch-records", "without effect above 500: PutRecords takes no more")],
             ),
             ("", KINESIS, "batch-records = 500", vec![]),
+            (
+                "",
+                KINESIS,
+                "window-bytes = 8388608\nbatch-bytes = 500",
+                vec![(
+                    "batch-bytes",
+                    "requests of 500 B are headers for the most part, as they are below 4.0 KiB: without a unit, a size is bytes",
+                )],
+            ),
             (
                 "",
                 FIREHOSE,

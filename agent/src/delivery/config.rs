@@ -21,6 +21,12 @@ const IN_FLIGHT_MAX: usize = 64;
 /// What one request is given by default as a share of the window, so that several are under way.
 const REQUESTS_PER_WINDOW: u64 = 4;
 
+/// Smaller requests would be headers for the most part.
+const REQUEST_BYTES_LEAST: u64 = 4 << 10;
+
+/// Hardly any gateway has as much memory for one destination.
+const WINDOW_BYTES_MOST: u64 = 1 << 30;
+
 /// A record is not sent at once, however good the link.
 const MAX_AGE_MIN: Duration = Duration::from_secs(1);
 
@@ -178,6 +184,33 @@ impl Config {
         problems.add(format!("{path}.batch-bytes"), message);
     }
 
+    /// What can be, but is hardly meant: which key, and a sentence fragment.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<(&'static str, String)> {
+        let mut warnings = Vec::new();
+        // A few requests fill it; without any, nothing could be sent.
+        let least = REQUEST_BYTES_LEAST * REQUESTS_PER_WINDOW;
+        if (1..least).contains(&self.window_bytes) {
+            let [given, least] = size::show_beside([self.window_bytes, least]);
+            let why = format!("{given} is less than a few small requests ({least}): without a unit, a size is bytes");
+            warnings.push(("window-bytes", why));
+        } else if self.window_bytes > WINDOW_BYTES_MOST {
+            let [given, most] = size::show_beside([self.window_bytes, WINDOW_BYTES_MOST]);
+            let why =
+                format!("up to {given} of memory for this destination alone, more than {most}: is that what is meant?");
+            warnings.push(("window-bytes", why));
+        }
+        if let Some(bytes @ 1..REQUEST_BYTES_LEAST) = self.batch_bytes.filter(|bytes| *bytes <= self.window_bytes) {
+            let [given, least] = size::show_beside([bytes, REQUEST_BYTES_LEAST]);
+            let why = format!(
+                "requests of {given} are headers for the most part, as they are below {least}: without a unit, a size is \
+                 bytes"
+            );
+            warnings.push(("batch-bytes", why));
+        }
+        warnings
+    }
+
     /// The same with requests of at most so many bytes, for the sake of a link's limits.
     #[must_use]
     pub fn with_requests_of(mut self, bytes: Option<u64>) -> Self {
@@ -218,6 +251,53 @@ mod tests {
     #[test]
     fn everything_has_a_default() {
         assert_eq!(read(""), (Some(Config::default()), vec![]));
+    }
+
+    #[test]
+    fn sizes_that_are_hardly_meant_are_told() {
+        let told = |text: &str| {
+            let (config, problems) = read(text);
+            assert_eq!(problems, [""; 0], "{text}");
+            let warnings = config.expect("read").warnings();
+            warnings.into_iter().map(|(key, why)| format!("{key}: {why}")).collect::<Vec<_>>()
+        };
+        for text in [
+            "",
+            "window-bytes = '16KiB'",
+            "window-bytes = '1GiB'",
+            "batch-bytes = '4KiB'",
+            "window-bytes = '16KiB'\nbatch-bytes = '16KiB'",
+        ] {
+            assert_eq!(told(text), [""; 0], "{text}");
+        }
+        assert_eq!(
+            told("window-bytes = '1B'"),
+            ["window-bytes: 1 B is less than a few small requests (16.0 KiB): without a unit, a size is bytes"]
+        );
+        assert_eq!(
+            told("window-bytes = '100GiB'"),
+            [
+                "window-bytes: up to 100.0 GiB of memory for this destination alone, more than 1.0 GiB: is that what is meant?"
+            ]
+        );
+        assert_eq!(
+            told("batch-bytes = 4095"),
+            [
+                "batch-bytes: requests of 4095 B are headers for the most part, as they are below 4096 B: without a unit, a size \
+                 is bytes"
+            ]
+        );
+        let both = told("window-bytes = 8\nbatch-bytes = 1");
+        assert!(matches!(&both[..], [window, batch] if window.starts_with("window") && batch.starts_with("batch")));
+        // What cannot be is a problem, and nothing else.
+        for text in [
+            "window-bytes = 0",
+            "window-bytes = '1MiB'\nbatch-bytes = 0",
+            "window-bytes = '20KiB'\nbatch-bytes = '1MiB'",
+        ] {
+            let (config, problems) = read(text);
+            assert_eq!((problems.len(), config.expect("read").warnings().len()), (1, 0), "{text}");
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::{
         reader::{self, keys_of},
     },
     credentials::{self, KnownTime},
-    outgoing,
+    outgoing::{self, Variables},
 };
 
 /// What `type` may say. README's table of destinations says the same.
@@ -131,13 +131,13 @@ impl Config {
         }
     }
 
-    /// What it is, in a few words.
+    /// What it is, and by which way it is reached in this environment, in a few words.
     #[must_use]
-    pub fn describe(&self) -> String {
+    pub fn describe(&self, variables: Variables<'_>) -> String {
         match self {
-            Self::Kinesis(settings) => settings.describe(),
-            Self::Firehose(settings) => settings.describe(),
-            Self::Http(settings) => settings.describe(),
+            Self::Kinesis(settings) => settings.describe(variables),
+            Self::Firehose(settings) => settings.describe(variables),
+            Self::Http(settings) => settings.describe(variables),
         }
     }
 

@@ -60,7 +60,9 @@ impl Config {
         if let Some(rate) = self.bandwidth
             && rate.bytes_per_second() < BANDWIDTH_MIN
         {
-            problems.add(format!("{path}.bandwidth"), format!("must be {BANDWIDTH_MIN} B/s or more, not {rate}"));
+            let (least, bits) = (BANDWIDTH_MIN * 8, rate.bits_per_second());
+            let message = format!("must be {least} bit/s ({BANDWIDTH_MIN} B/s) or more, not {bits} bit/s");
+            problems.add(format!("{path}.bandwidth"), message);
         }
         if self.reset == TimeOfDay::END {
             problems.add(format!("{path}.reset"), "a day that begins at its end begins at \"00:00\"");
@@ -92,12 +94,14 @@ impl Config {
     #[must_use]
     pub fn warnings(&self) -> Vec<(String, String)> {
         let mut warnings = Vec::new();
-        if let Some(rate) = self.bandwidth.filter(|rate| !BANDWIDTHS.contains(&rate.bytes_per_second())) {
-            let bits = rate.bytes_per_second().saturating_mul(8);
+        // Of what cannot be, that is told.
+        let bandwidth = self.bandwidth.filter(|rate| rate.bytes_per_second() >= BANDWIDTH_MIN);
+        if let Some(rate) = bandwidth.filter(|rate| !BANDWIDTHS.contains(&rate.bytes_per_second())) {
+            let bits = rate.bits_per_second();
             let why = format!("{rate} is {bits} bit/s: is that what is meant?");
             warnings.push(("bandwidth".to_owned(), why));
         }
-        if let (Some(rate), Some(budget)) = (self.bandwidth, self.daily_budget)
+        if let (Some(rate), Some(budget)) = (bandwidth, self.daily_budget)
             && rate.bytes_per_second().saturating_mul(SECONDS_A_DAY) <= budget
         {
             let day = size::show(rate.bytes_per_second().saturating_mul(SECONDS_A_DAY));
@@ -167,6 +171,18 @@ impl Config {
 mod tests {
     use super::*;
     use crate::config::reader;
+
+    #[test]
+    fn a_bandwidth_that_cannot_be_is_told_once_and_as_it_is_written() {
+        for (rate, bits) in [("0kbit/s", 0), ("1bit/s", 1), ("99B/s", 792), ("799bit/s", 799)] {
+            let config: Config = toml::from_str(&format!("bandwidth = '{rate}'\ndaily-budget = '50MB'")).expect("read");
+            let mut problems = Problems::default();
+            config.validate("links.lte", &mut problems);
+            let told: Vec<_> = problems.list().iter().map(ToString::to_string).collect();
+            assert_eq!(told, [format!("links.lte.bandwidth: must be 800 bit/s (100 B/s) or more, not {bits} bit/s")]);
+            assert_eq!(config.warnings(), [], "{rate}");
+        }
+    }
 
     #[test]
     fn what_is_hardly_meant_is_told() {

@@ -7,14 +7,20 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::config::size;
 
-/// How fast.
+/// How fast, in bits per second: what is told of a rate is what was written, also if that is no whole byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate(u64);
 
 impl Rate {
-    /// In bytes.
+    /// In whole bytes.
     #[must_use]
     pub fn bytes_per_second(self) -> u64 {
+        self.0 / 8
+    }
+
+    /// In bits.
+    #[must_use]
+    pub fn bits_per_second(self) -> u64 {
         self.0
     }
 
@@ -22,13 +28,13 @@ impl Rate {
         let text = text.trim();
         let per_second = text.strip_suffix("/s");
         let amount = per_second.unwrap_or(text).trim_end();
-        let bytes = match amount.strip_suffix("bit") {
-            Some(bits) => bits_of(bits)? / 8,
+        let bits = match amount.strip_suffix("bit") {
+            Some(bits) => bits_of(bits)?,
             // Whoever writes "400kb/s" or "400k/s" may mean bits, and would get eight times as much.
             None if !amount.ends_with('B') => return None,
-            None => per_second.and(amount.parse::<ByteSize>().ok())?.as_u64(),
+            None => per_second.and(amount.parse::<ByteSize>().ok())?.as_u64().saturating_mul(8),
         };
-        Some(Self(bytes))
+        Some(Self(bits))
     }
 }
 
@@ -50,7 +56,7 @@ fn bits_of(text: &str) -> Option<u64> {
 
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/s", size::show(self.0))
+        write!(f, "{}/s", size::show(self.bytes_per_second()))
     }
 }
 
@@ -76,11 +82,12 @@ mod tests {
             ("0.5Mbit/s", 62_500),
             ("1Gbit", 125_000_000),
             ("64bit/s", 8),
+            ("1bit/s", 0),
             ("25KB/s", 25_000),
             ("25KiB/s", 25_600),
             ("1 MB/s", 1_000_000),
         ] {
-            assert_eq!(Rate::parse(text), Some(Rate(bytes)), "{text}");
+            assert_eq!(Rate::parse(text).map(Rate::bytes_per_second), Some(bytes), "{text}");
         }
         for text in [
             "",

@@ -4,7 +4,10 @@ use std::{path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 
-use super::proxy::{Proxies, Route};
+use super::{
+    address::http_address,
+    proxy::{self, Proxies, Route, Variables},
+};
 use crate::{
     config::{Problems, Secret, duration},
     tls::ClientFiles,
@@ -67,11 +70,11 @@ impl Config {
         }
     }
 
-    /// By which way, in a few words; nothing if it is the direct one, or what the environment says.
+    /// By which way to `destination`, in a few words; nothing if it is the direct one and nothing was said about it.
     #[must_use]
-    pub fn describe(&self) -> String {
+    pub fn describe(&self, destination: &str, variables: Variables<'_>) -> String {
         match self.proxy.as_deref() {
-            None => String::new(),
+            None => http_address(destination).map_or_else(String::new, |to| proxy::describe(&to, variables)),
             Some("none") => " without a proxy".to_owned(),
             Some(proxy) => format!(" through {proxy}"),
         }
@@ -94,7 +97,7 @@ impl Config {
                 if nothing.is_some() {
                     return Proxies::None;
                 }
-                return Proxies::from_environment().unwrap_or_else(|message| {
+                return Proxies::of_environment(&|name| std::env::var(name).ok()).unwrap_or_else(|message| {
                     problems.add(format!("{path}.proxy"), message);
                     Proxies::None
                 });

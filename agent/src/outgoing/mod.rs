@@ -36,7 +36,7 @@ pub use self::{
     config::Config,
     connector::Connector,
     error::{ConnectError, ProxyTrouble},
-    proxy::is_loopback,
+    proxy::{Variables, is_loopback},
     stream::Counted,
     wire_bytes::WireBytes,
 };

@@ -1,4 +1,4 @@
-//! Which proxy leads to an address. Pure, but for reading the environment once.
+//! Which proxy leads to an address. Pure: whoever asks reads the environment.
 
 use std::{fmt, net::IpAddr};
 
@@ -9,6 +9,15 @@ use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use super::address::is_sound;
 
 const WANTED: &str = "a proxy such as \"http://proxy.example:3128\" or \"socks5://proxy.example:1080\" is needed";
+
+/// Says what a variable of the environment is set to.
+pub type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+// Variables that say the same. The first that is set holds, also if it is empty.
+const HTTPS: [&str; 2] = ["HTTPS_PROXY", "https_proxy"];
+const HTTP: [&str; 2] = ["HTTP_PROXY", "http_proxy"];
+const ALL: [&str; 2] = ["ALL_PROXY", "all_proxy"];
+const NONE: [&str; 2] = ["NO_PROXY", "no_proxy"];
 
 /// Which proxies there are.
 #[derive(Debug)]
@@ -46,20 +55,20 @@ impl Proxies {
     ///
     /// # Errors
     /// A variable speaks of something that is no proxy for us. Its value is not repeated: it may hold a password.
-    pub(super) fn from_environment() -> Result<Self, String> {
-        for names in [["HTTPS_PROXY", "https_proxy"], ["HTTP_PROXY", "http_proxy"], ["ALL_PROXY", "all_proxy"]] {
-            let set = names.into_iter().find_map(|name| std::env::var(name).ok().map(|value| (name, value)));
-            if let Some((name, value)) = set
-                && !value.is_empty()
-            {
-                let intercept =
-                    Matcher::builder().https(value).build().intercept(&Uri::from_static("https://a.invalid"));
-                if intercept.is_none_or(|proxy| Route::of(&proxy).is_none()) {
-                    return Err(format!("the environment variable `{name}` names no proxy that can be used; {WANTED}"));
-                }
+    pub(super) fn of_environment(variables: Variables<'_>) -> Result<Self, String> {
+        for (name, value) in [HTTPS, HTTP, ALL].into_iter().filter_map(|names| set(names, variables)) {
+            let intercept = Matcher::builder().https(value).build().intercept(&Uri::from_static("https://a.invalid"));
+            if intercept.is_none_or(|proxy| Route::of(&proxy).is_none()) {
+                return Err(format!("the environment variable `{name}` names no proxy that can be used; {WANTED}"));
             }
         }
-        Ok(Self::Environment(Box::new(Matcher::from_env())))
+        // A program that a web server runs has HTTP_PROXY from whoever sends a header of this name.
+        if variables("REQUEST_METHOD").is_some() {
+            return Ok(Self::None);
+        }
+        let value = |names| set(names, variables).map(|(_, value)| value).unwrap_or_default();
+        let matcher = Matcher::builder().https(value(HTTPS)).http(value(HTTP)).all(value(ALL)).no(value(NONE));
+        Ok(Self::Environment(Box::new(matcher.build())))
     }
 
     /// The way to `destination`.
@@ -76,6 +85,32 @@ impl Proxies {
             }
         }
     }
+}
+
+/// What the environment says of the way to `destination`, in a few words, without any password: which proxy, by which
+/// variable, or by which one none although others have one. Nothing if it says nothing.
+pub(super) fn describe(destination: &Uri, variables: Variables<'_>) -> String {
+    let own = if destination.scheme_str() == Some("http") { HTTP } else { HTTPS };
+    let named = set(own, variables).or_else(|| set(ALL, variables));
+    // Of a variable that cannot be used it is told elsewhere.
+    let (Some((name, _)), Ok(proxies @ Proxies::Environment(_))) = (named, Proxies::of_environment(variables)) else {
+        return String::new();
+    };
+    match proxies.route(destination) {
+        Route::Tunnel { proxy, .. } | Route::Socks { proxy, .. } => {
+            format!(" through {} by {name} of the environment", proxy.to_string().trim_end_matches('/'))
+        }
+        Route::Direct if destination.host().is_none_or(|host| is_loopback(host) || is_link_local(host)) => {
+            String::new()
+        }
+        Route::Direct => set(NONE, variables)
+            .map_or_else(String::new, |(name, _)| format!(" without a proxy by {name} of the environment")),
+    }
+}
+
+/// The first of some variables that is set, with its value, unless that is empty.
+fn set(names: [&'static str; 2], variables: Variables<'_>) -> Option<(&'static str, String)> {
+    names.into_iter().find_map(|name| Some((name, variables(name)?))).filter(|(_, value)| !value.is_empty())
 }
 
 impl Route {
@@ -161,11 +196,47 @@ mod tests {
         format!("{:?}", proxies.route(&Uri::from_static(destination)))
     }
 
+    fn variable(all: &[(&str, &str)], name: &str) -> Option<String> {
+        all.iter().find(|(of, _)| *of == name).map(|(_, value)| (*value).to_owned())
+    }
+
+    #[test]
+    fn what_the_environment_says_is_described_with_its_variable_and_without_passwords() {
+        const BOTH: &[(&str, &str)] = &[
+            ("HTTPS_PROXY", "http://me:hunter2@a:3128"),
+            ("http_proxy", "socks5://me:hunter2@b"),
+            ("NO_PROXY", "example.com,10.0.0.0/8"),
+        ];
+        const ALL: &[(&str, &str)] =
+            &[("all_proxy", "c:8080"), ("HTTPS_PROXY", ""), ("https_proxy", "http://d"), ("no_proxy", "*.e.com")];
+        const WEB_SERVER: &[(&str, &str)] = &[("REQUEST_METHOD", "GET"), ("HTTP_PROXY", "http://a"), ("NO_PROXY", "b")];
+        for (variables, to, told) in [
+            (BOTH, "https://a.amazonaws.com", " through http://a:3128 by HTTPS_PROXY of the environment"),
+            (BOTH, "http://a.amazonaws.com", " through socks5://b:1080 by http_proxy of the environment"),
+            (BOTH, "https://a.example.com", " without a proxy by NO_PROXY of the environment"),
+            (BOTH, "http://10.1.2.3:4567", " without a proxy by NO_PROXY of the environment"),
+            (BOTH, "http://localhost:4567", ""),
+            (BOTH, "http://169.254.169.254", ""),
+            // The first name that is set holds, and it is empty.
+            (ALL, "https://a.amazonaws.com", " through http://c:8080 by all_proxy of the environment"),
+            (WEB_SERVER, "http://a.amazonaws.com", ""),
+            (&[("NO_PROXY", "amazonaws.com")], "https://a.amazonaws.com", ""),
+            (&[("HTTPS_PROXY", "socks4://a")], "https://a.amazonaws.com", ""),
+            (&[("HTTPS_PROXY", "http://a")], "http://a.amazonaws.com", ""),
+            (&[], "https://a.amazonaws.com", ""),
+        ] {
+            assert_eq!(describe(&Uri::from_static(to), &|name| variable(variables, name)), told, "{to} {variables:?}");
+        }
+    }
+
     #[test]
     fn the_environment_is_obeyed_but_for_this_machine() {
-        let matcher =
-            Matcher::builder().https("http://me:pw@a:3128").http("socks5://b").no("example.com,10.0.0.0/8").build();
-        let proxies = Proxies::Environment(Box::new(matcher));
+        let variables = [
+            ("HTTPS_PROXY", "http://me:pw@a:3128"),
+            ("HTTP_PROXY", "socks5://b"),
+            ("NO_PROXY", "example.com,10.0.0.0/8"),
+        ];
+        let proxies = Proxies::of_environment(&|name| variable(&variables, name)).expect("proxies");
         for (to, by) in [
             ("https://kinesis.amazonaws.com", "Through(http://a:3128/)"),
             ("http://kinesis.amazonaws.com", "Through(socks5://b:1080/)"),

@@ -123,8 +123,9 @@ impl Observer {
         }
     }
 
-    /// Notes all counters, for the rates. To be called about once a second.
+    /// Notes all counters, for the rates, and tells what is due of the log's events. To be called about once a second.
     pub fn sample(&self, now: Instant) {
+        self.log_events.tell_due(now);
         let streams = self.streams.all();
         let mut meters = lock(&self.meters);
         // Streams and shards may be gone.

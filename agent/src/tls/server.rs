@@ -8,7 +8,7 @@ use rustls::{
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 
-use super::{TlsError, certificates, private_key, provider};
+use super::{TlsError, certificates, private_key, provider, unusable};
 
 /// The PEM files that a configuration names.
 #[derive(Debug, Clone, Copy)]
@@ -39,11 +39,8 @@ impl ServerFiles<'_> {
         };
         let chain = certificates("cert-file", self.certificate)?;
         let key = private_key("key-file", self.key)?;
-        let config = builder.with_single_cert(chain, key).map_err(|error| TlsError {
-            key: "key-file",
-            message: format!("{} does not go with {}: {error}", self.key.display(), self.certificate.display()),
-        })?;
-        Ok(Arc::new(config))
+        let config = builder.with_single_cert(chain, key);
+        Ok(Arc::new(config.map_err(|error| unusable(("cert-file", self.certificate), ("key-file", self.key), &error))?))
     }
 
     /// Everything that is wrong with the files, for whoever checks a configuration.
@@ -179,6 +176,9 @@ mod tests {
         assert_eq!(wrong(ServerFiles { key: &other, ..files }), "key-file");
         assert_eq!(wrong(ServerFiles { certificate: &key, ..files }), "cert-file");
         assert_eq!(wrong(ServerFiles { client_ca: Some(&key), ..files }), "client-ca-file");
+        let (old, its_key) = super::super::tests::of_version_1();
+        let (old, its_key) = (write("old", old), write("old-key", its_key));
+        assert_eq!(wrong(ServerFiles { certificate: &old, key: &its_key, ..files }), "cert-file");
         let mistakes = |files: ServerFiles<'_>| files.mistakes().iter().map(|error| error.key).collect::<Vec<_>>();
         assert_eq!(mistakes(ServerFiles { client_ca: Some(&cert), ..files }), [""; 0]);
         let all = ServerFiles { certificate: &key, key: &cert, client_ca: Some(&key), ..files };

@@ -6,11 +6,14 @@ mod text;
 use std::collections::BTreeSet;
 
 use anyhow::bail;
-use clap::{Subcommand, ValueEnum};
+use clap::{ArgGroup, Subcommand, ValueEnum};
 
 use self::office::Office;
 use super::{ConfigFile, block_on, client::ApiAddress, output::Output};
-use crate::delivery::dead_letter::{Selection, Verb};
+use crate::{
+    delivery::dead_letter::{Selection, Settlement, Verb},
+    printable::printable,
+};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -51,11 +54,16 @@ enum Command {
         form: Option<Form>,
     },
     /// Deliver letters once more, to their destination alone
+    // Left to itself, the choice comes first, although numbers go behind the name.
+    #[command(override_usage = "forebay dead-letter replay [OPTIONS] <DESTINATION> <NUMBER...|--reason <TEXT>|--all>")]
     Replay {
         #[command(flatten)]
         which: Which,
     },
     /// Give letters up for good
+    #[command(
+        override_usage = "forebay dead-letter drop [OPTIONS] [--yes] <DESTINATION> <NUMBER...|--reason <TEXT>|--all>"
+    )]
     Drop {
         #[command(flatten)]
         which: Which,
@@ -77,18 +85,20 @@ enum Form {
 }
 
 #[derive(Debug, clap::Args)]
+#[group(skip)]
+#[command(group = ArgGroup::new("choice").required(true).args(["numbers", "reason", "all"]))]
 struct Which {
     /// Whose letters
     #[arg(value_parser = destination_name)]
     destination: String,
     /// Their numbers, as `list` tells them
-    #[arg(value_name = "NUMBER", required_unless_present_any = ["all", "reason"])]
+    #[arg(value_name = "NUMBER")]
     numbers: Vec<u64>,
     /// All of them
-    #[arg(long, conflicts_with_all = ["numbers", "reason"])]
+    #[arg(long)]
     all: bool,
-    /// Those whose reason contains this text
-    #[arg(long, value_name = "TEXT", conflicts_with = "numbers")]
+    /// Those whose reason contains this text, in small letters or large; `#` in it stands for any number, as in `list`
+    #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
 }
 
@@ -108,6 +118,21 @@ impl Which {
             Some(text) => Selection::Reason(text.clone()),
             None if self.all => Selection::All,
             None => Selection::Numbers(self.numbers.iter().copied().collect::<BTreeSet<_>>()),
+        }
+    }
+
+    /// Does it with those letters. That there is none of a reason is as wrong as that there is none of a number.
+    async fn settle(&self, office: &Office, verb: Verb) -> anyhow::Result<Settlement> {
+        let done = office.settle(&self.destination, self.selection(), verb).await?;
+        match &self.reason {
+            Some(text) if done.letters == 0 => {
+                bail!(
+                    "settle letters: no open letter of `{}` has a reason with `{}`",
+                    self.destination,
+                    printable(text)
+                )
+            }
+            _ => Ok(done),
         }
     }
 }
@@ -143,18 +168,18 @@ impl Args {
                 }
             }
             Command::Replay { which } => {
-                let done = office.settle(&which.destination, which.selection(), Verb::Replay).await?;
+                let done = which.settle(office, Verb::Replay).await?;
                 match self.json {
                     true => output.line(&serde_json::to_string(&done)?)?,
                     false => output.text(&text::settled("replayed", done))?,
                 }
             }
             Command::Drop { which, yes: false } => {
-                let count = office.settle(&which.destination, which.selection(), Verb::Count).await?;
+                let count = which.settle(office, Verb::Count).await?;
                 bail!("drop letters: {} would be gone for good; say --yes if they may", text::letters(count));
             }
             Command::Drop { which, yes: true } => {
-                let done = office.settle(&which.destination, which.selection(), Verb::Drop).await?;
+                let done = which.settle(office, Verb::Drop).await?;
                 match self.json {
                     true => output.line(&serde_json::to_string(&done)?)?,
                     false => output.text(&text::settled("dropped", done))?,

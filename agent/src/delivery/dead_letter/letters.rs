@@ -19,6 +19,7 @@ use super::{
     letter::Letter,
     replay,
     settled::{Changes, Settled, Totals},
+    summary::is_told,
 };
 use crate::ingest::Ingest;
 
@@ -65,7 +66,7 @@ pub enum Selection {
     All,
     /// Those of these numbers.
     Numbers(BTreeSet<u64>),
-    /// Those whose reason contains this text.
+    /// Those whose reason contains this text, whatever the case of letters; `#` in it stands for any number.
     Reason(String),
 }
 
@@ -314,7 +315,7 @@ impl Selection {
         match self {
             Self::All => true,
             Self::Numbers(numbers) => numbers.contains(&letter.number),
-            Self::Reason(text) => letter.reason.contains(text.as_str()),
+            Self::Reason(text) => is_told(&letter.reason, text),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::letter::Letter;
+use crate::printable::printable;
 
 /// So many kinds of reasons are told apart; an endpoint may give every record one of its own.
 const REASONS_MAX: usize = 20;
@@ -47,6 +48,19 @@ impl Summary {
     }
 }
 
+/// Whether a reason contains a text, whatever the case of letters. The text may also be as a list shows it: with `#` for
+/// numbers, with what is not printable escaped, and cut off with `…`. A number in it stands for itself alone.
+pub(super) fn is_told(reason: &str, text: &str) -> bool {
+    let (reason, text) = (reason.to_lowercase(), text.to_lowercase());
+    let contains = |text: &str| {
+        let sums_up = text.contains('#');
+        [printable(&reason), reason.clone()]
+            .iter()
+            .any(|reason| reason.contains(text) || sums_up && without_numbers(reason).contains(&without_numbers(text)))
+    };
+    contains(&text) || text.strip_suffix('…').is_some_and(|beginning| !beginning.is_empty() && contains(beginning))
+}
+
 /// A text with `#` for each number.
 fn without_numbers(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -63,6 +77,32 @@ fn without_numbers(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reason_is_found_by_what_a_list_shows_of_it() {
+        let reason = "ValidationException: 2 of 10 bytes\n at 0x1F";
+        for text in [
+            "",
+            "2 of 10 bytes",
+            "validationexception",
+            "VALIDATIONEXCEPTION: # OF # BYTES",
+            "# of 99",
+            "bytes\n at",
+            "bytes\\n at #x#f",
+            "ValidationException: # of # by…",
+        ] {
+            assert!(is_told(reason, text), "{text}");
+        }
+        for text in ["3 of 10 bytes", "99", "# of # records", "…", "# by… "] {
+            assert!(!is_told(reason, text), "{text}");
+        }
+        assert!(is_told("it said #5 and …", "#5") && is_told("it said #5 and …", "and …"));
+
+        let mut summary = Summary::default();
+        summary.add(&Letter { reason: reason.to_owned(), ..Letter::default() });
+        let shown = summary.reasons.keys().next().expect("one");
+        assert!(is_told(reason, shown) && is_told(reason, &printable(shown)), "{shown}");
+    }
 
     #[test]
     fn equal_reasons_are_counted_together_and_their_number_is_bounded() {

@@ -45,7 +45,9 @@ impl Config {
 
     /// What is hardly meant. Of another endpoint's region nobody but that knows what it may be.
     pub(in crate::destination) fn warnings(&self) -> Vec<(&'static str, String)> {
-        let region = self.region.as_ref().filter(|region| self.endpoint.is_none() && !is_region_of_aws(region));
+        // What can be no region at all is a problem.
+        let region = self.region.as_ref().filter(|region| self.endpoint.is_none() && is_region(region));
+        let region = region.filter(|region| !is_region_of_aws(region));
         let why = |region| format!("`{region}` does not look like a region of AWS such as \"eu-west-1\"");
         region.map(|region| ("region", why(region))).into_iter().collect()
     }
@@ -61,6 +63,13 @@ impl Config {
             Some(credentials) => format!("{place}, {credentials}"),
             None => place,
         }
+    }
+
+    /// The address of one of its services: the endpoint, or AWS itself.
+    pub(in crate::destination) fn address(&self, service: &str) -> String {
+        let region = self.region.as_deref().unwrap_or_default();
+        let china = if region.starts_with("cn-") { ".cn" } else { "" };
+        self.endpoint.clone().unwrap_or_else(|| format!("https://{service}.{region}.amazonaws.com{china}"))
     }
 
     /// Where credentials come from, when nothing was said about it.
@@ -113,6 +122,12 @@ mod tests {
             ["eu-west", "eu-west-1a", "eu-west1", "euwest1", "ireland", "eu-1", "eu--1", "e-west-1", "eu-west-01"]
         {
             assert_eq!((warnings(region, None), warnings(region, Some("http://127.0.0.1:1"))), (1, 0), "{region}");
+        }
+        // What can be no region anywhere is a problem, and told once.
+        for region in ["EU-WEST-1", "eu west", ""] {
+            let mut problems = Problems::default();
+            Config { region: Some(region.into()), ..Config::default() }.validate("d", &mut problems);
+            assert_eq!((problems.list().len(), warnings(region, None)), (1, 0), "{region}: {problems:?}");
         }
     }
 

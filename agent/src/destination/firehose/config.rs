@@ -5,7 +5,7 @@ use serde::Deserialize;
 use crate::{
     config::{Problems, size},
     destination::aws,
-    outgoing,
+    outgoing::{self, Variables},
 };
 
 /// What Firehose takes in a record.
@@ -110,11 +110,12 @@ impl Config {
         vain.map(|(key, _)| (key, why())).collect()
     }
 
-    /// What it is, in a few words.
+    /// What it is, and by which way it is reached in this environment, in a few words.
     #[must_use]
-    pub fn describe(&self) -> String {
+    pub fn describe(&self, variables: Variables<'_>) -> String {
         let stream = self.stream.as_deref().unwrap_or_default();
-        format!("firehose stream {stream} {}{}", self.aws.describe(), self.outgoing.describe())
+        let way = self.outgoing.describe(&self.aws.address("firehose"), variables);
+        format!("firehose stream {stream} {}{way}", self.aws.describe())
     }
 
     /// How records travel, also where nothing was said about it.

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::{
     config::{Problems, Secret, key_path},
-    outgoing::{self, http_address},
+    outgoing::{self, Variables, http_address},
 };
 
 /// The specification's limits.
@@ -111,11 +111,11 @@ impl Config {
         self.url == other.url && who(self) == who(other) && self.common_attributes == other.common_attributes
     }
 
-    /// What it is, in a few words.
+    /// What it is, and by which way it is reached in this environment, in a few words.
     #[must_use]
-    pub fn describe(&self) -> String {
+    pub fn describe(&self, variables: Variables<'_>) -> String {
         let url = self.url.as_deref().unwrap_or_default();
-        format!("http endpoint {url}{}", self.outgoing.describe())
+        format!("http endpoint {url}{}", self.outgoing.describe(url, variables))
     }
 
     /// How records travel, also where nothing was said about it.

@@ -124,16 +124,12 @@ impl Http {
         let id = request::id(&self.origin, parcels);
         match tokio::time::timeout(self.request_timeout, self.post(&id, parcels)).await {
             Ok(Ok(())) => Outcome::Answered(vec![RecordOutcome::Accepted; parcels.len()]),
-            // The specification: a record that is too large by itself will always be.
-            Ok(Err(Refused { status: Some(StatusCode::PAYLOAD_TOO_LARGE), failure })) if is_one_record(parcels) => {
-                Outcome::Answered(vec![RecordOutcome::Rejected(failure.message)])
-            }
-            Ok(Err(refused)) => Outcome::Failed(refused.failure),
+            Ok(Err(failure)) => Outcome::Failed(failure),
             Err(_) => Outcome::Failed(failed(FailureKind::TimedOut, "no answer in time".to_owned())),
         }
     }
 
-    async fn post(&self, id: &str, parcels: &[Parcel]) -> Result<(), Refused> {
+    async fn post(&self, id: &str, parcels: &[Parcel]) -> Result<(), Failure> {
         let body = {
             let (id, parcels, gzip, now) = (id.to_owned(), parcels.to_vec(), self.gzip, now_ms());
             // Megabytes are packed where nobody else waits for it.
@@ -154,31 +150,13 @@ impl Http {
         let (head, body) = response.into_parts();
         let body = match Limited::new(body, reply::BYTES_MAX).collect().await {
             Ok(body) => body.to_bytes(),
-            Err(error) if error.is::<LengthLimitError>() => return Err(reply::too_long().into()),
+            Err(error) if error.is::<LengthLimitError>() => return Err(reply::too_long()),
             // What it says of the size holds, whether it can be read or not.
             Err(_) if head.status == StatusCode::PAYLOAD_TOO_LARGE => Bytes::new(),
-            Err(error) => return Err(unreachable(&*error).into()),
+            Err(error) => return Err(unreachable(&*error)),
         };
-        let read = reply::read(id, head.status, &head.headers, &body);
-        read.map_err(|failure| Refused { status: Some(head.status), failure })
+        reply::read(id, head.status, &head.headers, &body)
     }
-}
-
-/// A request that was not taken.
-struct Refused {
-    /// By which answer, if there was one.
-    status: Option<StatusCode>,
-    failure: Failure,
-}
-
-impl From<Failure> for Refused {
-    fn from(failure: Failure) -> Self {
-        Self { status: None, failure }
-    }
-}
-
-fn is_one_record(parcels: &[Parcel]) -> bool {
-    matches!(parcels, [parcel] if parcel.records.len() == 1)
 }
 
 /// What each request says of itself.

@@ -45,7 +45,8 @@ pub(super) fn read(id: &str, status: StatusCode, headers: &HeaderMap, body: &[u8
         Err(_) => shown(body),
     };
     let kind = match (status.as_u16(), reply.is_ok()) {
-        // Whoever is in between may say these, and they hold all the same.
+        // Whoever is in between may say these, and they hold all the same. Who says so of a single record may say it of all:
+        // only the delivery, which sees whether others are taken, judges it.
         (413, _) => FailureKind::RequestInvalid,
         (429, _) => FailureKind::Throttled,
         (401 | 403, _) => FailureKind::CredentialsRefused,

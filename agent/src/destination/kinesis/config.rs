@@ -11,7 +11,7 @@ use crate::{
         Origin,
         aws::{self, Encoding},
     },
-    outgoing,
+    outgoing::{self, Variables},
 };
 
 /// Kinesis' own bounds for the size of a record (`UpdateMaxRecordSize`).
@@ -164,11 +164,12 @@ impl Config {
         warnings
     }
 
-    /// What it is, in a few words.
+    /// What it is, and by which way it is reached in this environment, in a few words.
     #[must_use]
-    pub fn describe(&self) -> String {
+    pub fn describe(&self, variables: Variables<'_>) -> String {
         let stream = self.stream.as_deref().unwrap_or_default();
-        format!("kinesis stream {stream} {}{}", self.aws.describe(), self.outgoing.describe())
+        let way = self.outgoing.describe(&self.aws.address("kinesis"), variables);
+        format!("kinesis stream {stream} {}{way}", self.aws.describe())
     }
 
     /// How records travel, also where nothing was said about it.
