@@ -47,9 +47,10 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     }
     let log_events = Arc::new(LogEvents::default());
     let (store, streams) = open_log(&config, Arc::clone(&log_events)).await?;
-    let outcome = run_on(config, &store, streams, log_events, stop).await;
+    let outcome = run_on(config, &store, streams, Arc::clone(&log_events), stop).await;
     // Also after a failure: what is queued is committed, and checkpoints reach the disk.
     let closed = tokio::task::spawn_blocking(move || store.close()).await;
+    log_events.tell_all();
     outcome.and(closed.context("close the log"))?;
     info!("stopped");
     Ok(())

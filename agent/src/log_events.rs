@@ -16,7 +16,7 @@ use tracing::{error, info, warn};
 
 use self::losses::{Loss, Losses};
 
-/// Counts what the log told. When it goes, everything is told.
+/// Counts what the log told.
 #[derive(Debug, Default)]
 pub struct LogEvents {
     counts: Mutex<BTreeMap<&'static str, u64>>,
@@ -41,16 +41,15 @@ impl LogEvents {
         lock(&self.losses).due(now).iter().for_each(tell_loss);
     }
 
+    /// Tells what has not been told: nothing more comes.
+    pub fn tell_all(&self) {
+        lock(&self.losses).take().iter().for_each(tell_loss);
+    }
+
     /// How many of each kind there were.
     #[must_use]
     pub fn counts(&self) -> BTreeMap<String, u64> {
         lock(&self.counts).iter().map(|(kind, count)| ((*kind).to_owned(), *count)).collect()
-    }
-}
-
-impl Drop for LogEvents {
-    fn drop(&mut self) {
-        lock(&self.losses).take().iter().for_each(tell_loss);
     }
 }
 

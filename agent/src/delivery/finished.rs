@@ -8,7 +8,7 @@ use std::{
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use flate2::{Compression, read::DeflateDecoder, write::DeflateEncoder};
-use forebay_log_store::{SequenceNumber, Stream, WhenFull};
+use forebay_log_store::{MARK_VALUE_BYTES_MAX, SequenceNumber, Stream, WhenFull};
 use serde::{Deserialize, Serialize};
 
 use super::window::{Finished, Range};
@@ -16,12 +16,12 @@ use super::window::{Finished, Range};
 // Name of the mark, before the destination's. Persisted: never change it.
 const PREFIX: &str = "delivered/";
 
-/// What lies inside takes no more than this of the mark: sources keep their positions in marks of the same stream, and a small stream has
+/// What lies inside takes no more than this of the mark, and no more than is left: sources keep their positions in marks of the same stream, and a small stream has
 /// little room for all of them.
 const INSIDE_BYTES_MAX: usize = 2 << 10;
 
-/// What lies inside has at most so many numbers when it is unpacked.
-const INSIDE_NUMBERS_MAX: usize = 1 << 20;
+/// No more of it is read, in bytes after it was unpacked.
+const UNPACKED_BYTES_MAX: u64 = 1 << 20;
 
 /// The mark. Persisted as JSON: keys may be added.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,7 +56,7 @@ fn unpacked(packed: &str) -> Vec<(u64, u64)> {
     let packed = BASE64_STANDARD.decode(packed).unwrap_or_default();
     let mut numbers = Vec::new();
     // What is cut off, or broken, ends it.
-    let _ = DeflateDecoder::new(&*packed).take(INSIDE_NUMBERS_MAX as u64).read_to_end(&mut numbers);
+    let _ = DeflateDecoder::new(&*packed).take(UNPACKED_BYTES_MAX).read_to_end(&mut numbers);
     let (mut rest, mut next) = (&numbers[..], 0_u64);
     let mut ranges = Vec::new();
     while let Ok(((before, has), left)) = postcard::take_from_bytes::<(u64, u64)>(rest) {
@@ -83,15 +83,18 @@ fn packed(ranges: &[Range]) -> String {
 
 /// As much of it as there is room for: inside of what is not finished some 700 ranges, or thousands that are alike; of more the largest.
 fn write(finished: &Finished) -> Vec<u8> {
+    let ranges: Vec<_> = finished.between.iter().map(|(first, last)| (first.0, last.0)).collect();
+    let others =
+        serde_json::to_vec(&Mark { ranges: ranges.clone(), inside: "?".to_owned() }).map_or(0, |mark| mark.len());
+    let most = INSIDE_BYTES_MAX.min(MARK_VALUE_BYTES_MAX.saturating_sub(others));
     let mut kept = finished.inside.clone();
     let mut inside = if kept.is_empty() { String::new() } else { packed(&kept) };
-    while inside.len() > INSIDE_BYTES_MAX {
+    while inside.len() > most && !kept.is_empty() {
         kept.sort_unstable_by_key(|(first, last)| Reverse(last.0 - first.0));
         kept.truncate(kept.len() * 9 / 10);
         kept.sort_unstable();
-        inside = packed(&kept);
+        inside = if kept.is_empty() { String::new() } else { packed(&kept) };
     }
-    let ranges = finished.between.iter().map(|(first, last)| (first.0, last.0)).collect();
     serde_json::to_vec(&Mark { ranges, inside }).expect("numbers and text are JSON")
 }
 
@@ -110,7 +113,6 @@ fn name(destination: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use forebay_log_store::MARK_VALUE_BYTES_MAX;
     use proptest::prelude::*;
 
     use super::*;
@@ -126,9 +128,20 @@ mod tests {
     #[test]
     fn what_is_written_is_read_and_all_that_there_can_be_fits() {
         let most: Vec<_> = (0..=64).map(|n| (u64::MAX - 1000 + 10 * n, u64::MAX - 999 + 10 * n)).collect();
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut next = 0;
+        let mut apart = || {
+            let first = next + random.u64(1..1 << 40);
+            next = first + random.u64(1..1 << 40);
+            (first, next - 1)
+        };
+        let inside: Vec<_> = std::iter::repeat_with(&mut apart).take(3000).collect();
+        for inside in [Vec::new(), ranges(&inside)] {
+            let value = write(&Finished { inside, ..between(&most) });
+            assert!(value.len() <= MARK_VALUE_BYTES_MAX, "{} bytes", value.len());
+            assert_eq!(read(&value, SequenceNumber(u64::MAX)).between, ranges(&most));
+        }
         let value = write(&between(&most));
-        assert!(value.len() <= MARK_VALUE_BYTES_MAX, "{} bytes", value.len());
-        assert_eq!(read(&value, SequenceNumber(u64::MAX)), between(&most));
         assert_eq!(read(&value, SequenceNumber(100)), Finished::default(), "none of it exists");
     }
 
@@ -157,15 +170,19 @@ mod tests {
         assert_eq!(inside(&numbers(&[7, 2, u64::MAX, 1, 1, 1])), ranges(&[(7, 8)]), "there are no such numbers");
         assert_eq!(inside(&numbers(&[0, 0, 3, 0, 1, 1])), ranges(&[(4, 4)]), "nor ranges of none");
         assert_eq!(inside(&numbers(&[7, 2, 5])), ranges(&[(7, 8)]));
+        // As it has to be read for ever: a block of deflate with the bytes 7, 2, 2, 2.
+        assert_eq!(inside("AQQA+/8HAgIC"), ranges(&[(7, 8), (11, 12)]));
         let whole = packed(&ranges(&[(7, 8), (11, 12)]));
         assert_eq!(inside(&whole), ranges(&[(7, 8), (11, 12)]));
-        for broken in ["", "?", "AAAA", &whole[..4], &format!("{}////", &whole[..4])] {
-            assert!(inside(broken).iter().all(|(first, last)| first <= last), "{broken}");
+        assert_eq!(inside(&whole[..4]), ranges(&[(7, 8)]), "a part of it is that part");
+        for broken in ["", "?", "AAAA", &whole[..3]] {
+            assert_eq!(inside(broken), [], "{broken}");
         }
-        // A page of zeros that unpacks to gigabytes.
+        // A page that unpacks to gigabytes.
         let mut bomb = DeflateEncoder::new(Vec::new(), Compression::best());
-        bomb.write_all(&vec![0; 64 << 20]).expect("memory");
-        assert_eq!(inside(&BASE64_STANDARD.encode(bomb.finish().expect("memory"))), []);
+        bomb.write_all(&vec![1; 64 << 20]).expect("memory");
+        let unpacked = unpacked(&BASE64_STANDARD.encode(bomb.finish().expect("memory")));
+        assert_eq!(unpacked.len() as u64, UNPACKED_BYTES_MAX / 2);
     }
 
     /// A key that waits, and has a tenth of what comes: as far apart as it happens, or in turn.

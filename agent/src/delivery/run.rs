@@ -151,18 +151,17 @@ impl Loop {
                     give_up = Some(tokio::time::Instant::now() + grace);
                 }
                 () = too_late => {
+                    while let Some(ended) = self.sends.try_join_next_with_id() {
+                        self.on_sent(ended);
+                    }
                     let requests = self.sends.len();
                     // Nobody will know what becomes of them, so they are sent again after the next start.
                     debug!(destination = %self.name, requests, "gave up requests under way in order to stop");
                     if let Some(expired) = self.window.untold(self.started.elapsed()) {
                         self.tell_expired(&expired);
                     }
-                    if let Some(finished) = self.window.last_save(self.started.elapsed()) {
-                        self.save_finished(finished);
-                    }
                     // Much less is left for it: the log is not far.
-                    let saved = async { while self.saves.join_next().await.is_some() {} };
-                    _ = tokio::time::timeout(grace / 5, saved).await;
+                    _ = tokio::time::timeout(grace / 5, self.save_at_last()).await;
                     return;
                 }
                 Some(ended) = self.sends.join_next_with_id() => self.on_sent(ended),
@@ -321,6 +320,15 @@ impl Loop {
             let save = move || finished::save(&stream, &name, &finished, |durable| _ = done.send(durable));
             tokio::task::spawn_blocking(save).await.is_ok() && durable.await.unwrap_or(false)
         });
+    }
+
+    /// What is finished though requests are given up, behind what is being saved.
+    async fn save_at_last(&mut self) {
+        while self.saves.join_next().await.is_some() {}
+        if let Some(finished) = self.window.last_save(self.started.elapsed()) {
+            self.save_finished(finished);
+        }
+        while self.saves.join_next().await.is_some() {}
     }
 
     fn on_saved(&mut self, durable: bool) {

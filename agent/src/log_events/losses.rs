@@ -27,13 +27,12 @@ pub(super) struct Loss {
     pub(super) undelivered: u64,
 }
 
-/// What is lost, by stream.
+/// What is lost, by stream and cause.
 #[derive(Debug, Default)]
-pub(super) struct Losses(BTreeMap<String, Episode>);
+pub(super) struct Losses(BTreeMap<(String, String), Episode>);
 
 #[derive(Debug)]
 struct Episode {
-    reason: DropReason,
     untold: Option<Loss>,
     wait: Duration,
     /// When what is untold is told.
@@ -56,6 +55,12 @@ impl Loss {
         })
     }
 
+    /// The reason and the limit, without the figures that the limit has behind its name.
+    fn cause(&self) -> String {
+        let limit = self.limit.as_deref().and_then(|limit| limit.split('(').next());
+        format!("{} {}", self.reason, limit.unwrap_or_default())
+    }
+
     fn and(self, newer: Self) -> Self {
         Self {
             limit: newer.limit.or(self.limit),
@@ -72,8 +77,8 @@ impl Losses {
     /// Notes a loss. Gives what is to be told now: it, if an episode begins with it.
     pub(super) fn add(&mut self, loss: Loss, now: Instant) -> Vec<Loss> {
         let mut told = self.due(now);
-        match self.0.entry(loss.stream.clone()) {
-            Entry::Occupied(mut episode) if episode.get().reason == loss.reason => {
+        match self.0.entry((loss.stream.clone(), loss.cause())) {
+            Entry::Occupied(mut episode) => {
                 let episode = episode.get_mut();
                 episode.newest = now;
                 episode.untold = Some(match episode.untold.take() {
@@ -81,12 +86,8 @@ impl Losses {
                     None => loss,
                 });
             }
-            Entry::Occupied(mut episode) => {
-                told.extend(episode.insert(Episode::new(loss.reason, now)).untold);
-                told.push(loss);
-            }
             Entry::Vacant(none) => {
-                none.insert(Episode::new(loss.reason, now));
+                none.insert(Episode { untold: None, wait: WAIT, due: now + WAIT, newest: now });
                 told.push(loss);
             }
         }
@@ -107,10 +108,6 @@ impl Losses {
 }
 
 impl Episode {
-    fn new(reason: DropReason, now: Instant) -> Self {
-        Self { reason, untold: None, wait: WAIT, due: now + WAIT, newest: now }
-    }
-
     fn due(&mut self, now: Instant) -> Option<Loss> {
         let untold = self.untold.take_if(|_| now >= self.due)?;
         self.wait = (self.wait * 2).min(WAIT_MAX);
@@ -183,11 +180,15 @@ mod tests {
         assert_eq!(losses.add(of_other(1..=2), now), [of_other(1..=2)]);
         assert_eq!(losses.add(quota(3..=4), now), []);
         assert_eq!(losses.add(of_other(3..=4), now), []);
-        assert_eq!(losses.add(by_age(5..=6), now), [quota(3..=4), by_age(5..=6)]);
-        let limit = |text: &str| Some(text.to_owned());
-        assert_eq!(losses.add(Loss { limit: limit("90"), ..by_age(7..=8) }, now), []);
-        assert_eq!(losses.add(Loss { limit: limit("91"), ..by_age(9..=9) }, now), []);
-        assert_eq!(losses.take(), [Loss { limit: limit("91"), ..by_age(7..=9) }, of_other(3..=4)]);
+        let by_limit = |limit: &str, numbers| Loss { limit: Some(limit.to_owned()), ..quota(numbers) };
+        assert_eq!(losses.add(by_age(5..=6), now), [by_age(5..=6)]);
+        assert_eq!(losses.add(by_limit("min-free (9 of 10)", 7..=8), now), [by_limit("min-free (9 of 10)", 7..=8)]);
+        // They take turns, and none is told anew for that.
+        assert_eq!(losses.add(by_age(9..=9), now), []);
+        assert_eq!(losses.add(by_limit("min-free (8 of 10)", 10..=11), now), []);
+        assert_eq!(losses.add(by_limit("min-free (7 of 10)", 12..=12), now), []);
+        let sum = by_limit("min-free (7 of 10)", 10..=12);
+        assert_eq!(losses.take(), [quota(3..=4), sum, by_age(9..=9), of_other(3..=4)]);
         assert_eq!(losses.take(), []);
     }
 }

@@ -98,8 +98,13 @@ struct Which {
     #[arg(long)]
     all: bool,
     /// Those whose reason contains this text, in small letters or large; `#` in it stands for any number, as in `list`
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
     reason: Option<String>,
+}
+
+/// An empty one, of a variable that is not set perhaps, would be in every reason.
+fn reason(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() { Err("it is empty; --all is for all".to_owned()) } else { Ok(text.to_owned()) }
 }
 
 /// For an argument that names a destination; so it needs no quoting anywhere.

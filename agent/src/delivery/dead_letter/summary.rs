@@ -49,16 +49,28 @@ impl Summary {
 }
 
 /// Whether a reason contains a text, whatever the case of letters. The text may also be as a list shows it: with `#` for
-/// numbers, with what is not printable escaped, and cut off with `…`. A number in it stands for itself alone.
+/// any number, with what is not printable escaped, and cut off with `…`. A number in it stands for itself alone.
 pub(super) fn is_told(reason: &str, text: &str) -> bool {
     let (reason, text) = (reason.to_lowercase(), text.to_lowercase());
-    let contains = |text: &str| {
-        let sums_up = text.contains('#');
-        [printable(&reason), reason.clone()]
-            .iter()
-            .any(|reason| reason.contains(text) || sums_up && without_numbers(reason).contains(&without_numbers(text)))
-    };
+    let shown = printable(&reason);
+    let contains = |text: &str| [&shown, &reason].into_iter().any(|reason| has(reason, text));
     contains(&text) || text.strip_suffix('…').is_some_and(|beginning| !beginning.is_empty() && contains(beginning))
+}
+
+/// Whether a text contains a pattern in which `#` is a number, or itself.
+fn has(text: &str, pattern: &str) -> bool {
+    text.contains(pattern)
+        || pattern.contains('#')
+            && text.char_indices().any(|(at, _)| begins(&text[at..], pattern))
+            && !pattern.chars().all(|c| c == '#')
+}
+
+fn begins(text: &str, pattern: &str) -> bool {
+    let (plain, rest) = pattern.split_once('#').map_or((pattern, None), |(plain, rest)| (plain, Some(rest)));
+    let Some(text) = text.strip_prefix(plain) else { return false };
+    let Some(rest) = rest else { return true };
+    let number = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    number.len() < text.len() && begins(number, rest)
 }
 
 /// A text with `#` for each number.
@@ -86,14 +98,14 @@ mod tests {
             "2 of 10 bytes",
             "validationexception",
             "VALIDATIONEXCEPTION: # OF # BYTES",
-            "# of 99",
+            "2 of # bytes",
             "bytes\n at",
             "bytes\\n at #x#f",
             "ValidationException: # of # by…",
         ] {
             assert!(is_told(reason, text), "{text}");
         }
-        for text in ["3 of 10 bytes", "99", "# of # records", "…", "# by… "] {
+        for text in ["3 of 10 bytes", "99", "# of # records", "# of 99", "3 of # bytes", "#", "…", "# by… "] {
             assert!(!is_told(reason, text), "{text}");
         }
         assert!(is_told("it said #5 and …", "#5") && is_told("it said #5 and …", "and …"));

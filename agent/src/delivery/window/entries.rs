@@ -51,6 +51,8 @@ pub(super) struct Entry {
     pub(super) attempts: u32,
     pub(super) first_attempt: Option<Duration>,
     pub(super) last_attempt: Option<Duration>,
+    /// One behind it was taken in a trial, so that it is given up. Should it be sent again all the same, that one has to follow.
+    pub(super) was_passed: bool,
     /// Why it can never be delivered.
     pub(super) reason: Option<String>,
 }

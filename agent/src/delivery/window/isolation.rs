@@ -114,6 +114,7 @@ impl Window {
                 match outcomes.into_iter().next() {
                     Some(RecordOutcome::Accepted) => {
                         self.acquit(id, witness, before);
+                        self.entries[accused].was_passed = true;
                         let reason = self.entries[accused].reason.take().expect("an accusation has a reason");
                         self.bury(accused, reason);
                         return;

@@ -498,7 +498,8 @@ impl Window {
             self.dead_failures = 0;
             self.counts.dead_letters += slots.len() as u64;
             for slot in slots {
-                self.saving.buried(self.entries[slot].record.sequence_number, now);
+                let checkpoint = self.stretches.checkpoint(&self.entries);
+                self.saving.buried(self.entries[slot].record.sequence_number, checkpoint, now);
                 self.finish(slot, false, now);
             }
         } else {

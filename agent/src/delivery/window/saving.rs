@@ -53,8 +53,9 @@ impl Saving {
         self.under_way
     }
 
-    /// The letter of this record is durable.
-    pub(super) fn buried(&mut self, number: SequenceNumber, now: Duration) {
+    /// The letter of this record is durable; the checkpoint has got so far.
+    pub(super) fn buried(&mut self, number: SequenceNumber, checkpoint: SequenceNumber, now: Duration) {
+        self.letters.take_if(|(newest, _)| *newest <= checkpoint);
         let (newest, _) = self.letters.get_or_insert((number, now));
         *newest = number.max(*newest);
     }
@@ -84,15 +85,18 @@ impl Window {
         if self.saving.closed {
             return None;
         }
-        let finished = self.stretches.finished(&self.entries, &self.finished_before);
-        let records = self.finished_records();
+        let (records, is_stale) = (self.finished_records(), self.is_stale());
         let saving = &mut self.saving;
+        let is_the_same = records == saving.records && !is_stale;
         (saving.closed, saving.at, saving.records, saving.letters) = (closing, now, records, None);
+        if saving.is_saved && is_the_same {
+            return None;
+        }
+        let finished = self.stretches.finished(&self.entries, &self.finished_before);
         let inside_to = last_of(&finished);
-        let is_the_same = inside_to.is_none() && saving.inside_to.is_none() && finished.between == saving.between;
         // What was saved, and says no more than a checkpoint, stays: this one may reach the disk later.
         let says_no_more = saving.between.len() <= 1 && saving.inside_to.is_none() && finished.says_no_more();
-        if saving.is_saved && (is_the_same || says_no_more) {
+        if saving.is_saved && says_no_more {
             return None;
         }
         saving.between.clone_from(&finished.between);
@@ -102,19 +106,23 @@ impl Window {
 
     /// When it is looked at again; nothing while there is nothing to be saved.
     pub(super) fn save_at(&self) -> Option<Duration> {
-        let Saving { between, inside_to, is_saved, under_way, at, records, letters, .. } = &self.saving;
+        let Saving { between, is_saved, under_way, at, records, letters, .. } = &self.saving;
         if *under_way {
             return None;
         }
         let checkpoint = self.stretches.checkpoint(&self.entries);
         let letters = letters.filter(|(newest, _)| *newest > checkpoint).map(|(_, since)| since + SAVE_SOON);
-        // The log writes all marks again and again, with its control blocks.
-        let is_stale = inside_to.is_some_and(|last| last <= checkpoint);
         let has_gaps = !self.stretches.gaps().is_empty();
-        let is_due = has_gaps || between.len() > 1 || is_stale || !is_saved;
+        let is_due = has_gaps || between.len() > 1 || !is_saved || self.is_stale();
         let many = self.finished_records() - records >= self.request_worth() as u64;
-        let due = is_due.then(|| *at + if many || !has_gaps { SAVE_SOON } else { SAVE_LATER });
+        let is_soon = *is_saved && (many || !has_gaps);
+        let due = is_due.then(|| *at + if is_soon { SAVE_SOON } else { SAVE_LATER });
         letters.into_iter().chain(due).min()
+    }
+
+    /// Whether the checkpoint has passed all that was saved. The log writes marks again and again, with its control blocks.
+    fn is_stale(&self) -> bool {
+        self.saving.inside_to.is_some_and(|last| last <= self.stretches.checkpoint(&self.entries))
     }
 
     fn finished_records(&self) -> u64 {

@@ -7,12 +7,7 @@ use std::{ops, time::Duration};
 
 use forebay_log_store::SequenceNumber;
 
-use super::{
-    entries::{Entries, State},
-    lanes::Lanes,
-    ledger::Ledger,
-    relaxed::Relaxed,
-};
+use super::{entries::Entries, lanes::Lanes, ledger::Ledger, relaxed::Relaxed};
 
 /// Numbers of records that are finished: the first and the last.
 pub(crate) type Range = (SequenceNumber, SequenceNumber);
@@ -184,8 +179,8 @@ impl Stretches {
             let unread = stretch.next_read();
             let mut last = unfinished.next();
             while let Some(entry) = last {
-                // Another run may find that it is taken, before what was let past it as a witness: that has to come again, behind it.
-                if entry.state == State::Dead && entry.attempts > 0 {
+                // Its letter is not stored: another run may find that it is taken, and then what passed it has to come again.
+                if entry.was_passed {
                     break;
                 }
                 last = unfinished.next();

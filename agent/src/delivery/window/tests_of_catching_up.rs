@@ -197,6 +197,38 @@ fn split_sends_half_of_each() {
     assert!(of.iter().all(|records| (170..=230).contains(records)), "{of:?}");
 }
 
+/// What is finished does not change while nothing passes, and is not written again, though there is a gap.
+#[test]
+fn nothing_is_saved_while_nothing_is_finished() {
+    let mut bench = Bench::new(CatchUp::NewestFirst, 1000);
+    for _ in 0..30 {
+        bench.sent();
+        bench.accept();
+    }
+    bench.sent();
+    bench.answer(|_| {
+        Outcome::Failed(Failure { kind: FailureKind::Misconfigured, message: "gone".to_owned(), retry_after: None })
+    });
+    bench.now += 20 * SECOND;
+    bench.sent();
+    let saved = bench.finished.len();
+    assert!(saved > 0 && !bench.window.unfinished().gaps.is_empty());
+    for _ in 0..360 {
+        bench.now += 10 * SECOND;
+        bench.sent();
+        if bench.under_way.is_some() {
+            bench.answer(|_| {
+                Outcome::Failed(Failure {
+                    kind: FailureKind::Misconfigured,
+                    message: "gone".to_owned(),
+                    retry_after: None,
+                })
+            });
+        }
+    }
+    assert_eq!(bench.finished.len(), saved);
+}
+
 #[test]
 fn what_was_finished_ahead_is_saved_and_not_sent_again() {
     let mut bench = Bench::new(CatchUp::NewestFirst, 1000);

@@ -51,6 +51,7 @@ impl Window {
             attempts: 0,
             first_attempt: None,
             last_attempt: None,
+            was_passed: false,
             reason,
             record,
         });
@@ -187,7 +188,7 @@ impl Window {
     }
 
     pub(super) fn dead_letters(&mut self, now: Duration) -> Option<Vec<DeadLetter>> {
-        if self.stopping || self.dead.is_empty() || !self.burying.is_empty() || now < self.dead_not_before {
+        if self.dead.is_empty() || !self.burying.is_empty() || now < self.dead_not_before {
             return None;
         }
         // One that cannot be stored must not keep the others from it.

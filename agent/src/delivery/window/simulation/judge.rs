@@ -162,6 +162,17 @@ impl World {
         }
     }
 
+    /// These are given up, and a person finds their letters.
+    pub(super) fn judge_letters(&mut self, letters: Vec<usize>) {
+        for index in letters {
+            let deliverable = matches!(self.log[index].1, Flaw::None | Flaw::Breaks | Flaw::Lasts);
+            self.wronged += u64::from(deliverable);
+            let excused = self.fates[index].excused || self.refused_all;
+            assert!(!deliverable || excused, "record {index} is buried: {}", self.tell());
+            self.fates[index].buried = true;
+        }
+    }
+
     /// All of these are finished, or gone.
     pub(super) fn judge_finished(&self, ranges: &[Range]) {
         for (index, (record, _)) in self.log.iter().enumerate() {

@@ -30,7 +30,7 @@ use self::{
     world::World,
 };
 use super::{
-    entries::{Entry, Fault, State},
+    entries::{Fault, State},
     link::Down,
     stretches::Stretch,
     *,

@@ -20,7 +20,11 @@ impl World {
                 Step::StoreDeadLetters(letters) => {
                     let letters = letters.iter().map(|letter| self.index(letter.record.sequence_number)).collect();
                     let (life, durable) = (self.life, self.rng.u8(..4) > 0);
-                    self.after(50, Event::Buried { life, letters, durable });
+                    if self.stopping {
+                        self.buried(letters, durable);
+                    } else {
+                        self.after(50, Event::Buried { life, letters, durable });
+                    }
                 }
                 Step::TakeMap => {
                     self.map = self.new_map.clone();
@@ -147,6 +151,15 @@ impl World {
         }
     }
 
+    /// Letters of this life are stored, or could not be.
+    pub(super) fn buried(&mut self, letters: Vec<usize>, durable: bool) {
+        if durable {
+            self.resolved.extend(letters.iter().map(|index| self.log[*index].0.sequence_number));
+            self.judge_letters(letters);
+        }
+        self.window.on_dead_letters(durable, self.now);
+    }
+
     /// It is told to stop, and gives up what is under way. Returns what was finished, as far as all of it is to be known.
     fn stop_and_save(&mut self) -> BTreeSet<usize> {
         if let Some(finished) = self.finished_unsure.take() {
@@ -168,8 +181,7 @@ impl World {
             self.judge_finished(&finished.inside);
             self.finished_saved = finished;
         }
-        let gave_way = |entry: &Entry| entry.state == State::Dead && entry.attempts > 0;
-        if self.window.entries.iter().any(|(_, entry)| gave_way(entry)) {
+        if self.window.entries.iter().any(|(_, entry)| entry.was_passed) {
             return BTreeSet::new();
         }
         std::mem::take(&mut self.finished)

@@ -194,23 +194,10 @@ impl World {
                     self.window.on_finished_saved(durable);
                 }
             }
-            Event::Buried { life, letters, durable } => {
-                if durable && life == self.life {
-                    self.resolved.extend(letters.iter().map(|index| self.log[*index].0.sequence_number));
-                }
-                if durable {
-                    for index in letters {
-                        let deliverable = matches!(self.log[index].1, Flaw::None | Flaw::Breaks | Flaw::Lasts);
-                        self.wronged += u64::from(deliverable);
-                        let excused = self.fates[index].excused || self.refused_all;
-                        assert!(!deliverable || excused, "record {index} is buried: {}", self.tell());
-                        self.fates[index].buried = true;
-                    }
-                }
-                if life == self.life {
-                    self.window.on_dead_letters(durable, self.now);
-                }
-            }
+            Event::Buried { life, letters, durable } if life == self.life => self.buried(letters, durable),
+            // They may have reached the disk all the same.
+            Event::Buried { letters, durable, .. } if durable => self.judge_letters(letters),
+            Event::Buried { .. } => {}
             Event::Reshard => self.reshard(),
             Event::Flows => self.judge_flow(),
             Event::Map { life } if life == self.life => {
