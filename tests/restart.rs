@@ -112,7 +112,7 @@ fn what_was_answered_is_known_though_a_request_is_given_up_at_the_stop() {
     let upstream = Upstream::start();
     let is_stuck = |request: &PutRecords| request.records.iter().any(|record| record.data == b"stuck");
     upstream.otherwise(move |request| if is_stuck(request) { Reply::Hang } else { Reply::Accept });
-    let more = "[agent]\ngrace-period = \"3s\"".to_owned();
+    let more = "[agent]\ngrace-period = \"6s\"".to_owned();
     let gateway = Gateway { more, ..Gateway::to(&upstream.endpoint()) };
     let mut agent = Forebay::start(&gateway.configuration());
     // Before the first answer there is one request at a time.
