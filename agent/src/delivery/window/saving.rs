@@ -31,7 +31,7 @@ pub(super) struct Saving {
     records: u64,
     /// The newest dead letter since then, and when the first was stored.
     letters: Option<(SequenceNumber, Duration)>,
-    /// The last save before the stop was given out.
+    /// A save before the stop was given out.
     closed: bool,
 }
 
@@ -82,11 +82,12 @@ impl Window {
     }
 
     fn save(&mut self, closing: bool, now: Duration) -> Option<Finished> {
-        if self.saving.closed {
-            return None;
-        }
         let (records, is_stale) = (self.finished_records(), self.is_stale());
         let saving = &mut self.saving;
+        // Once more only for what came of letters since.
+        if saving.closed && records == saving.records {
+            return None;
+        }
         let is_the_same = records == saving.records && !is_stale;
         (saving.closed, saving.at, saving.records, saving.letters) = (closing, now, records, None);
         if saving.is_saved && is_the_same {
