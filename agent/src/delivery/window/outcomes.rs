@@ -12,7 +12,7 @@ use super::{
     link::{Link, Why},
     suspects::History,
 };
-use crate::destination::{Failure, FailureKind, RecordOutcome};
+use crate::destination::{Failure, FailureKind, Place, RecordOutcome};
 
 impl Window {
     pub(super) fn answered(&mut self, id: u64, flight: Flight, outcomes: Vec<RecordOutcome>, now: Duration) {
@@ -20,8 +20,8 @@ impl Window {
         let others_pass = flight.group.is_some_and(|history| history.accepted < self.counts.records);
         self.hear(id, &flight.slots, &outcomes, others_pass, now);
         let accepted = self.counts.records;
-        let is_judged_whole = self.parcel_size.records > 1 || self.is_failing(&flight.slots);
-        if is_judged_whole && outcomes.iter().all(|outcome| matches!(outcome, RecordOutcome::Failed(_))) {
+        let all_failed = outcomes.iter().all(|outcome| matches!(outcome, RecordOutcome::Failed(_)));
+        if all_failed && (self.keep_others_back(&flight.slots) || self.is_failing(&flight.slots)) {
             for (slot, outcome) in flight.slots.iter().zip(&outcomes) {
                 self.counts.failed_records += u64::from(self.entries[*slot].parcel);
                 if !self.entries[*slot].fault.is_found() {
@@ -67,6 +67,12 @@ impl Window {
         if recovered_late {
             self.suspects.soon(now, RECORD_BACKOFF_MAX, &mut self.rng);
         }
+    }
+
+    /// Whether records of other keys travel with these, or wait for them.
+    fn keep_others_back(&self, slots: &[Slot]) -> bool {
+        let shares_lane = |slot: &Slot| self.entries[*slot].lane != Place::of_key(&self.entries[*slot].record).lane;
+        self.parcel_size.records > 1 || slots.iter().any(shares_lane)
     }
 
     /// The destination has a parcel, which left at `sent`.

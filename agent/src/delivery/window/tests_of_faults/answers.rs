@@ -129,3 +129,19 @@ fn many_records_that_fail_in_answers_for_long_share_requests() {
     bench.pass(SECOND * 10);
     assert_eq!((bench.window.checkpoint().0, bench.window.held().failing), (bench.head, 0));
 }
+
+/// A record may travel alone and keep others back all the same: those of its shard.
+#[test]
+fn a_record_that_fails_in_answers_alone_holds_up_its_key_and_not_its_lane() {
+    let mut bench = Bench::new(ALONE, Config::default(), []);
+    bench.by_key = false;
+    bench.fails.insert(4);
+    bench.log(60);
+    let free = bench.free();
+    bench.pass_until(SECOND * 600, |bench| bench.has_taken(&free));
+    assert!(bench.has_taken(&free), "{:?}", bench.taken);
+    bench.log(10);
+    bench.pass(SECOND * 60);
+    assert_eq!((bench.window.held().failing, bench.window.link()), (1, &Link::Up));
+    bench.judge_order();
+}
