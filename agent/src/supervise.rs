@@ -24,6 +24,7 @@ pub struct Group {
     stop: CancellationToken,
     tasks: JoinSet<anyhow::Result<()>>,
     names: HashMap<Id, String>,
+    /// By which part of the grace period its tasks are to have ended.
     by: f64,
 }
 

@@ -16,8 +16,8 @@ use super::window::{Finished, Range};
 // Name of the mark, before the destination's. Persisted: never change it.
 const PREFIX: &str = "delivered/";
 
-/// What lies inside takes no more than this of the mark, and no more than is left: sources keep their positions in marks of the same stream, and a small stream has
-/// little room for all of them.
+/// What lies inside takes no more than this of the mark: sources keep their positions in marks of the same stream, and a small
+/// stream has little room for all of them.
 const INSIDE_BYTES_MAX: usize = 2 << 10;
 
 /// No more of it is read, in bytes after it was unpacked.
@@ -29,8 +29,8 @@ const UNPACKED_BYTES_MAX: u64 = 1 << 20;
 struct Mark {
     /// Numbers of records that are finished: the first and the last of each range. What lies between is delivered apart.
     ranges: Vec<(u64, u64)>,
-    /// More of them, in between which everything is delivered in one order: for each range how many numbers lie before it, and how many it has,
-    /// as numbers of postcard, in one stream of deflate, in base64.
+    /// More of them, in between which everything is delivered in one order: for each range how many numbers lie before it, and how
+    /// many it has, as numbers of postcard, in one stream of deflate, in base64.
     #[serde(skip_serializing_if = "String::is_empty")]
     inside: String,
 }
@@ -71,6 +71,9 @@ fn unpacked(packed: &str) -> Vec<(u64, u64)> {
 }
 
 fn packed(ranges: &[Range]) -> String {
+    if ranges.is_empty() {
+        return String::new();
+    }
     let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
     let mut next = 0;
     for (first, last) in ranges {
@@ -81,21 +84,22 @@ fn packed(ranges: &[Range]) -> String {
     BASE64_STANDARD.encode(encoder.finish().expect("memory takes it"))
 }
 
-/// As much of it as there is room for: inside of what is not finished some 700 ranges, or thousands that are alike; of more the largest.
+/// As much of it as there is room for: inside of what is not finished some 700 ranges, or thousands that are alike; of more the
+/// largest.
 fn write(finished: &Finished) -> Vec<u8> {
     let ranges: Vec<_> = finished.between.iter().map(|(first, last)| (first.0, last.0)).collect();
-    let others =
-        serde_json::to_vec(&Mark { ranges: ranges.clone(), inside: "?".to_owned() }).map_or(0, |mark| mark.len());
-    let most = INSIDE_BYTES_MAX.min(MARK_VALUE_BYTES_MAX.saturating_sub(others));
     let mut kept = finished.inside.clone();
-    let mut inside = if kept.is_empty() { String::new() } else { packed(&kept) };
-    while inside.len() > most && !kept.is_empty() {
+    loop {
+        let mark = Mark { ranges: ranges.clone(), inside: packed(&kept) };
+        let value = serde_json::to_vec(&mark).expect("numbers and text are JSON");
+        let fits = mark.inside.len() <= INSIDE_BYTES_MAX && value.len() <= MARK_VALUE_BYTES_MAX;
+        if fits || kept.is_empty() {
+            return value;
+        }
         kept.sort_unstable_by_key(|(first, last)| Reverse(last.0 - first.0));
         kept.truncate(kept.len() * 9 / 10);
         kept.sort_unstable();
-        inside = if kept.is_empty() { String::new() } else { packed(&kept) };
     }
-    serde_json::to_vec(&Mark { ranges, inside }).expect("numbers and text are JSON")
 }
 
 /// Saves it with the next commit; `done` is told whether that is durable. Blocks while much waits to be committed.

@@ -154,6 +154,10 @@ impl Loop {
                     while let Some(ended) = self.sends.try_join_next_with_id() {
                         self.on_sent(ended);
                     }
+                    // What these answered is noted like any other; they may have been the last.
+                    if self.drive().is_none() {
+                        return;
+                    }
                     let requests = self.sends.len();
                     // Nobody will know what becomes of them, so they are sent again after the next start.
                     debug!(destination = %self.name, requests, "gave up requests under way in order to stop");

@@ -89,7 +89,7 @@ const RECORD_BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// So often in a row, which takes about a minute. After that the wait goes on doubling up to `max-backoff`.
 const FAILURES_SOON: u32 = 30;
 
-/// Into so many moments the waits that one may have then are divided, so that many come back together.
+/// A long wait ends at one of so many moments of the longest that it may be, so that many records come back together.
 const TOGETHER: u32 = 8;
 
 /// So many failures of a record that is tried alone make it wait about as long as [`RECORD_BACKOFF_MAX`].

@@ -102,12 +102,12 @@ impl Window {
         self.counts.failed_records += u64::from(self.entries[head].parcel);
         self.entries.set_fault(head, fault);
         let until = self.record_backoff(head, BACKOFF_BASE, now);
-        let shares_parcels = self.parcel_size.records > 1;
+        let keeps_back = self.keep_others_back(&[head]);
         // Of many it is rather a part of the endpoint, and they had better share requests.
         let is_for_long = || self.entries[head].failures > FAILURES_SOON || self.keeps_others_waiting(now);
         let is_one_of_few = || self.entries.failing() < FEW && is_for_long();
-        if fault == Fault::FailedBeside && (shares_parcels || is_one_of_few()) {
-            let history = (!shares_parcels).then(|| History { strikes: STRIKES_SOON, ..History::default() });
+        if fault == Fault::FailedBeside && (keeps_back || is_one_of_few()) {
+            let history = (!keeps_back).then(|| History { strikes: STRIKES_SOON, ..History::default() });
             self.suspect(vec![head], history, true, now);
         } else {
             self.failed.push(Reverse((until, head)));
